@@ -58,12 +58,12 @@ bench-test: .venv/.ready
 # of the server, whose answers must be those that its description promises (EXAMPLES of each, 50 if not given).
 nightly: .venv/.ready
 	$(BIN)/pip install --disable-pip-version-check -q 'schemathesis>=4'
-	$(PYTEST) --timeout 3600 tests/core/without_float64.py tests/core/without_waiting.py tests/serve/conformance.py
+	$(PYTEST) --timeout 3600 tests/core/without_float64.py tests/core/without_waiting.py tests/faces/http/conformance.py
 
 # The studio and the site in a browser, which is installed if there is none.
 test-browser: .venv/.ready
 	command -v chromium || command -v chromium-browser || command -v google-chrome || apt-get install -y chromium
-	BROWSER_REQUIRED=1 $(PYTEST) -m browser tests/serve/studio tests/catalogue tests/test_site.py
+	BROWSER_REQUIRED=1 $(PYTEST) -m browser tests/faces/http/studio tests/services/catalogue tests/test_site.py
 
 # Files of tiny runs of every kind are changed at random; every command must work or say what is wrong. `--first N` goes
 # on from mutation N: `.venv/bin/python -m tools.fuzz --first N --mutations 1` repeats one.

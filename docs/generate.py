@@ -38,36 +38,36 @@ from typer.models import ArgumentInfo, Context, OptionInfo
 
 import afresh
 from afresh import api
-from afresh.cli import app
-from afresh.cli import commands as all_commands
-from afresh.cli.extras import EXTRAS
-from afresh.collect.licences import listed
-from afresh.collect.rules import Rule, rules
-from afresh.collect.rules import shown as written_value
-from afresh.collect.sources.web import WebOptions
 from afresh.core import Family, Question, registry
 from afresh.core.plugins import domains
+from afresh.data.preferences import Preferences, variable
 from afresh.data.prepare import prepare
-from afresh.evaluation.verdict import MEANING
-from afresh.families.codecs.records import RecordsCodec, takes
-from afresh.preferences import Preferences, variable
-from afresh.sampling.setting_words import WORDS
-from afresh.serve.app import ServeSettings, make_app
-from afresh.serve.protocols.anthropic.messages import MessageForm
-from afresh.serve.protocols.llama_cpp import infill
-from afresh.serve.protocols.llama_cpp.infill import InfillForm
-from afresh.serve.protocols.ollama import asking, generate
-from afresh.serve.protocols.ollama.asking import OllamaOptions
-from afresh.serve.protocols.ollama.chat import ChatForm
-from afresh.serve.protocols.ollama.generate import GenerateForm
-from afresh.serve.protocols.openai.chat import ChatCompletion
-from afresh.serve.protocols.openai.completions import CompletionForm
-from afresh.serve.protocols.responses.responses import ResponseForm
-from afresh.serve.requests.forms import Form, TextConditions
-from afresh.serve.requests.neutral import Neutral
-from afresh.training.config import TrainConfig
-from afresh.training.logs.run_log import LOGS
-from afresh.training.options import FLAGS
+from afresh.engine.evaluation.verdict import MEANING
+from afresh.engine.families.codecs.records import RecordsCodec, takes
+from afresh.engine.sampling.setting_words import WORDS
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.logs.run_log import LOGS
+from afresh.engine.training.options import FLAGS
+from afresh.faces.cli import app
+from afresh.faces.cli import commands as all_commands
+from afresh.faces.cli.extras import EXTRAS
+from afresh.faces.http.app import ServeSettings, make_app
+from afresh.faces.http.protocols.anthropic.messages import MessageForm
+from afresh.faces.http.protocols.llama_cpp import infill
+from afresh.faces.http.protocols.llama_cpp.infill import InfillForm
+from afresh.faces.http.protocols.ollama import asking, generate
+from afresh.faces.http.protocols.ollama.asking import OllamaOptions
+from afresh.faces.http.protocols.ollama.chat import ChatForm
+from afresh.faces.http.protocols.ollama.generate import GenerateForm
+from afresh.faces.http.protocols.openai.chat import ChatCompletion
+from afresh.faces.http.protocols.openai.completions import CompletionForm
+from afresh.faces.http.protocols.responses.responses import ResponseForm
+from afresh.faces.http.requests.forms import Form, TextConditions
+from afresh.faces.http.requests.neutral import Neutral
+from afresh.services.collect.licences import listed
+from afresh.services.collect.rules import Rule, rules
+from afresh.services.collect.rules import shown as written_value
+from afresh.services.collect.sources.web import WebOptions
 from tools import matrix, proved
 
 ROOT = Path(__file__).parents[1]
@@ -460,7 +460,7 @@ def scores_page() -> str:
     about = (
         "A verdict says in one word what the scores mean, and then the one thing that would help most, with its "
         "command. The thresholds hold for models that were made to deserve each word "
-        "(`tests/evaluation/test_verdict.py`)."
+        "(`tests/engine/evaluation/test_verdict.py`)."
     )
     return page("Scores and verdicts", intro, [f"## Verdicts\n\n{textwrap.fill(about, 120)}\n\n{verdicts}", *tables])
 
@@ -699,7 +699,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/python.md": python_page,
     "docs/reference/settings.md": settings_page,
     "docs/reference/configuration.md": configuration_page,
-    "src/afresh/cli/completion.json": completion_file,
+    "src/afresh/faces/cli/completion.json": completion_file,
     "docs/reference/formats.md": formats_page,
     "docs/reference/rules.md": rules_page,
     "docs/reference/http.md": http_page,

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from afresh.nets.tiny_autoencoder import PARTS, TinyAutoencoder
+from afresh.engine.nets.tiny_autoencoder import PARTS, TinyAutoencoder
 
 WIDTH = 8  # channels of every layer
 HALVINGS = 3  # of the grid: squares of 8 pixels are one cell of the latents

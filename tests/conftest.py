@@ -50,8 +50,8 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def reports_are_short() -> Iterator[None]:
     """Every command that trains ends with a report, whose samples and charts take longer than a few steps of a tiny
-    model. Charts are drawn in tests/evaluation; here there is what they say to a screen reader."""
-    from afresh.evaluation import curves, report
+    model. Charts are drawn in tests/engine/evaluation; here there is what they say to a screen reader."""
+    from afresh.engine.evaluation import curves, report
     from afresh.verbs import report as run_report
 
     def described(chart: curves.Curves, key: str) -> str:

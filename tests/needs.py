@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from afresh.core import UserError
-from afresh.nets.kernels.build import compiler
-from afresh.sandbox.processes import Sandbox
+from afresh.engine.nets.kernels.build import compiler
+from afresh.runs.sandbox.processes import Sandbox
 
 NOBODY = 65534
 

@@ -20,14 +20,14 @@ import torch
 from docs import generate
 
 import afresh
-from afresh.cli import GROUPS, command
 from afresh.core import Cond, Examples, Part, Space, plugins, registry
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
+from afresh.engine.training import loop
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.plan import make_learner
+from afresh.faces.cli import GROUPS, command
 from afresh.runs.run import metrics_rows
-from afresh.training import loop
-from afresh.training.config import TrainConfig
-from afresh.training.plan import make_learner
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
 from tests.contracts import rows
@@ -226,8 +226,8 @@ def unknown_settings(verb: str, words: list[str]) -> list[str]:
 @pytest.fixture(autouse=True)
 def every_path_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands of the documentation name data that a reader has, and buckets that are not asked."""
-    monkeypatch.setattr("afresh.cli.paths.is_missing", lambda path: False)
-    monkeypatch.setattr("afresh.cli.paths.is_address", lambda path: False)
+    monkeypatch.setattr("afresh.faces.cli.paths.is_missing", lambda path: False)
+    monkeypatch.setattr("afresh.faces.cli.paths.is_address", lambda path: False)
 
 
 def problem(words: list[str]) -> str | None:
@@ -486,7 +486,7 @@ def takes(f: Callable[..., None]) -> set[str]:
 
 @pytest.fixture
 def family(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Any]]:
-    yield install("add-a-family.md", "src/afresh/families/mixture.py", monkeypatch)
+    yield install("add-a-family.md", "src/afresh/engine/families/mixture.py", monkeypatch)
     plugins.forget()
 
 

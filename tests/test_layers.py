@@ -26,26 +26,27 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # imports them statically except `formats`, which converts the configuration of one family.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("core",),
-    ("preferences",),
-    ("storage",),
-    ("sandbox", "nets", "pages", "provenance"),
-    ("data", "watermark"),
-    ("disclosure",),
-    ("sampling", "training"),
-    ("families",),
-    ("formats", "collect"),
-    ("runs", "bundles"),
-    ("evaluation", "labels"),
-    ("alignment",),
+    ("data.preferences",),
+    ("data.storage",),
+    ("runs.sandbox", "engine.nets", "engine.pages", "services.provenance"),
+    ("data", "services.watermark"),
+    ("services.disclosure",),
+    ("engine.sampling", "engine.training"),
+    ("engine.families",),
+    ("runs.formats", "services.collect"),
+    ("runs", "services.bundles"),
+    ("engine.evaluation", "services.labels"),
+    ("engine.alignment",),
     ("verbs",),
-    ("catalogue",),
+    ("services.catalogue",),
     ("api",),
-    ("demo", "serve"),
-    ("cli",),
+    ("services.demo", "faces"),
+    ("faces.cli",),
     ("domains",),
 )
 ROW = {folder: row for row, folders in enumerate(LAYERS) for folder in folders}
-ROOT_MODULES = {"__init__", "__main__", "api", "preferences"}
+ROOMS = {"core", "engine", "data", "runs", "verbs", "domains", "services", "faces"}
+ROOT_MODULES = {"__init__", "__main__", "api"}
 FORBIDDEN = {
     r"\bpickle\b": "pickle executes code when it is read",
     r"torch\.(load|save)\b": "torch.load reads pickles: use safetensors",
@@ -65,7 +66,8 @@ MODULES = {module_of(p): p for p in FILES}
 
 def layer_of(module: str) -> str:
     parts = module.split(".")
-    return "cli" if parts[1:] == ["__main__"] else parts[1]
+    inner = ".".join(parts[1:3])
+    return "faces.cli" if inner == "__main__" else inner if inner in ROW else inner.split(".")[0]
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -91,9 +93,9 @@ def graph() -> dict[str, set[str]]:
     }
 
 
-def test_the_root_holds_folders_and_the_python_interface_only() -> None:
+def test_the_root_holds_eight_rooms_and_the_python_interface_only() -> None:
     assert {p.stem for p in SOURCE.glob("*.py")} == ROOT_MODULES
-    assert {p.name for p in SOURCE.iterdir() if p.is_dir() and any(p.rglob("*.py"))} == set(ROW) - ROOT_MODULES
+    assert {p.name for p in SOURCE.iterdir() if p.is_dir() and any(p.rglob("*.py"))} == ROOMS
 
 
 def test_modules_import_only_from_rows_above_their_own() -> None:
@@ -117,12 +119,12 @@ def test_each_folder_has_one_row() -> None:
 
 
 def test_a_domain_does_not_import_a_domain_nor_a_family_a_family() -> None:
-    for folder in ("domains", "families"):
+    for folder in ("domains", "engine.families"):
         assert any(module.startswith(f"afresh.{folder}.") for module in graph()), folder
         for module, others in graph().items():
             if module.startswith(f"afresh.{folder}."):
                 beside = {o for o in others if o.startswith(f"afresh.{folder}.")} - {f"afresh.{folder}.codecs"}
-                package = ".".join(module.split(".")[:3])  # a plug-in may be a folder
+                package = ".".join(module.split(".")[: folder.count(".") + 3])  # a plug-in may be a folder
                 assert all(o == package or o.startswith(f"{package}.") for o in beside), (module, beside)
 
 
@@ -143,7 +145,7 @@ def engine(*without: str) -> Iterator[tuple[str, ast.AST]]:
     """The modules outside of these folders, by default domains, families and networks, by their path."""
     for path in FILES:
         name = path.relative_to(SOURCE)
-        if name.parts[0] not in (without or ("domains", "families", "nets")):
+        if layer_of(module_of(path)) not in (without or ("domains", "engine.families", "engine.nets")):
             yield str(name), ast.parse(path.read_text())
 
 
@@ -252,7 +254,7 @@ OF_AFRESH = tuple(
 TYPED = ("llama-gguf-split --merge", "hf download", *OF_AFRESH, "var(--")
 # Files that run programs of others: git, torchrun, sky. A text that is one option is what these are run with.
 RUN_OTHERS = (
-    "collect/sources/repository.py",
+    "services/collect/sources/repository.py",
     "verbs/processes.py",
     *(f"verbs/launch/{f}.py" for f in ("kubernetes", "render", "sky")),
 )
@@ -283,7 +285,7 @@ def test_messages_name_options_as_python_does() -> None:
     """Only the command line knows its own options: it words `guidance=2` as --guidance 2 (cli/wording.py)."""
     wrong = []
     for path in FILES:
-        if path.relative_to(SOURCE).parts[0] != "cli":
+        if layer_of(module_of(path)) != "faces.cli":
             for text in strings(ast.parse(path.read_text())):
                 if ONE_OPTION.fullmatch(text) and path.relative_to(SOURCE).as_posix() in RUN_OTHERS:
                     continue

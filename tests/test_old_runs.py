@@ -16,8 +16,8 @@ import pytest
 from pyarrow import parquet
 
 import afresh
-from afresh.cli import run as command
 from afresh.core import Sound
+from afresh.faces.cli import run as command
 
 FOLDER = Path(__file__).parent / "old_runs"
 REQUESTS: Mapping[str, Mapping[str, Any]] = {  # what is asked of each run

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from afresh.core import UserError
-from afresh.preferences import Preferences, config_file, in_force, preferences, unknown_variables, variable
+from afresh.data.preferences import Preferences, config_file, in_force, preferences, unknown_variables, variable
 
 
 @pytest.fixture(autouse=True)
@@ -82,5 +82,5 @@ def test_a_variable_that_is_no_setting_is_listed(monkeypatch: pytest.MonkeyPatch
 
 
 def test_reading_them_imports_nothing_heavy() -> None:
-    code = "import sys, afresh.preferences as p; p.preferences(); print('torch' in sys.modules)"
+    code = "import sys, afresh.data.preferences as p; p.preferences(); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -9,7 +9,7 @@ from typing import assert_type
 
 import afresh
 from afresh.api import Model
-from afresh.sampling.samples import Samples
+from afresh.engine.sampling.samples import Samples
 from afresh.verbs.likelihoods import Scores
 
 model = afresh.train("x")

@@ -11,8 +11,8 @@ from unittest.mock import patch
 
 import httpx
 
+from afresh.faces.http import vote
 from afresh.runs.run import Run
-from afresh.serve import vote
 from afresh.verbs.annotate import PairRequest, Session
 
 

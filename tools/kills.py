@@ -13,8 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.training.killed import EARLY_ENDS, Whole, Zygote
-from tests.training.zygote import BASES, RUNS
+from tests.engine.training.killed import EARLY_ENDS, Whole, Zygote
+from tests.engine.training.zygote import BASES, RUNS
 
 
 def main(points: int) -> None:

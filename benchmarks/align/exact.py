@@ -17,8 +17,8 @@ from torch import Tensor
 
 from afresh.core import AlignContext, AlignTarget, Batch, Cond, Space, registry
 from afresh.core.rng import Rng
-from afresh.training.config import TrainConfig
-from afresh.training.loop import Learner, averaged, take_step
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.loop import Learner, averaged, take_step
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.results import Row, save
 

@@ -33,8 +33,8 @@ def read(path: Path) -> tuple[list[str], Any]:
 
 def proxy(path: Path) -> Score:
     """What is learnt from: `class:positive` of afresh on the first half (words and pairs of words)."""
-    from afresh.alignment.rewards.classifier_reward import of_class
     from afresh.data.prepare import prepare
+    from afresh.engine.alignment.rewards.classifier_reward import of_class
 
     data = prepare(path, "text", {"label_column": "label"})
     made = of_class("positive", data, data.encoder.kind, lambda line: print(line, flush=True))

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from afresh.alignment.alignment_batches import AlignmentSource
 from afresh.core import Cond
 from afresh.core.rng import Rng
-from afresh.formats.load import load_base
+from afresh.engine.alignment.alignment_batches import AlignmentSource
+from afresh.engine.sampling.request import encode_prompts
+from afresh.engine.training.loop import averaged, precision, take_step
+from afresh.runs.formats.load import load_base
 from afresh.runs.run import Run
-from afresh.sampling.request import encode_prompts
-from afresh.training.loop import averaged, precision, take_step
 from afresh.verbs.align import AlignSpec, start
 from benchmarks.align.judges import unseen
 from benchmarks.align.peers.trl import WARM, Ask, Took, score_of

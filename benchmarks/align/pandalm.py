@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from afresh.alignment.feedback.preferences import Vote, Winner
-from afresh.alignment.rewards.bradley_terry import HeldOut, comparisons_of, learn, shared
-from afresh.alignment.rewards.text_features import LENGTHS, TextSettings, fit_text, lengths
+from afresh.engine.alignment.feedback.preferences import Vote, Winner
+from afresh.engine.alignment.rewards.bradley_terry import HeldOut, comparisons_of, learn, shared
+from afresh.engine.alignment.rewards.text_features import LENGTHS, TextSettings, fit_text, lengths
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder
 from benchmarks.common.results import Row, save, with_interval

@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from afresh.alignment.alignment_batches import REWARD_MODEL
 from afresh.api import Model
+from afresh.engine.alignment.alignment_batches import REWARD_MODEL
 from afresh.runs.run import Run
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import work_folder, write_json

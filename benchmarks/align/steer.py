@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from afresh.core import Cond
+from afresh.engine.sampling.request import encode_prompts
 from afresh.runs.run import Run
-from afresh.sampling.request import encode_prompts
 from benchmarks.align.ours import judge
 from benchmarks.align.peers.trl import Ask, Took, vowels
 from benchmarks.common.benchmark import Benchmark

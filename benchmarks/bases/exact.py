@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from tests.formats import causal_models, models
-from tests.formats.opened_pipelines import GUIDANCE, STEPS, TEXT, Opened, attach_random_adapter, opened
-from tests.formats.tiny_pipelines import PIPELINES, saved
+from tests.runs.formats import causal_models, models
+from tests.runs.formats.opened_pipelines import GUIDANCE, STEPS, TEXT, Opened, attach_random_adapter, opened
+from tests.runs.formats.tiny_pipelines import PIPELINES, saved
 from torch import Tensor
 
-from afresh.families.text_to_image import prompted
-from afresh.formats.text_to_image import write_lora
-from afresh.nets.pipelines import quiet
+from afresh.engine.families.text_to_image import prompted
+from afresh.engine.nets.pipelines import quiet
+from afresh.engine.training.weights import BaseWeights
 from afresh.runs.base_model import open_base_model
-from afresh.training.weights import BaseWeights
+from afresh.runs.formats.text_to_image import write_lora
 from afresh.verbs.export_pipeline import drawn_by_diffusers
 from benchmarks.common.results import Row
 

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 from tests.peak import peak_memory
 
-from afresh.cli import run as command
-from afresh.nets.frozen_linear import KINDS
+from afresh.engine.nets.frozen_linear import KINDS
+from afresh.faces.cli import run as command
 from afresh.runs.run import Run
 from benchmarks.bases.shapes import SHAPES, write_base
 from benchmarks.common.processes import answer, ask
@@ -102,7 +102,7 @@ def write_pipeline(folder: Path) -> Path:
     """The tiny pipeline of the tests with a U-Net of 40 million parameters, most of which are in 3x3 convolutions."""
     import diffusers
     import torch
-    from tests.formats.tiny_pipelines import stable_diffusion
+    from tests.runs.formats.tiny_pipelines import stable_diffusion
 
     torch.manual_seed(0)
     pipe = stable_diffusion()

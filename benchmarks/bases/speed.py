@@ -25,13 +25,13 @@ from tests.peak import peak_memory
 from afresh.core import Cond, Examples, Space
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
+from afresh.engine.training import loop
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.loop import Learner
+from afresh.engine.training.lora import LoraConfig
+from afresh.engine.training.plan import make_learner
+from afresh.engine.training.weights import BaseWeights
 from afresh.runs.base_model import open_base_model
-from afresh.training import loop
-from afresh.training.config import TrainConfig
-from afresh.training.loop import Learner
-from afresh.training.lora import LoraConfig
-from afresh.training.plan import make_learner
-from afresh.training.weights import BaseWeights
 from benchmarks.bases.peers.peft import PACKAGES, Ask
 from benchmarks.bases.shapes import SHAPES, write_base
 from benchmarks.common.folders import write_json

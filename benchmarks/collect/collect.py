@@ -247,7 +247,7 @@ def memory_rows(runs: list[tuple[float, Used, dict[str, int]]]) -> list[Row]:
 
 def killed(folder: Path) -> list[Row]:
     """A collection that is killed 20 times at points drawn by chance: the digest, and what was read again."""
-    from tests.collect.killed import collected, log_of
+    from tests.services.collect.killed import collected, log_of
 
     texts = folder / "texts"
     texts.mkdir(parents=True)

@@ -22,8 +22,8 @@ from benchmarks.common.folders import data_folder
 from benchmarks.common.processes import answer
 
 if TYPE_CHECKING:
-    from afresh.collect.gather import SourcePlace
-    from afresh.collect.record import Found, Rejection
+    from afresh.services.collect.gather import SourcePlace
+    from afresh.services.collect.record import Found, Rejection
 
 PROCESSES = 2
 SENTENCES, WORDS, LENGTH = 200_000, 20, 100  # sentences, words of one, and sentences of a document
@@ -132,9 +132,9 @@ def made_source(name: str, documents: Callable[[int], Iterator[str | None]]) -> 
     """Documents that are made while they are collected, by a function of how many of the first are not made again:
     each of these is None."""
 
-    from afresh.collect.gather import SourcePlace
-    from afresh.collect.record import Found
-    from afresh.collect.sources import CONSUMED, Options, Source
+    from afresh.services.collect.gather import SourcePlace
+    from afresh.services.collect.record import Found
+    from afresh.services.collect.sources import CONSUMED, Options, Source
 
     def find(place: str, options: Any, fetched: Any) -> Iterator[Found | Rejection]:
         for number, text in enumerate(documents(fetched.consumed)):
@@ -154,8 +154,8 @@ class Ask:
 def collect_repeated(ask: Ask, folder: Path) -> dict[str, Any]:
     """Collect without rules, which judge each text by itself: prints, exact and near duplicates, and writing. What was
     collected when the minutes are over is assembled."""
-    from afresh.collect.gather import CollectLimits, gather
-    from afresh.collect.rules import rules
+    from afresh.services.collect.gather import CollectLimits, gather
+    from afresh.services.collect.rules import rules
 
     source = made_source("repeated", lambda consumed: RepeatedDocuments().of_bytes(ask.bytes, consumed))
     off = [rule.name for rule in rules()]

@@ -126,8 +126,8 @@ def bits(folder: Path, heldout: list[str]) -> float:
 
 
 def learning(folder: Path) -> list[Row]:
-    from afresh.collect.gather import gather
     from afresh.data.collected import rows
+    from afresh.services.collect.gather import gather
 
     train, heldout = stories(data_folder())
     raw = messy(train)

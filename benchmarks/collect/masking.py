@@ -20,8 +20,8 @@ from pathlib import Path
 
 from phonenumbers import SUPPORTED_REGIONS
 
-from afresh.collect.rules.personal import find as find_personal
-from afresh.collect.rules.secrets import find as find_secrets
+from afresh.services.collect.rules.personal import find as find_personal
+from afresh.services.collect.rules.secrets import find as find_secrets
 from benchmarks.collect.masking_formats import PERSONAL, SECRETS, Format
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder

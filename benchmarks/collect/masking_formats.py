@@ -14,7 +14,7 @@ from functools import partial
 
 import phonenumbers
 
-from afresh.collect.rules import personal as checks
+from afresh.services.collect.rules import personal as checks
 
 ALNUM, HEX, UPPER = string.ascii_letters + string.digits, "0123456789abcdef", string.ascii_uppercase + string.digits
 URLSAFE, BASE32 = ALNUM + "-_", string.ascii_uppercase + "234567"

@@ -19,8 +19,8 @@ import torch
 
 from afresh.core import Cond
 from afresh.data.prepare import Prepared
+from afresh.engine.sampling.request import Request
 from afresh.runs.run import Run, summary
-from afresh.sampling.request import Request
 from benchmarks.common import processes
 from benchmarks.common.folders import write_json
 from benchmarks.common.processes import Answer, answer, ask

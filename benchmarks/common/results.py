@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from afresh.training.budget import processor
+from afresh.engine.training.budget import processor
 from benchmarks.common.folders import ROOT
 
 OUT = ROOT / "benchmarks" / "results.json"

@@ -2,8 +2,9 @@
 
     python -m benchmarks verdicts [KIND ...]
 
-What a model draws, or foresees, is made of real data (`tests.evaluation.deserved`) and judged by all metrics on as many
-samples as `afresh measure` draws. Prints, for each kind, what was said of each word, and the share that was right.
+What a model draws, or foresees, is made of real data (`tests.engine.evaluation.deserved`) and judged by all metrics on
+as many samples as `afresh measure` draws. Prints, for each kind, what was said of each word, and the share that was
+right.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from tests.evaluation.deserved import MAKERS, Splits, judged, learners
+from tests.engine.evaluation.deserved import MAKERS, Splits, judged, learners
 
 from afresh.core import Item
 from afresh.data.prepare import Prepared, prepare

@@ -15,7 +15,7 @@ from afresh.domains.field.calibration import coverage, ranks, spread_and_error, 
 from afresh.domains.field.encoder import FieldEncoder
 from afresh.domains.field.rollout import futures
 from afresh.domains.field.scores import over_trajectories, relative_l2
-from afresh.evaluation.estimate import Estimate
+from afresh.engine.evaluation.estimate import Estimate
 from afresh.runs.run import Run
 from benchmarks.common import processes
 from benchmarks.common.benchmark import Benchmark, parser_of

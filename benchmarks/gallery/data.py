@@ -11,9 +11,9 @@ from datetime import date, timedelta
 from itertools import islice
 from pathlib import Path
 
-from afresh.demo.drawings import write_drawings
-from afresh.demo.sounds import write_sounds
-from afresh.demo.tales import write_tales
+from afresh.services.demo.drawings import write_drawings
+from afresh.services.demo.sounds import write_sounds
+from afresh.services.demo.tales import write_tales
 from benchmarks.common.folders import data_folder, has_data
 from benchmarks.knowledge.learners import World, csv_of, simulate
 from benchmarks.training.folders import FOLDERS

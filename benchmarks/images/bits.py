@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.evaluation.estimate import Estimate, mean
-from afresh.evaluation.likelihood import bits_per_dim, scored_rows
+from afresh.engine.evaluation.estimate import Estimate, mean
+from afresh.engine.evaluation.likelihood import bits_per_dim, scored_rows
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.verbs.measuring import RunEvidence

@@ -24,12 +24,12 @@ from torch import Tensor
 
 from afresh.core import Cond, Part
 from afresh.core.rng import Rng
-from afresh.evaluation import distribution as d
-from afresh.evaluation.encoders import EncoderRecipe, PixelPCA, train_encoder
-from afresh.evaluation.estimate import Array, Estimate, share
-from afresh.evaluation.image_sets import pixel_gaussian
-from afresh.evaluation.label_classifier import train_label_classifier
-from afresh.evaluation.memorisation import near_copies, nearest
+from afresh.engine.evaluation import distribution as d
+from afresh.engine.evaluation.encoders import EncoderRecipe, PixelPCA, train_encoder
+from afresh.engine.evaluation.estimate import Array, Estimate, share
+from afresh.engine.evaluation.image_sets import pixel_gaussian
+from afresh.engine.evaluation.label_classifier import train_label_classifier
+from afresh.engine.evaluation.memorisation import near_copies, nearest
 from benchmarks.common.folders import work_folder
 from benchmarks.images import efficientnet
 from benchmarks.images.retrieval import Retrieval

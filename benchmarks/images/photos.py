@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 
 from afresh.data.prepare import prepare
-from afresh.evaluation.distribution import kid
-from afresh.evaluation.estimate import Array, Estimate, share
-from afresh.evaluation.memorisation import near_copies, nearest
+from afresh.engine.evaluation.distribution import kid
+from afresh.engine.evaluation.estimate import Array, Estimate, share
+from afresh.engine.evaluation.memorisation import near_copies, nearest
 from afresh.runs.latent_space import latent_space
 from afresh.runs.run import Run
 from afresh.verbs.choose_codec import opened

@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tests.evaluation.deserved import bent
-from tests.evaluation.evidence import image_evidence
+from tests.engine.evaluation.deserved import bent
+from tests.engine.evaluation.evidence import image_evidence
 from torch import Tensor
 
 import afresh
 from afresh.core import Cond, registry
 from afresh.core.rng import Rng
-from afresh.evaluation.study import Measurement, measure
-from afresh.evaluation.verdict import KnownFacts, verdict
+from afresh.engine.evaluation.study import Measurement, measure
+from afresh.engine.evaluation.verdict import KnownFacts, verdict
 from benchmarks.common import processes
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import data_folder, work_folder

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from afresh.evaluation.estimate import Array, Estimate, mean
+from afresh.engine.evaluation.estimate import Array, Estimate, mean
 
 AMONG = 32
 STEPS, BATCH, RATE, WIDTH, TEMPERATURE, DROP = 400, 256, 1e-3, 128, 0.1, 0.5

@@ -30,18 +30,18 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from afresh.alignment.rewards.reward import Context
-from afresh.alignment.rewards.reward_expression import build
-from afresh.alignment.surrogate.acquisition import Goal
-from afresh.alignment.surrogate.likeness import descriptors_of
-from afresh.alignment.surrogate.model import fit_surrogate
 from afresh.core import Descriptors, ItemKind
 from afresh.core.events import ignore, listening
 from afresh.data.measurements import MeasuredItem, Observed
 from afresh.domains.molecule.kind import MOLECULE
-from afresh.evaluation.estimate import share
+from afresh.engine.alignment.rewards.reward import Context
+from afresh.engine.alignment.rewards.reward_expression import build
+from afresh.engine.alignment.surrogate.acquisition import Goal
+from afresh.engine.alignment.surrogate.likeness import descriptors_of
+from afresh.engine.alignment.surrogate.model import fit_surrogate
+from afresh.engine.evaluation.estimate import share
+from afresh.engine.sampling.request import Request
 from afresh.runs.run import Run
-from afresh.sampling.request import Request
 from afresh.verbs.proposing import BatchPlan, Chooser, propose
 from afresh.verbs.sample import Sampler
 from benchmarks.common.benchmark import Benchmark, parser_of

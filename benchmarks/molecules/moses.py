@@ -29,7 +29,7 @@ import afresh
 from afresh.domains.molecule import metrics as m
 from afresh.domains.molecule.chem import canonical
 from afresh.domains.molecule.filters import passes
-from afresh.evaluation.estimate import Array
+from afresh.engine.evaluation.estimate import Array
 from afresh.runs.run import Run, metrics_rows
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder, work_folder

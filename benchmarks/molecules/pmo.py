@@ -36,12 +36,12 @@ from typing import Any
 
 import numpy as np
 
-from afresh.alignment.reward_cache import ASKED, CachedReward, read_answers
-from afresh.alignment.rewards.reward import Context
-from afresh.alignment.rewards.reward_expression import build
 from afresh.domains.molecule.chem import canonical
 from afresh.domains.molecule.kind import MOLECULE
 from afresh.domains.molecule.objectives import OBJECTIVES
+from afresh.engine.alignment.reward_cache import ASKED, CachedReward, read_answers
+from afresh.engine.alignment.rewards.reward import Context
+from afresh.engine.alignment.rewards.reward_expression import build
 from afresh.verbs import align
 from afresh.verbs.training_job import learn
 from benchmarks.common.benchmark import Benchmark, parser_of

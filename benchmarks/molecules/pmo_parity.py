@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.alignment.rewards.reward import Context
-from afresh.alignment.rewards.reward_expression import build
 from afresh.domains.molecule import objectives as table
 from afresh.domains.molecule.chem import chem
 from afresh.domains.molecule.kind import MOLECULE
+from afresh.engine.alignment.rewards.reward import Context
+from afresh.engine.alignment.rewards.reward_expression import build
 from benchmarks.common.benchmark import Benchmark
 
 COUNT, DIGITS = 500, 1e-6

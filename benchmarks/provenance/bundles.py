@@ -21,13 +21,13 @@ from statistics import median
 import model_signing
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from afresh.bundles.layout import BLOCK, END, header, padded, padding
-from afresh.bundles.names import SIGNATURE
-from afresh.bundles.open import Bundle, checked, unpack
-from afresh.bundles.pack import pack_folder
 from afresh.core import UserError
-from afresh.provenance.signer import signer
-from afresh.storage.folders import new_folder
+from afresh.data.storage.folders import new_folder
+from afresh.services.bundles.layout import BLOCK, END, header, padded, padding
+from afresh.services.bundles.names import SIGNATURE
+from afresh.services.bundles.open import Bundle, checked, unpack
+from afresh.services.bundles.pack import pack_folder
+from afresh.services.provenance.signer import signer
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.results import Row, save
 

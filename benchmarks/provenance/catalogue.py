@@ -28,13 +28,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from afresh.catalogue.folder import Catalogue
-from afresh.catalogue.ledger import check_ledger
-from afresh.catalogue.listing import Bundle, Listing, Preview
-from afresh.catalogue.previews import thumbnail
-from afresh.catalogue.site import publish
-from afresh.collect.licences import normalised
 from afresh.core.money import Money
+from afresh.services.catalogue.folder import Catalogue
+from afresh.services.catalogue.ledger import check_ledger
+from afresh.services.catalogue.listing import Bundle, Listing, Preview
+from afresh.services.catalogue.previews import thumbnail
+from afresh.services.catalogue.site import publish
+from afresh.services.collect.licences import normalised
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import work_folder
 from benchmarks.common.results import Row, save

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from afresh.core import Cond
 from afresh.core.rng import Rng
+from afresh.engine.sampling.next_token import never_drawn, predictor
+from afresh.engine.sampling.tokens import Cut, draw, narrow
 from afresh.runs.run import Run
-from afresh.sampling.next_token import never_drawn, predictor
-from afresh.sampling.tokens import Cut, draw, narrow
-from afresh.watermark.watermark import token_bits
+from afresh.services.watermark.watermark import token_bits
 
 
 @dataclass(frozen=True)

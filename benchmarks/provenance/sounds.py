@@ -26,9 +26,16 @@ from scipy.stats import kstest
 
 from afresh.core import Sound
 from afresh.domains.music.synth import Tone, synthesise
-from afresh.watermark.sound_cells import cells, energies
-from afresh.watermark.sound_phases import codes
-from afresh.watermark.sounds import STEP, _at_each_beginning, _deviation, _real_product, mark_sound, sound_evidence
+from afresh.services.watermark.sound_cells import cells, energies
+from afresh.services.watermark.sound_phases import codes
+from afresh.services.watermark.sounds import (
+    STEP,
+    _at_each_beginning,
+    _deviation,
+    _real_product,
+    mark_sound,
+    sound_evidence,
+)
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import data_folder
 from benchmarks.common.results import Row, save

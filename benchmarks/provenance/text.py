@@ -26,11 +26,11 @@ from afresh.core import Batch, Cond
 from afresh.core.rng import Rng
 from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.tokenizer import Tokenizer
+from afresh.engine.sampling.next_token import NextTokenSettings, decoding, score, sequences
+from afresh.engine.sampling.tokens import draw_plain
 from afresh.runs.run import Run
-from afresh.sampling.next_token import NextTokenSettings, decoding, score, sequences
-from afresh.sampling.tokens import draw_plain
-from afresh.watermark.detection import ones, watermark_test
-from afresh.watermark.watermark import VARIANTS, Watermark
+from afresh.services.watermark.detection import ones, watermark_test
+from afresh.services.watermark.watermark import VARIANTS, Watermark
 from benchmarks.common import ours
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import data_folder, work_folder

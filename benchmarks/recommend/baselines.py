@@ -10,7 +10,7 @@ import numpy as np
 
 from afresh.domains.interactions.baselines import ease, ials, item_knn, popularity
 from afresh.domains.interactions.ranking import Items, Scorer, ndcg, rank_all
-from afresh.evaluation.estimate import Array
+from afresh.engine.evaluation.estimate import Array
 
 K = 10
 DAY = 86_400.0  # seconds

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from afresh.cli import run as command
 from afresh.domains.interactions.exposure_log import read_shown
 from afresh.domains.interactions.feedback import RankingPolicy, evaluate
 from afresh.domains.interactions.recommend import Ranking, Recommender
 from afresh.domains.interactions.recommendation_votes import votes_in
+from afresh.faces.cli import run as command
 from afresh.runs.run import Run
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.results import with_interval

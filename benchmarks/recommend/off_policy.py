@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.alignment.off_policy import ShownItems, cross_fitted, off_policy, refusal
+from afresh.engine.alignment.off_policy import ShownItems, cross_fitted, off_policy, refusal
 from benchmarks.common.benchmark import Benchmark
 
 Array = NDArray[np.float64]

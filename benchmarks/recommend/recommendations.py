@@ -39,7 +39,7 @@ from afresh.domains.interactions.list_metrics import (
     users_of,
 )
 from afresh.domains.interactions.ranking import Items, Ranked, Scorer, Scores, accuracy, rank_all
-from afresh.evaluation.estimate import Estimate
+from afresh.engine.evaluation.estimate import Estimate
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import work_folder
 from benchmarks.common.processes import ask

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from afresh.domains.interactions.ranking import Items
-from afresh.evaluation.estimate import Array
+from afresh.engine.evaluation.estimate import Array
 from benchmarks.common.folders import data_folder, work_folder
 
 RECBOLE = "recbole==1.2.1"

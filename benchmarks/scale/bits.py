@@ -14,7 +14,7 @@ from tests.contracts.rows import FAMILIES, SPACES, examples
 
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.training import checkpoint, ranks
+from afresh.engine.training import checkpoint, ranks
 from benchmarks.common.results import Row
 from benchmarks.scale.together import run_together
 

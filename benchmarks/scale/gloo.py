@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from afresh.training import ranks
+from afresh.engine.training import ranks
 from benchmarks.common.folders import write_json
 from benchmarks.common.results import Row, this_machine
 from benchmarks.scale.model import fit

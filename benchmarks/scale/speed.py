@@ -23,11 +23,11 @@ from afresh.core import registry
 from afresh.core.options import override
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.training import loop, ranks
-from afresh.training.budget import measure_machine
-from afresh.training.config import TrainConfig
-from afresh.training.loop import Learner
-from afresh.training.plan import make_learner
+from afresh.engine.training import loop, ranks
+from afresh.engine.training.budget import measure_machine
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.loop import Learner
+from afresh.engine.training.plan import make_learner
 from benchmarks.common.folders import write_json
 from benchmarks.common.results import Row
 from benchmarks.common.turns import Side, wait_until

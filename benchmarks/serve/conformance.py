@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-from tests.serve.conftest import train_media, train_runs, train_tools
-from tests.serve.drawn_requests import Drawn, drawn
-from tests.serve.published import Check, of_client, of_file, verdict
+from tests.faces.http.conftest import train_media, train_runs, train_tools
+from tests.faces.http.drawn_requests import Drawn, drawn
+from tests.faces.http.published import Check, of_client, of_file, verdict
 
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.results import Row, save

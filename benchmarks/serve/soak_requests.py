@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from tests.domains.exercises.learners import train_practice
-from tests.serve.conftest import train_media, train_runs, train_tools
+from tests.faces.http.conftest import train_media, train_runs, train_tools
 
 import afresh
 from afresh.core import Sound

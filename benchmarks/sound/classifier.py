@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from afresh.core.rng import Rng
-from afresh.evaluation.encoders import draw_rows
-from afresh.evaluation.weight_cache import cache_path, load_cached, save_cached, weight_hash
+from afresh.engine.evaluation.encoders import draw_rows
+from afresh.engine.evaluation.weight_cache import cache_path, load_cached, save_cached, weight_hash
 
 STEPS, BATCH, RATE, WIDTH = 300, 64, 3e-3, 16
 SHIFT, GAIN = 15, 0.2  # frames a sound is moved by at most, and by how much its levels are raised or lowered

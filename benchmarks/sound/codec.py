@@ -33,13 +33,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from afresh.core import Cond, Encoder, Examples, Item, Sound
-from afresh.evaluation.estimate import Estimate, mean, share
-from afresh.families.autoencoder import importance
-from afresh.families.codecs.trained import CHUNK, TrainedCodec, of_modules
-from afresh.nets.autoencoder import latents
-from afresh.nets.spectrum import multi_scale_distance
+from afresh.engine.evaluation.estimate import Estimate, mean, share
+from afresh.engine.families.autoencoder import importance
+from afresh.engine.families.codecs.trained import CHUNK, TrainedCodec, of_modules
+from afresh.engine.nets.autoencoder import latents
+from afresh.engine.nets.spectrum import multi_scale_distance
+from afresh.engine.sampling.latent_search import search
 from afresh.runs.run import Run, summary
-from afresh.sampling.latent_search import search
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import data_folder, work_folder
 from benchmarks.common.ours import train as train_run

@@ -27,7 +27,7 @@ import soxr
 from numpy.typing import NDArray
 
 from afresh.core import Sound, UserError
-from afresh.evaluation.estimate import share
+from afresh.engine.evaluation.estimate import share
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder
 from benchmarks.common.results import with_interval

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from afresh.core import Sound
 from afresh.data.audio.waves import trim_bounds
-from afresh.evaluation.distribution import distances
-from afresh.evaluation.estimate import GROUPS, Array, Estimate, jackknife, leave_out, share
-from afresh.nets.spectrum import Mel, log_mel
+from afresh.engine.evaluation.distribution import distances
+from afresh.engine.evaluation.estimate import GROUPS, Array, Estimate, jackknife, leave_out, share
+from afresh.engine.nets.spectrum import Mel, log_mel
 from benchmarks.common.folders import write_json
 
 

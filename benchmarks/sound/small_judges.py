@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from afresh.core import Item, Sound
 from afresh.core.rng import Rng
 from afresh.domains.audio.modality import MODALITY, AudioOptions
-from afresh.evaluation.estimate import Array, Estimate, mean, share
-from afresh.evaluation.image_sets import pixel_gaussian
-from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
-from afresh.nets.spectrum import Mel
+from afresh.engine.evaluation.estimate import Array, Estimate, mean, share
+from afresh.engine.evaluation.image_sets import pixel_gaussian
+from afresh.engine.evaluation.memorisation import near_copies, nearest, nearest_ratio
+from afresh.engine.nets.spectrum import Mel
 from benchmarks.sound.judges import Mark, View, cut, kad, marks, thousand
 
 SEED = 20_006

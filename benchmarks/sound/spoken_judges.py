@@ -23,10 +23,10 @@ import torch
 from afresh.core import Examples, Item, Sound
 from afresh.core.rng import Rng
 from afresh.domains.audio.modality import MODALITY, AudioOptions
-from afresh.evaluation.estimate import Array, Estimate
-from afresh.evaluation.image_sets import pixel_gaussian
-from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
-from afresh.nets.spectrum import Mel
+from afresh.engine.evaluation.estimate import Array, Estimate
+from afresh.engine.evaluation.image_sets import pixel_gaussian
+from afresh.engine.evaluation.memorisation import near_copies, nearest, nearest_ratio
+from afresh.engine.nets.spectrum import Mel
 from benchmarks.sound.classifier import Classifier, train_classifier
 from benchmarks.sound.hear import DIGITS, Clip, Ear, ear, forced_choice
 from benchmarks.sound.judges import Mark, View, cut, kad, marks, right, thousand

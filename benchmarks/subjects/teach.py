@@ -20,14 +20,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from afresh.evaluation.distribution import distances, kid
-from afresh.evaluation.tuning_monitor import conditions_of
+from afresh.engine.evaluation.distribution import distances, kid
+from afresh.engine.evaluation.tuning_monitor import conditions_of
+from afresh.engine.training.best_checkpoint import GAIN, GAIN_ERROR, PATIENCE, first_unbeaten
+from afresh.engine.training.looks import MonitorLook
+from afresh.engine.training.loop import Learner, averaged
+from afresh.engine.training.lora import LoraConfig
+from afresh.engine.training.weights import adapters_merged
 from afresh.runs.run import Run
-from afresh.training.best_checkpoint import GAIN, GAIN_ERROR, PATIENCE, first_unbeaten
-from afresh.training.looks import MonitorLook
-from afresh.training.loop import Learner, averaged
-from afresh.training.lora import LoraConfig
-from afresh.training.weights import adapters_merged
 from afresh.verbs.data_source import DataSource
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tests.formats.models import BPE, CONTEXT, build, transformers, write_tokenizer
+from tests.runs.formats.models import BPE, CONTEXT, build, transformers, write_tokenizer
 
 from afresh.core import AlignContext, Aligner, AlignTarget, Cond, Family, Modules, Space, registry
 from afresh.core.rng import Rng
-from afresh.formats.base import decoder_of
-from afresh.formats.load import load_base
-from afresh.training.config import TrainConfig
-from afresh.training.loop import Learner
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.loop import Learner
+from afresh.runs.formats.base import decoder_of
+from afresh.runs.formats.load import load_base
 from tests import needs
 
 trl = needs.package("trl", "'trl>=1.16'", minversion="1.16")

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from afresh.alignment.methods.pair_losses import kto
 from afresh.core import Batch, Cond, Modules, Space, Votes
 from afresh.core.rng import Rng
-from afresh.training.loop import take_step
+from afresh.engine.alignment.methods.pair_losses import kto
+from afresh.engine.training.loop import take_step
 from benchmarks.tests.beside_trl import (
     END,
     STEPS,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from afresh.core import Batch, Cond, Family, Modules, Rollout, Space
 from afresh.core.rng import Rng
-from afresh.training.loop import take_step
+from afresh.engine.training.loop import take_step
 from benchmarks.tests.beside_trl import (
     BPE,
     END,

@@ -19,9 +19,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from afresh.alignment.methods import advantages as adv
-from afresh.alignment.methods import divergence
-from afresh.alignment.methods import policy_gradient as gradient
+from afresh.engine.alignment.methods import advantages as adv
+from afresh.engine.alignment.methods import divergence
+from afresh.engine.alignment.methods import policy_gradient as gradient
 
 FOUND = importlib.util.find_spec("verl")  # which runs nothing of it
 if FOUND is None or FOUND.submodule_search_locations is None:

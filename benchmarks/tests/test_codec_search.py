@@ -10,8 +10,8 @@ from torch import Tensor
 
 from afresh.core import Cond, Examples, Space, registry
 from afresh.core.rng import Rng
-from afresh.families.autoencoder import importance
-from afresh.families.codecs.trained import TrainedCodec, of_modules
+from afresh.engine.families.autoencoder import importance
+from afresh.engine.families.codecs.trained import TrainedCodec, of_modules
 from benchmarks.sound.codec import searched
 
 FIELD = Space("field", (1, 16, 24), std=0.5)

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from afresh.api import Model
 from afresh.core import Score, Sound, registry
 from afresh.core.options import pairs
-from afresh.training.options import by_part
+from afresh.engine.training.options import by_part
 from benchmarks.images.sets import Loaded, Side
 from benchmarks.training import first_result as grid
 from benchmarks.training import first_result as table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from afresh.collect.rules.spans import Span
+from afresh.services.collect.rules.spans import Span
 from benchmarks.collect.masking import Document, documents, is_true, lines_of, measured
 from benchmarks.collect.masking_formats import PERSONAL, SECRETS
 

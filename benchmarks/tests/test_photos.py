@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afresh.evaluation.estimate import Array, Estimate, share
+from afresh.engine.evaluation.estimate import Array, Estimate, share
 from benchmarks.common.processes import Answer
 from benchmarks.images.peers.diffusers_latents import RATE, rate
 from benchmarks.images.photos import Judge, Made, Task, contender_rows, enlarged, goal_rows, sheet

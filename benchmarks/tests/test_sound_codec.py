@@ -12,8 +12,8 @@ import torch
 
 from afresh.core import Cond, Examples, Item, Sound, registry
 from afresh.domains.audio.modality import MODALITY, AudioOptions
-from afresh.evaluation.estimate import Estimate
-from afresh.families.codecs.trained import of_modules
+from afresh.engine.evaluation.estimate import Estimate
+from afresh.engine.families.codecs.trained import of_modules
 from benchmarks.sound.codec import (
     PLACES,
     RATE,

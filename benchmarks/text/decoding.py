@@ -33,13 +33,13 @@ from torch import Tensor
 from afresh.core import Cond, Space
 from afresh.core.rng import Rng
 from afresh.data.text.tokenizer import Tokenizer
-from afresh.families.transformer import FAMILY, TransformerConfig, build
-from afresh.formats import gguf, huggingface
-from afresh.formats.base import Base, decoder_of
-from afresh.formats.load import load_base
-from afresh.formats.parts import Precision
-from afresh.nets.kernels.decode import Kind
-from afresh.sampling.next_token import NextTokenSettings, predictor
+from afresh.engine.families.transformer import FAMILY, TransformerConfig, build
+from afresh.engine.nets.kernels.decode import Kind
+from afresh.engine.sampling.next_token import NextTokenSettings, predictor
+from afresh.runs.formats import gguf, huggingface
+from afresh.runs.formats.base import Base, decoder_of
+from afresh.runs.formats.load import load_base
+from afresh.runs.formats.parts import Precision
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.results import Row, save
 

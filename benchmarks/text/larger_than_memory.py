@@ -28,7 +28,7 @@ import torch
 from tests.peak import peak_memory
 
 from afresh.domains.text import large
-from afresh.training import loop
+from afresh.engine.training import loop
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
 from benchmarks.common.benchmark import Benchmark

@@ -27,12 +27,12 @@ import torch
 from afresh.api import Model
 from afresh.core import Batch, Cond, Space, registry
 from afresh.core.rng import Rng
-from afresh.evaluation.estimate import share
+from afresh.engine.evaluation.estimate import share
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.loop import take_step
+from afresh.engine.training.plan import make_learner
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.training.config import TrainConfig
-from afresh.training.loop import take_step
-from afresh.training.plan import make_learner
 from afresh.verbs.measuring import measure_run
 from afresh.verbs.train import TrainSpec
 from afresh.verbs.train import start as start_run

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.evaluation.estimate import Array
+from afresh.engine.evaluation.estimate import Array
 
 CHUNK = 1 << 20
 Ints = NDArray[np.int64]

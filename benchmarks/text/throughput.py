@@ -14,10 +14,10 @@ import torch
 
 from afresh.core import Batch, Cond, Space
 from afresh.core.rng import Rng
-from afresh.families.transformer import FAMILY, TransformerConfig
-from afresh.training.config import TrainConfig
-from afresh.training.loop import take_step
-from afresh.training.plan import make_learner
+from afresh.engine.families.transformer import FAMILY, TransformerConfig
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.loop import take_step
+from afresh.engine.training.plan import make_learner
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.results import Row, save
 
@@ -73,7 +73,8 @@ def ours(compiled: bool, repeats: int) -> tuple[float, float]:
     train = TrainConfig(
         steps=1000,
         batch=BATCH,
-        micro_batch=1024 // CONTEXT,  # as the planner does for a decoder of this size (afresh.training.plan.micro_of)
+        micro_batch=1024
+        // CONTEXT,  # as the planner does for a decoder of this size (afresh.engine.training.plan.micro_of)
         save_every=1000,
         precision="bfloat16",
         compile=compiled,

@@ -22,10 +22,10 @@ import afresh
 from afresh.core.rng import Rng
 from afresh.data.load import sweep
 from afresh.data.prepare import Prepared
+from afresh.engine.sampling.request import Request
+from afresh.engine.training.weights import BaseWeights
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, planned_steps
-from afresh.sampling.request import Request
-from afresh.training.weights import BaseWeights
 from afresh.verbs.run_summary import steps_done
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import ROOT, data_folder

@@ -29,11 +29,11 @@ from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.data.load import sweep
 from afresh.data.prepare import Prepared
+from afresh.data.storage.files import bytes_on_disk
+from afresh.engine.training.checkpoint import steps_in
 from afresh.runs.adapters import with_adapters
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.storage.files import bytes_on_disk
-from afresh.training.checkpoint import steps_in
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import data_folder
 from benchmarks.common.results import Row, save

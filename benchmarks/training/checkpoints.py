@@ -22,13 +22,13 @@ from torch import Tensor
 from afresh.core import Cond, Examples, Space, registry
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
+from afresh.engine.training import checkpoint
+from afresh.engine.training.checkpoint import Checkpoint
+from afresh.engine.training.checkpoint_saver import CheckpointSaver
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.loop import Learner, take_step
+from afresh.engine.training.plan import make_learner
 from afresh.runs.run_store import mirrored, new_copy, opened
-from afresh.training import checkpoint
-from afresh.training.checkpoint import Checkpoint
-from afresh.training.checkpoint_saver import CheckpointSaver
-from afresh.training.config import TrainConfig
-from afresh.training.loop import Learner, take_step
-from afresh.training.plan import make_learner
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.results import Row, save
 

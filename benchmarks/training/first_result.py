@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import mean
 from threading import Timer
 
-from afresh.training.budget import processor
+from afresh.engine.training.budget import processor
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import ROOT, work_folder
 from benchmarks.common.results import Row, save

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from afresh.nets.spectrum import Mel
+from afresh.engine.nets.spectrum import Mel
 from benchmarks.common.folders import data_folder
 from benchmarks.images import sets as picture_sets
 from benchmarks.images.sets import Loaded

@@ -19,8 +19,8 @@ from PIL import Image, ImageOps
 from afresh.api import Model
 from afresh.core import Score, Sound
 from afresh.domains.text.metrics import bits_per_byte
-from afresh.evaluation.distribution import kid
-from afresh.evaluation.estimate import Array
+from afresh.engine.evaluation.distribution import kid
+from afresh.engine.evaluation.estimate import Array
 from afresh.runs.data import run_data
 from afresh.verbs.measuring import RunEvidence
 from benchmarks.images import efficientnet

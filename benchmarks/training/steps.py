@@ -20,9 +20,9 @@ from afresh.core import Cond, CondSpec, Examples, Part, Space, registry
 from afresh.core.options import override
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.training.config import TrainConfig
-from afresh.training.plan import make_learner, parameters_of
-from afresh.training.precision import fastest_precision
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.plan import make_learner, parameters_of
+from afresh.engine.training.precision import fastest_precision
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.processes import answer, ask
 from benchmarks.common.results import Row, save

@@ -1,6 +1,6 @@
 """`python -m afresh` is `afresh`."""
 
-from afresh.cli import main
+from afresh.faces.cli import main
 
 if __name__ == "__main__":
     main()

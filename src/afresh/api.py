@@ -8,29 +8,29 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from afresh.alignment.rewards.reward_factory import Wanted
-from afresh.collect.gather import CollectLimits as CollectLimits
-from afresh.collect.gather import gather, places_of
-from afresh.collect.licences import normalised
 from afresh.core import UserError, events, registry
 from afresh.core.events import Event, JsonLines, Listener, listening
 from afresh.core.minutes import minutes_of
 from afresh.core.verb import Result, Verb
 from afresh.data import imported
 from afresh.data.in_memory import as_path
-from afresh.preferences import preferences
-from afresh.provenance.layers import Provenance
+from afresh.data.preferences import preferences
+from afresh.engine.alignment.rewards.reward_factory import Wanted
+from afresh.engine.sampling.constrained import structure
+from afresh.engine.sampling.request import Request, unwanted
+from afresh.engine.sampling.samples import Samples
+from afresh.engine.sampling.stream import Stream
+from afresh.engine.training.budget import use_preferred_threads
+from afresh.engine.training.logs.run_log import check_logs
+from afresh.engine.training.options import by_part, split_by_part
 from afresh.runs.deletion import delete_adapter
 from afresh.runs.person_adapters import base_of
 from afresh.runs.remove import remove_run
 from afresh.runs.run import Run, list_runs, summary
-from afresh.sampling.constrained import structure
-from afresh.sampling.request import Request, unwanted
-from afresh.sampling.samples import Samples
-from afresh.sampling.stream import Stream
-from afresh.training.budget import use_preferred_threads
-from afresh.training.logs.run_log import check_logs
-from afresh.training.options import by_part, split_by_part
+from afresh.services.collect.gather import CollectLimits as CollectLimits
+from afresh.services.collect.gather import gather, places_of
+from afresh.services.collect.licences import normalised
+from afresh.services.provenance.layers import Provenance
 from afresh.verbs import align as align_task
 from afresh.verbs import annotate as annotate_task
 from afresh.verbs import distill as distill_task
@@ -890,7 +890,7 @@ def verify_works(path: PathLike, *, trust_signer: PathLike | None = None) -> lis
     Nothing is asked of a network, but for the address of a file. Raises UserError for a path that cannot be read or
     holds no file.
     """
-    from afresh.provenance.known_signers import trust
+    from afresh.services.provenance.known_signers import trust
 
     if trust_signer is not None:
         trust(Path(trust_signer))

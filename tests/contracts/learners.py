@@ -7,9 +7,9 @@ from typing import Any
 from afresh.core import Family, Space
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.training.config import TrainConfig
-from afresh.training.loop import Learner, take_step
-from afresh.training.plan import make_learner
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.loop import Learner, take_step
+from afresh.engine.training.plan import make_learner
 from tests.contracts.rows import FamilyRow
 
 

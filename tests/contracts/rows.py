@@ -398,7 +398,8 @@ def from_networks(found: Examples, space: Space) -> Codec:
     return codec
 
 
-# Codecs of records, whose lengths differ. They keep the same promises in tests of their own (tests/families/codecs).
+# Codecs of records, whose lengths differ. They keep the same promises in tests of their own
+# (tests/engine/families/codecs).
 RECORD_CODECS = ("records", "trained_sequences")
 CODECS = (
     CodecRow("palette", Space("field", (1, 4, 5)), few_greys),

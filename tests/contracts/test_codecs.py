@@ -20,7 +20,7 @@ def fitted(row: CodecRow) -> tuple[Codec, Examples]:
 
 
 def fit(row: CodecRow, found: Examples, space: Space) -> Codec:
-    codec: Codec = (row.fit or import_module(f"afresh.families.codecs.{row.name}").fit)(found, space)
+    codec: Codec = (row.fit or import_module(f"afresh.engine.families.codecs.{row.name}").fit)(found, space)
     return codec
 
 

@@ -18,8 +18,8 @@ from afresh.core import Batch, Cond, Edit, Family, Space, UserError, registry
 from afresh.core.rng import Rng
 from afresh.core.solver_progress import Step, following
 from afresh.data.load import Loader, sweep
-from afresh.training import checkpoint
-from afresh.training.config import TrainConfig
+from afresh.engine.training import checkpoint
+from afresh.engine.training.config import TrainConfig
 from tests.contracts.learners import configured, learn, trainer
 from tests.contracts.rows import FAMILIES, SPACES, SPEC, FamilyRow, close, conditions, enliven, examples
 

@@ -30,16 +30,23 @@ from afresh.domains.series.modality import MODALITY as series
 from afresh.domains.series.modality import SeriesOptions
 from afresh.domains.table.reading import ReadingOptions
 from afresh.domains.table.row import ROW, Header, Row
-from afresh.evaluation.base_comparison import DRIFT
-from afresh.evaluation.encoders import EncoderRecipe
-from afresh.evaluation.score_descriptions import words_of
-from afresh.evaluation.study import Study
-from afresh.training.best_checkpoint import GAIN, GAIN_ERROR
+from afresh.engine.evaluation.base_comparison import DRIFT
+from afresh.engine.evaluation.encoders import EncoderRecipe
+from afresh.engine.evaluation.score_descriptions import words_of
+from afresh.engine.evaluation.study import Study
+from afresh.engine.training.best_checkpoint import GAIN, GAIN_ERROR
 from tests.contracts.rows import METRICS, SPACES, MetricRow
 from tests.domains.field.rollouts import forecaster
 from tests.domains.interactions.histories import ITEMS, circle, history_evidence
 from tests.domains.music.scores import composer
-from tests.evaluation.evidence import Evidence, code_evidence, digits, image_evidence, library_code, modules_evidence
+from tests.engine.evaluation.evidence import (
+    Evidence,
+    code_evidence,
+    digits,
+    image_evidence,
+    library_code,
+    modules_evidence,
+)
 from tests.plugin.package.afresh_walks import WALK, Encoder, Walk
 
 ALL = registry.metrics()
@@ -225,8 +232,8 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Score]]:
     """Of all metrics. Each module is measured twice: with judges trained (for a few steps), then with those kept."""
     found: dict[str, list[Score]] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("afresh.evaluation.image_sets.EncoderRecipe", partial(EncoderRecipe, steps=30))
-        patch.setattr("afresh.evaluation.label_classifier.STEPS", 30)
+        patch.setattr("afresh.engine.evaluation.image_sets.EncoderRecipe", partial(EncoderRecipe, steps=30))
+        patch.setattr("afresh.engine.evaluation.label_classifier.STEPS", 30)
         for row in METRICS:
             folder = tmp_path_factory.mktemp(row.name)
             first = measured(row, folder)

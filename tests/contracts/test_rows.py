@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from afresh.core import registry
 from afresh.core.plugins import domains
-from afresh.sampling.ode import SOLVERS
+from afresh.engine.sampling.ode import SOLVERS
 from tests.contracts import rows
 
 

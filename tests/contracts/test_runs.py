@@ -16,14 +16,14 @@ from torch.utils.flop_counter import flop_registry
 from afresh.api import Model
 from afresh.core import Evidence, UserError, registry
 from afresh.data.prepare import prepare
-from afresh.evaluation import time_budget
-from afresh.nets.kernels.build import without_kernels
+from afresh.engine.evaluation import time_budget
+from afresh.engine.nets.kernels.build import without_kernels
+from afresh.engine.training import checkpoint
+from afresh.engine.training.budget import devices
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.plan import make_learner, parameters_of
 from afresh.runs.record import DataRecord, RunRecord
 from afresh.runs.run import Run
-from afresh.training import checkpoint
-from afresh.training.budget import devices
-from afresh.training.config import TrainConfig
-from afresh.training.plan import make_learner, parameters_of
 from afresh.verbs import measuring, report
 from afresh.verbs.measuring import measure_run
 from tests.contracts.rows import FAMILIES, MODALITIES, FamilyRow, ModalityRow, by_name, equal, row_for, unknown_field

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from afresh.core import Cond
 from afresh.core.rng import Rng
-from afresh.sampling import ode
+from afresh.engine.sampling import ode
 from tests.contracts.rows import SOLVERS, SPACES, SolverRow
 
 every_row = pytest.mark.parametrize("row", SOLVERS, ids=lambda r: r.name)

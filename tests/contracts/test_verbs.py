@@ -14,14 +14,14 @@ import pytest
 from fastapi.testclient import TestClient
 
 import afresh
-from afresh.cli import run as command
 from afresh.core import registry
 from afresh.core.verb import Absent
 from afresh.domains.music.files import midi_bytes
 from afresh.domains.music.score import MusicScore, Note
-from afresh.serve.app import ServeSettings, make_app
-from tests.cli.conftest import parsed
+from afresh.faces.cli import run as command
+from afresh.faces.http.app import ServeSettings, make_app
 from tests.domains.series.tables import times, train, waves, write_waves
+from tests.faces.cli.conftest import parsed
 from tests.test_old_runs import unpack
 
 

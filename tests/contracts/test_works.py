@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from afresh.api import Model
-from afresh.provenance.layers import Status
-from afresh.provenance.read import read_all
 from afresh.runs.run import Run
 from afresh.runs.works import credentials_of
+from afresh.services.provenance.layers import Status
+from afresh.services.provenance.read import read_all
 from tests.contracts.rows import FamilyRow, ModalityRow
 from tests.contracts.test_runs import WORKING, made
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from afresh.core.device import computing_device, computing_on, read, tensor_cores, tensor_on
+from afresh.engine.training.budget import synchronise
+from afresh.engine.training.config import TrainConfig
 from afresh.runs.run import Run
-from afresh.training.budget import synchronise
-from afresh.training.config import TrainConfig
 
 
 def test_float32_products_on_cuda_may_use_tf32_within_the_block_alone() -> None:

@@ -9,7 +9,7 @@ import pytest
 from afresh.core import UserError, registry
 from afresh.core.options import override
 from afresh.data.prepare import read_options
-from afresh.families.autoencoder import AutoencoderConfig
+from afresh.engine.families.autoencoder import AutoencoderConfig
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import torch
 
 from afresh.core import Batch, Space, UserError, registry
 from afresh.core.rng import Rng
-from afresh.training import loop
-from afresh.training import plan as planner
-from afresh.training.budget import Machine
-from afresh.training.loop import Learner
-from afresh.training.plan import Decision, Plan, Task, largest_batch, plan
-from afresh.training.schedule import evaluation_count
+from afresh.engine.training import loop
+from afresh.engine.training import plan as planner
+from afresh.engine.training.budget import Machine
+from afresh.engine.training.loop import Learner
+from afresh.engine.training.plan import Decision, Plan, Task, largest_batch, plan
+from afresh.engine.training.schedule import evaluation_count
 from tests.contracts.rows import RASTER, RECORDS, STREAM, examples
 
 HERE = Machine("cpu", "a processor", 1, 100.0, 100.0, False, "2.9", "3.12.1")

@@ -12,8 +12,8 @@ from torch import Tensor
 from afresh.core import Cond, Edit, events
 from afresh.core import solver_progress as s
 from afresh.core.solver_progress import Step, blocks, following, reporting
-from afresh.sampling.edit import edit
-from afresh.sampling.ode import SOLVERS, times
+from afresh.engine.sampling.edit import edit
+from afresh.engine.sampling.ode import SOLVERS, times
 
 NOISE = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from afresh.alignment.methods.distance import allow, controlled, corrected, unit, weight
 from afresh.core import Space, UserError
 from afresh.core.state import state_number
-from afresh.families.gan import GANConfig, GANObjective
+from afresh.engine.alignment.methods.distance import allow, controlled, corrected, unit, weight
+from afresh.engine.families.gan import GANConfig, GANObjective
 
 WRONG = [torch.zeros(3), torch.tensor(math.nan), torch.tensor(2.5), torch.tensor(-1.0), torch.tensor(1)]
 

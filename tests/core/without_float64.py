@@ -15,11 +15,11 @@ import torch
 from afresh.core import AlignContext, Aligner, AlignTarget, Edit, Modules, Space, Votes, registry
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, sweep
-from afresh.families import flow, gan
-from afresh.families.vae import fields
-from afresh.training.config import TrainConfig
-from afresh.training.loop import Learner, take_step
-from afresh.training.plan import make_learner
+from afresh.engine.families import flow, gan
+from afresh.engine.families.vae import fields
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.loop import Learner, take_step
+from afresh.engine.training.plan import make_learner
 from tests.contracts.learners import configured
 from tests.contracts.rows import FAMILIES, SPACES, FamilyRow, conditions, examples
 from tests.contracts.test_families import built, every_case, existing

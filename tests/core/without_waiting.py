@@ -15,11 +15,11 @@ import torch
 from afresh.core import Space
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.sampling import next_token
-from afresh.sampling.tokens import read_together
-from afresh.training.config import TrainConfig
-from afresh.training.loop import take_step
-from afresh.training.plan import make_learner
+from afresh.engine.sampling import next_token
+from afresh.engine.sampling.tokens import read_together
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.loop import take_step
+from afresh.engine.training.plan import make_learner
 from tests.contracts.learners import configured
 from tests.contracts.rows import FAMILIES, STREAM, FamilyRow, conditions, examples
 from tests.contracts.test_families import built, every_case

@@ -16,7 +16,7 @@ from torch import Tensor
 from afresh.core import UserError
 from afresh.data import text_encoder
 from afresh.data.text_encoder import open_model
-from afresh.nets.sentence import pooled
+from afresh.engine.nets.sentence import pooled
 from tests.data.tiny_encoder import CAPTIONS, tiny
 from tests.heard import heard
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from afresh.nets.sentence import INNER, OUTER, Bert, BertConfig
+from afresh.engine.nets.sentence import INNER, OUTER, Bert, BertConfig
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "blue", "big", "small", "cat", "dog", "ball")
 CONFIG = {

@@ -29,9 +29,9 @@ from torch.overrides import TorchFunctionMode
 from afresh.core import Cond, CondSpec, Examples, Part, Space, registry
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.training.config import TrainConfig
-from afresh.training.loop import take_step
-from afresh.training.plan import make_learner
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.loop import take_step
+from afresh.engine.training.plan import make_learner
 
 FOLDER = Path(__file__).parent
 STEPS, BATCH, COUNT, CLASSES = 20, 8, 48, 3

@@ -24,17 +24,17 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import afresh
-from afresh.cli import run
 from afresh.core import registry
 from afresh.core.events import Event, listening
 from afresh.core.plugin import Plugin
 from afresh.core.plugins import forget
+from afresh.faces.cli import run
+from afresh.faces.http.app import ServeSettings, make_app
+from afresh.faces.studio.run_card import card_of
 from afresh.runs.run import Run
-from afresh.serve.app import ServeSettings, make_app
-from afresh.serve.studio.run_card import card_of
 from afresh.verbs.capabilities import facts as facts_of
 from afresh.verbs.run_comparison import compare_runs
-from tests.cli.conftest import Invoke, drawn, invoke, parsed
+from tests.faces.cli.conftest import Invoke, drawn, invoke, parsed
 from tests.voting import Voter, page_votes
 
 pytestmark = pytest.mark.slow
@@ -286,12 +286,17 @@ def test_a_family_and_a_method_of_the_package_are_used_by_name(walks: Path, site
     assert "walker" in registry.family_names() and "walker" in [f.name for f in registry.families()]
 
 
+RECORD = "from afresh.core import Plugin\n\nPLUGIN = Plugin({})\n"
+
+
 def package(folder: Path, code: str, *entries: str) -> Path:
-    """A package `walks-again` whose module is `walks_again`."""
+    """A package `walks-again` whose modules are `walks_again` and `walks_again_record`, with modalities by name."""
     folder.mkdir()
     (folder / "walks_again.py").write_text(code)
-    lines = ["[project]", 'name = "walks-again"', 'version = "1.0"', '[project.entry-points."afresh.modalities"]']
-    (folder / "pyproject.toml").write_text("\n".join([*lines, *entries]) + "\n")
+    modalities = dict.fromkeys(entries, "walks_again:MODALITY")
+    (folder / "walks_again_record.py").write_text(RECORD.format(f"modalities={modalities}"))
+    lines = ["[project]", 'name = "walks-again"', 'version = "1.0"', '[project.entry-points."afresh.plugins"]']
+    (folder / "pyproject.toml").write_text("\n".join([*lines, 'again = "walks_again_record:PLUGIN"']) + "\n")
     return folder
 
 
@@ -307,7 +312,8 @@ def add(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         forget()
 
     yield installed
-    sys.modules.pop("walks_again", None)
+    for module in ("walks_again", "walks_again_record"):
+        sys.modules.pop(module, None)
     forget()
 
 
@@ -326,7 +332,7 @@ def add(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 def test_a_broken_package_is_named_and_disturbs_no_other(
     name: str, code: str, says: str, add: Any, walks: Path, invoke: Invoke
 ) -> None:
-    add(code, f'{name} = "walks_again:MODALITY"')
+    add(code, name)
     exit_code, printed, err = invoke("data", walks, "--json")
     assert exit_code == 0 and parsed(printed)["modality"] == "walk"
     assert f"{name!r} of modalities, from a plug-in of the package walks-again" in err and says in err
@@ -343,8 +349,10 @@ def test_a_broken_plug_in_of_any_group_is_one_sentence_that_names_the_package(
     info = target / "broken_walks-1.0.dist-info"
     info.mkdir(parents=True)
     (target / "broken_walks.py").write_text(code)
+    parts = {"name": "broken_walks:X"} if group == "families" else ("broken_walks:X",)
+    (target / "broken_record.py").write_text(RECORD.format(f"{group}={parts}"))
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-walks\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[afresh.{group}]\n{tmp_path.name} = broken_walks:X\n")
+    (info / "entry_points.txt").write_text(f"[afresh.plugins]\n{tmp_path.name} = broken_record:PLUGIN\n")
     monkeypatch.syspath_prepend(target)
     forget()
     events: list[Event] = []
@@ -352,15 +360,17 @@ def test_a_broken_plug_in_of_any_group_is_one_sentence_that_names_the_package(
         with listening(events.append):
             getattr(registry, group)()
         assert [(e.kind, e.fields["package"]) for e in events] == [("warning", "broken-walks")]
-        assert f"{tmp_path.name!r} of {group}, from a plug-in of the package broken-walks" in events[0].text
+        name = "name" if group == "families" else tmp_path.name
+        assert f"{name!r} of {group}, from a plug-in of the package broken-walks" in events[0].text
         assert invoke("--help")[0] == 0 and invoke("train", "--help")[0] == 0
     finally:
-        sys.modules.pop("broken_walks", None)
+        for module in ("broken_walks", "broken_record"):
+            sys.modules.pop(module, None)
         forget()
 
 
 def test_a_name_that_is_taken_is_not_replaced(add: Any) -> None:
-    add("MODALITY = object()", 'text = "walks_again:MODALITY"', 'walk = "walks_again:MODALITY"')
+    add("MODALITY = object()", "text", "walk")
     events: list[Event] = []
     with listening(events.append):
         assert registry.modality("walk").name == "walk" and registry.modality("text").name == "text"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from afresh.cli import run as command
 from afresh.core import UserError
+from afresh.faces.cli import run as command
 from afresh.runs.deletion import remove_data
 from afresh.runs.run import Run
 from afresh.runs.trash import binned, delete, throw

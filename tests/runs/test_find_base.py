@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from afresh.formats import gguf, huggingface
-from afresh.formats.base import Base
-from afresh.formats.load import load_base
 from afresh.runs import find_base
 from afresh.runs.find_base import find_bases
-from tests.formats.bases import base_of
+from afresh.runs.formats import gguf, huggingface
+from afresh.runs.formats.base import Base
+from afresh.runs.formats.load import load_base
+from tests.runs.formats.bases import base_of
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def test_gguf_files_of_other_programs_are_found_and_read(tmp_path: Path) -> None
 
 def test_language_models_of_transformers_are_found_too(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    from tests.formats.causal_models import write_folder
+    from tests.runs.formats.causal_models import write_folder
 
     snapshot = in_cache(tmp_path, "some/model", base_of("llama"))
     write_folder(snapshot, "gpt_neox")

@@ -9,8 +9,8 @@ import pytest
 
 from afresh.core import UserError
 from afresh.core.options import override
+from afresh.engine.training.config import TrainConfig
 from afresh.runs.record import RENAMED, RETIRED, AlignRecord, DataRecord, RunRecord, read_record
-from afresh.training.config import TrainConfig
 
 DATA = DataRecord(
     path="data",

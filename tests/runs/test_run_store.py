@@ -15,9 +15,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import afresh
 from afresh.core import UserError
+from afresh.data.storage.object_store import ObjectStore, address_of, is_address
 from afresh.runs import run_store
 from afresh.runs.run_store import INDEX, copy_place, files_in, mirrored, new_copy, opened, read_copy, upload
-from afresh.storage.object_store import ObjectStore, address_of, is_address
 from tests.heard import heard
 
 ADDRESS = "memory://bucket/run"

@@ -15,10 +15,10 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from afresh.core import Space, UserError, registry
 from afresh.core.rng import Rng
-from afresh.formats import hf_config
+from afresh.engine.training.lora import LoraConfig, attach
 from afresh.runs import size_limits
+from afresh.runs.formats import hf_config
 from afresh.runs.size_limits import MOST_TENSORS, bounded
-from afresh.training.lora import LoraConfig, attach
 
 FIELD, TOKENS = Space("field", (1, 8, 8)), Space("tokens", (16,), (50,), {"end": 49}, stream=True)
 SPACES = {"autoencoder": FIELD, "flow": FIELD, "gan": FIELD, "vae": FIELD, "masked": TOKENS, "transformer": TOKENS}
@@ -237,7 +237,7 @@ def test_public_models_of_real_sizes_are_built(name: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(size_limits, "available_memory", lambda: None)
     kind, weights, fields = SHAPES[name]
     family = registry.family("causal_lm")
-    from afresh.nets.causal_lm import config_of
+    from afresh.engine.nets.causal_lm import config_of
 
     config: Any = family.config(model={"model_type": kind, **fields})  # type: ignore[call-arg]
     check_fits(family, config, config_of(config.model).get_text_config().vocab_size, weights)

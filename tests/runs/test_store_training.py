@@ -13,9 +13,9 @@ import torch
 
 import afresh
 from afresh.core import UserError
+from afresh.data.storage.object_store import ObjectStore
+from afresh.engine.training import checkpoint
 from afresh.runs.run_store import copy_place, mirrored, new_copy, opened, read_copy
-from afresh.storage.object_store import ObjectStore
-from afresh.training import checkpoint
 from tests.heard import heard
 from tests.s3_server import s3_server
 

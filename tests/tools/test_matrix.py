@@ -101,7 +101,7 @@ def test_guidance_is_offered_where_it_was_measured_to_gain(family: str, saved: d
 # --------------------------------------------------------------------------- steering
 
 CAN = {(f, m) for f in registry.FAMILIES for m in registry.aligners() if steering.fitting(m, f)}
-# A search is of items, which the toys do not have: tests/alignment/test_search.py.
+# A search is of items, which the toys do not have: tests/engine/alignment/test_search.py.
 TRIED = [m for m, a in registry.aligners().items() if not a.searches]
 
 

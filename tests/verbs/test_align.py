@@ -15,14 +15,14 @@ import pytest
 from PIL import Image
 
 import afresh
-from afresh.alignment.alignment_batches import AlignmentSource
-from afresh.cli import run as command
 from afresh.core import UserError, registry
 from afresh.core.events import Event, listening
+from afresh.engine.alignment.alignment_batches import AlignmentSource
+from afresh.engine.training import checkpoint
+from afresh.engine.training.loop import Interrupted
+from afresh.faces.cli import run as command
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, metrics_rows
-from afresh.training import checkpoint
-from afresh.training.loop import Interrupted
 from afresh.verbs.align import AlignSpec, check_prompt_tokens, choose_method, start, why_steps
 from afresh.verbs.resume import resume
 from afresh.verbs.training_job import learn

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from afresh.alignment.feedback.preferences import Candidate, Pair, Vote, read_votes, scan
-from afresh.alignment.feedback.ranking import Strengths, difference, duels_of, fit
-from afresh.alignment.feedback.vote_summary import by_request, matches, standings, tally
-from afresh.alignment.feedback.votes import append, withdraw
 from afresh.core import ItemKind, UserError
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
+from afresh.engine.alignment.feedback.preferences import Candidate, Pair, Vote, read_votes, scan
+from afresh.engine.alignment.feedback.ranking import Strengths, difference, duels_of, fit
+from afresh.engine.alignment.feedback.vote_summary import by_request, matches, standings, tally
+from afresh.engine.alignment.feedback.votes import append, withdraw
 from afresh.verbs.annotate import MIN_VOTES, PairPlan, Session, all_pairs, votes_in
 
 

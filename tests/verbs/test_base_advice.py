@@ -14,8 +14,8 @@ from afresh.runs import find_base
 from afresh.verbs.base_advice import base_advice, why_not
 from afresh.verbs.inspect_data import look
 from afresh.verbs.train import TrainSpec, start
-from tests.formats.bases import base_of
 from tests.heard import heard
+from tests.runs.formats.bases import base_of
 from tests.runs.test_find_base import in_cache
 
 

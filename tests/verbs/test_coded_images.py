@@ -22,16 +22,16 @@ from afresh.data.collected import made_of
 from afresh.data.imported import data_folder
 from afresh.data.prepare import Prepared, prepare
 from afresh.data.rows import StoredRows
-from afresh.families.codecs import pipeline
-from afresh.families.codecs.pipeline import PipelineCodec
-from afresh.formats.autoencoders import read_autoencoder
-from afresh.labels.run_label import label_of
+from afresh.engine.families.codecs import pipeline
+from afresh.engine.families.codecs.pipeline import PipelineCodec
+from afresh.engine.training.plan import Decision
 from afresh.runs import latents
+from afresh.runs.formats.autoencoders import read_autoencoder
 from afresh.runs.latent_space import PublicAutoencoder, latent_space
 from afresh.runs.latents import heldout_latents, latent_folder, training_latents
 from afresh.runs.record import BaseLicence
 from afresh.runs.run import Run
-from afresh.training.plan import Decision
+from afresh.services.labels.run_label import label_of
 from afresh.verbs.choose_codec import CodecChoice, choose_codec, chosen_size
 from afresh.verbs.resume import resume
 from afresh.verbs.train import TrainSpec, start

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from afresh.cli import run as command
 from afresh.core import Item, UserError
 from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.fim import MARKS
 from afresh.domains.code.metrics import completer_of
 from afresh.domains.code.modality import MODALITY, CodeOptions
+from afresh.engine.sampling.constrained import structure
+from afresh.engine.sampling.request import Request
+from afresh.faces.cli import run as command
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.sampling.constrained import structure
-from afresh.sampling.request import Request
 from afresh.verbs.cursor import (
     Completion,
     Hole,
@@ -32,7 +32,7 @@ from afresh.verbs.cursor import (
     trim,
 )
 from afresh.verbs.measuring import RunEvidence
-from tests.cli.conftest import parsed
+from tests.faces.cli.conftest import parsed
 
 # --------------------------------------------------------------------------- the cursor
 

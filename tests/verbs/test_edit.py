@@ -16,24 +16,24 @@ from torch import Tensor
 
 import afresh
 from afresh.api import Model
-from afresh.cli import run as command
 from afresh.core import Cond, Edit, Space, UserError
 from afresh.core.cost import at_most
 from afresh.domains.image.modality import ImageEncoder, ImageOptions
-from afresh.families.codecs.trained import TrainedCodec, copied
-from afresh.nets.autoencoder import LatentShape, networks
+from afresh.engine.families.codecs.trained import TrainedCodec, copied
+from afresh.engine.nets.autoencoder import LatentShape, networks
+from afresh.engine.sampling.request import Request
+from afresh.faces.cli import run as command
 from afresh.runs.data import run_data
 from afresh.runs.inputs import as_seen
 from afresh.runs.run import Run
-from afresh.sampling.request import Request
 from afresh.verbs.edit import changed, edit
 from afresh.verbs.editor import Change, Editor, continued, through, window_starts
 from afresh.verbs.interpolate import Blender, check_given, slerp
 from afresh.verbs.likelihoods import items_of, score_items
 from afresh.verbs.outpaint import SIDES, outpainted, sides, windows
 from afresh.verbs.sample import Control, Sampler
-from tests.cli.conftest import drawn
 from tests.contracts.rows import write_pictures
+from tests.faces.cli.conftest import drawn
 from tests.heard import heard
 
 pytestmark = pytest.mark.slow

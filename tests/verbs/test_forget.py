@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from afresh.cli import run as command
-from afresh.collect.forget import ForgetRequest
-from afresh.collect.gather import gather, place_of
-from afresh.collect.rules import rules
 from afresh.data.collected import manifest, rows
-from afresh.preferences import preferences
+from afresh.data.preferences import preferences
+from afresh.engine.training.config import TrainConfig
+from afresh.faces.cli import run as command
 from afresh.runs.data_lineage import collected_record
 from afresh.runs.record import DataRecord, RunRecord
-from afresh.training.config import TrainConfig
+from afresh.services.collect.forget import ForgetRequest
+from afresh.services.collect.gather import gather, place_of
+from afresh.services.collect.rules import rules
 from afresh.verbs.forget import witnesses, would_forget
 
 

@@ -11,11 +11,11 @@ from torch import nn
 
 import afresh
 from afresh.core import UserError
-from afresh.nets.frozen_linear import FrozenLinear
+from afresh.engine.nets.frozen_linear import FrozenLinear
+from afresh.engine.training import checkpoint
+from afresh.engine.training.budget import Machine
+from afresh.engine.training.weights import state_of
 from afresh.runs.run import Run
-from afresh.training import checkpoint
-from afresh.training.budget import Machine
-from afresh.training.weights import state_of
 from afresh.verbs.frozen_base import check_frozen, frozen_kind
 from tests.needs import package
 

@@ -11,10 +11,10 @@ from huggingface_hub import ModelCard
 
 import afresh
 from afresh.core import UserError
-from afresh.formats import huggingface
-from afresh.formats.model_card import README
-from afresh.formats.peft import read_peft
-from tests.formats.bases import base_of
+from afresh.runs.formats import huggingface
+from afresh.runs.formats.model_card import README
+from afresh.runs.formats.peft import read_peft
+from tests.runs.formats.bases import base_of
 
 WORDS = "The sea was calm, and {} boats came home.\n\n"
 

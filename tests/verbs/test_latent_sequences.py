@@ -10,8 +10,8 @@ import pytest
 
 import afresh
 from afresh.api import Model
-from afresh.cli import run as command
 from afresh.core import UserError
+from afresh.faces.cli import run as command
 from afresh.runs import latent_space
 
 SMALL = {"family.width": 16, "family.blocks": 1, "train.batch": 8}

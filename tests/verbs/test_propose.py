@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 import afresh
-from afresh.alignment.surrogate.model import FEW, fit_surrogate
 from afresh.core import UserError
 from afresh.core.events import Event, listening
 from afresh.domains.molecule.alerts import alerts
 from afresh.domains.molecule.chem import canonical
+from afresh.engine.alignment.surrogate.model import FEW, fit_surrogate
 from afresh.verbs.candidates import VARIED, Pool, vary
 from afresh.verbs.proposing import remarks
-from tests.alignment.surrogate.test_model import POINT, points, truth
+from tests.engine.alignment.surrogate.test_model import POINT, points, truth
 
 RINGS = ("c1ccccc1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1")
 ENDS = ("CO", "CN", "C(=O)N", "CC", "CC#N", "CF", "CS", "CCO", "CCl")

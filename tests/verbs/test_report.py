@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from afresh.evaluation.verdict import KnownFacts
-from afresh.training.family_choice import FamilyCurves
+from afresh.engine.evaluation.verdict import KnownFacts
+from afresh.engine.training.family_choice import FamilyCurves
 from afresh.verbs.report import better_family, minutes_of
 
 REACHED = FamilyCurves(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from afresh.nets.kernels import build
+from afresh.engine.nets.kernels import build
 from afresh.runs.run import Run
 from afresh.verbs.resume import resume
 from afresh.verbs.train import TrainSpec, start

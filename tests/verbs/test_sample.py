@@ -18,16 +18,16 @@ import torch
 from torch import nn
 
 import afresh
-from afresh.alignment.reward_guidance import energy_of
-from afresh.alignment.rewards.reward import Reward
-from afresh.alignment.rewards.reward_factory import reward_of
 from afresh.api import Model
-from afresh.cli import run as command
 from afresh.core import UserError
+from afresh.engine.alignment.reward_guidance import energy_of
+from afresh.engine.alignment.rewards.reward import Reward
+from afresh.engine.alignment.rewards.reward_factory import reward_of
+from afresh.engine.sampling.samples import Samples
+from afresh.engine.training.lora import save_adapter
+from afresh.faces.cli import run as command
 from afresh.runs.adapters import parse_adapters, with_adapters
 from afresh.runs.run import Run
-from afresh.sampling.samples import Samples
-from afresh.training.lora import save_adapter
 from tests.contracts.rows import write_pictures
 from tests.heard import heard, silence
 
@@ -117,7 +117,7 @@ def test_candidates_do_not_depend_on_how_many_are_asked_for(root: Path, family: 
 def test_many_candidates_are_drawn_in_parts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = opened(root, "transformer")
     whole = model.sample(5, best_of=3, reward="length:max=3", stop="hen", prompt="the", **quick(model))
-    monkeypatch.setattr("afresh.alignment.best_of_n.BATCH_SIZE", 6)
+    monkeypatch.setattr("afresh.engine.alignment.best_of_n.BATCH_SIZE", 6)
     parts = model.sample(5, best_of=3, reward="length:max=3", stop="hen", prompt="the", **quick(model))
     assert list(parts.values) == list(whole.values) and parts.described == whole.described
     assert [w.finish for w in parts.written] == [w.finish for w in whole.written]
@@ -200,7 +200,7 @@ def test_a_class_counts_by_its_logarithm() -> None:
 def test_a_class_is_steered_to(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the request for dark pictures: how likely they are to be light rises with the weight."""
     model, made = opened(root, "flow"), functools.cache(reward_of)  # one classifier for all
-    monkeypatch.setattr("afresh.alignment.rewards.reward_factory.reward_of", made)
+    monkeypatch.setattr("afresh.engine.alignment.rewards.reward_factory.reward_of", made)
 
     def mean(weight: float) -> float:
         with warnings.catch_warnings():

@@ -10,12 +10,12 @@ import pytest
 from huggingface_hub import ModelCard
 
 import afresh
-from afresh.collect.gather import gather, place_of
-from afresh.collect.ledger import percentages, summed
-from afresh.collect.rules import rules
 from afresh.core import UserError
 from afresh.runs.record import CollectedRecord, LicenceShare, RunRecord
 from afresh.runs.run import Run
+from afresh.services.collect.gather import gather, place_of
+from afresh.services.collect.ledger import percentages, summed
+from afresh.services.collect.rules import rules
 from afresh.verbs.report import section
 from afresh.verbs.sharing_licence import check_release
 

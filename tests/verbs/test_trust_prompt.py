@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from tools.fuzz.mutations import correct_hashes
 
-from afresh.cli import run as command
 from afresh.core import UserError
+from afresh.data.storage.secret import secret_file
+from afresh.faces.cli import run as command
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.runs.signature import made_here, sign
-from afresh.storage.secret import secret_file
 
 QUERY = "SELECT user, item, time FROM log WHERE item <> 'none'"
 ANSWERS = "SELECT learner, item, correct, time FROM answers"

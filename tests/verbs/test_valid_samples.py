@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from afresh.alignment.best_of_n import CANDIDATE_STRIDE, Rows
 from afresh.core import Cond, Space, UserError
+from afresh.engine.alignment.best_of_n import CANDIDATE_STRIDE, Rows
 from afresh.verbs.valid_samples import valid_line, valid_samples
 
 SPACE = Space("tokens", (4,), (9,), {"end": 0}, stream=True)

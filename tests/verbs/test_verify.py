@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tools.fuzz.runs import COMMON, MADE, RUNS, TRAINED, make_runs
 
-from afresh.cli import run as command
 from afresh.core import registry
+from afresh.faces.cli import run as command
 from afresh.runs.run import Run
 from afresh.verbs.resume import resume
 from afresh.verbs.training_job import learn

@@ -14,21 +14,21 @@ import pytest
 import soundfile
 from PIL import Image
 
-from afresh.bundles.pack import pack_folder
 from afresh.core import Sound, UserError
 from afresh.core.solver_progress import Step, following
-from afresh.provenance.formats import SIDECAR
-from afresh.provenance.layers import Status
-from afresh.provenance.read import read_all, works_in
-from afresh.provenance.sign_work import signed_work
+from afresh.data.storage.secret import secret
+from afresh.engine.sampling.credentials import Credentials, watermark_key
 from afresh.runs.kept_encoders import kept_encoders, place
-from afresh.sampling.credentials import Credentials, watermark_key
-from afresh.storage.secret import secret
+from afresh.services.bundles.pack import pack_folder
+from afresh.services.provenance.formats import SIDECAR
+from afresh.services.provenance.layers import Status
+from afresh.services.provenance.read import read_all, works_in
+from afresh.services.provenance.sign_work import signed_work
+from afresh.services.watermark import sounds
 from afresh.verbs import verify_works as module
 from afresh.verbs.verify_works import p_words, texts_in, verify_work, verify_works
-from afresh.watermark import sounds
-from tests.bundles.server import serving
-from tests.provenance.conftest import facts
+from tests.services.bundles.server import serving
+from tests.services.provenance.conftest import facts
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,7 @@ def test_a_folder_that_cannot_be_read_is_said_and_the_others_are_read(
             raise PermissionError(13, "Permission denied", str(path))
         return scan(path)
 
-    monkeypatch.setattr("afresh.provenance.read.os.scandir", refuse)
+    monkeypatch.setattr("afresh.services.provenance.read.os.scandir", refuse)
     assert [p.name for p in works_in(tmp_path / "works")] == ["closed", "open.txt"]
     assert [f.status for f in read_all(tmp_path / "works")] == [Status.DAMAGED, Status.NOTHING]
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 import afresh
 from afresh.core import UserError
-from afresh.provenance.layers import Provenance, Status
+from afresh.services.provenance.layers import Provenance, Status
 from afresh.verbs.verify_works import verify_work, verify_works
 
 TINY = {"family.width": 32, "family.layers": 1, "family.heads": 2, "family.kv_heads": 2, "train.compile": False}

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from tests.contracts.rows import write_answers, write_histories, write_molecules, write_sounds, write_tunes
 
-from afresh.cli import run
+from afresh.faces.cli import run
 from afresh.runs import latent_space
 
 IMAGES, TEXTS = ("@pictures", "--family"), ("@texts", "--data", "context=32", "--family")

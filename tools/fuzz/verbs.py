@@ -12,12 +12,12 @@ from types import FrameType
 from typing import Any
 
 from afresh.api import Model
-from afresh.cli.runs import facts
-from afresh.cli.show_run import show
 from afresh.core import UserError, events, registry
+from afresh.engine.training import loop
+from afresh.engine.training.loop import Diverged
+from afresh.faces.cli.runs import facts
+from afresh.faces.cli.show_run import show
 from afresh.runs.run import Run, described
-from afresh.training import loop
-from afresh.training.loop import Diverged
 from afresh.verbs.exporting import ExportOptions, export_run
 from afresh.verbs.measuring import measure_run
 from afresh.verbs.report import read_verdict, section, write_run_report

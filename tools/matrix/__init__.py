@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from afresh.core import Cond, CondSpec, Examples, Part, registry
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.training.config import TrainConfig
-from afresh.training.loop import averaged, take_step
-from afresh.training.plan import make_learner
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.loop import averaged, take_step
+from afresh.engine.training.plan import make_learner
 from tools.matrix import align as steering
 from tools.matrix.edits import AIM, PLACE, TOOLS, likeness, real, worked
 from tools.matrix.toys import (

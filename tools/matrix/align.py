@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from afresh.alignment.methods.selected import as_examples
 from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Cond, UserError, Votes, registry
 from afresh.core.rng import Rng
-from afresh.training.config import TrainConfig
-from afresh.training.loop import Learner, take_step
+from afresh.engine.alignment.methods.selected import as_examples
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.loop import Learner, take_step
 from tools.matrix.toys import CLASSES, Toy, weights_of
 
 QUALITY, VARIETY = 0.8, 0.6  # of what was there before
@@ -139,7 +139,8 @@ def side(batch: Batch, rows: Tensor) -> Batch:
 
 
 def steered(model: Model, method: Method, aligner: Aligner, votes: Votes | None) -> Model:
-    """The model after the method's steps, put together as afresh.alignment.alignment_batches does it for a run."""
+    """The model after the method's steps, put together as afresh.engine.alignment.alignment_batches does it for a
+    run."""
     family, toy, seed = registry.family(model.subject.family), model.subject.toy, model.seed
     config, sizes, settings = (
         aligner.config(**method.config),

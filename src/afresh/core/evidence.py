@@ -144,7 +144,7 @@ class Metric:
     its scores, by their names up to a slash; `beside`: how a name goes on that has a slash, such as {"lzma": "of
     lzma"}. `judge`: the verdict on a model from all its scores by name, and from what its items are called in the
     plural; None where scores that it needs are not there. It goes by the values alone: where other values within their
-    intervals give another word, the verdict says that the scores do not decide (`afresh.evaluation.doubt`).
+    intervals give another word, the verdict says that the scores do not decide (`afresh.engine.evaluation.doubt`).
     """
 
     name: str

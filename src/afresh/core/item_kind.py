@@ -52,7 +52,7 @@ class Division:
 
 @dataclass(frozen=True)
 class Descriptors:
-    """What measured numbers of items are learnt from (afresh.alignment.surrogate).
+    """What measured numbers of items are learnt from (afresh.engine.alignment.surrogate).
 
     vectors: (n, D) of n items. likeness: how two of them are compared: "tanimoto" for counts of parts, which are not
     negative, or "distance" for coordinates of one scale.

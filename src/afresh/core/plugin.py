@@ -21,15 +21,15 @@ class Plugin:
     by their headers; the size of images and the use of an autoencoder are chosen by them. codecs: by the name that runs
     record, each with `takes(space) -> bool`, `fit(examples, space) -> Codec` and `load(folder) -> Codec`, for families
     that do not accept the space of the data. weights: kinds of public weights that `afresh tune` begins with, by the
-    name that the record has, each a `afresh.formats.public.PublicWeights`; a family that comes with them has "tune" as
-    its `made_by`. metrics, aligners: each a sequence of `afresh.core.Metric` or `Aligner`. rewards: each a mapping
-    {kind of items: {name: afresh.alignment.rewards.reward.Builtin}}, where the kind "" stands for all kinds. sources:
-    each a `afresh.core.Source`. verbs: by name, each a `afresh.core.verb.Verb`. pages: each a
-    `afresh.serve.studio.pages.RunPage`. extractors: each a mapping of suffixes to functions that read a file for
-    `afresh collect` (`afresh.collect.extract.Extractor`). protocols: dialects of the server by a part of the paths that
-    belong to them, "/v1/messages", each a `afresh.serve.protocols.Protocol`. creations: ways in which the studio makes
-    works of what exists, by name, each a `afresh.verbs.creation_request.Creation`. makers: data that is computed, each
-    a mapping {name: afresh.core.data_maker.DataMaker}.
+    name that the record has, each a `afresh.runs.formats.public.PublicWeights`; a family that comes with them has
+    "tune" as its `made_by`. metrics, aligners: each a sequence of `afresh.core.Metric` or `Aligner`. rewards: each a
+    mapping {kind of items: {name: afresh.engine.alignment.rewards.reward.Builtin}}, where the kind "" stands for all
+    kinds. sources: each a `afresh.core.Source`. verbs: by name, each a `afresh.core.verb.Verb`. pages: each a
+    `afresh.faces.studio.pages.RunPage`. extractors: each a mapping of suffixes to functions that read a file for
+    `afresh collect` (`afresh.services.collect.extract.Extractor`). protocols: dialects of the server by a part of the
+    paths that belong to them, "/v1/messages", each a `afresh.faces.http.protocols.Protocol`. creations: ways in which
+    the studio makes works of what exists, by name, each a `afresh.verbs.creation_request.Creation`. makers: data that
+    is computed, each a mapping {name: afresh.core.data_maker.DataMaker}.
 
     items, reads: what its data are and what of them is read, in words for people.
 

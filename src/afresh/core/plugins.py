@@ -1,8 +1,7 @@
 """The parts of plug-ins: those of the domains in this package, and those of other packages.
 
 Domains are the folders of `afresh.domains`, each with a record `PLUGIN`. Other packages name theirs in the group
-`afresh.plugins` of entry points. Until version 0.3, single parts in the groups afresh.modalities, afresh.families,
-afresh.aligners, afresh.metrics, afresh.rewards and afresh.sources are read as well.
+`afresh.plugins` of entry points.
 
 Metadata is read when parts are first listed, and a package is imported when one of its parts is used.
 """
@@ -50,15 +49,13 @@ UNIQUE = (*NAMED, "codecs")  # groups in which a name is used once
 class PluginPart:
     """One part of a plug-in: its group, the reference of its object, and the package that declares it.
 
-    `name`: that of a modality or family; elsewhere that of the plug-in, for messages. `of_kind`: the kind of items of
-    rewards that an entry point of the group afresh.rewards refers to.
+    `name`: that of a modality or family; elsewhere that of the plug-in, for messages.
     """
 
     group: str
     name: str
     package: str
     reference: str
-    of_kind: str = ""
 
     def load(self) -> Any:
         """The object of the part. Raises UserError, naming the package, if it cannot be imported or lacks an
@@ -77,7 +74,7 @@ class PluginPart:
             raise self.error(f"lacks {', '.join(missing)}")
         if self.group in NAMED and loaded.name != self.name:
             raise self.error(f"has the name {loaded.name!r}, which must be the name under which it is registered")
-        return {self.of_kind: loaded} if self.of_kind else loaded
+        return loaded
 
     def error(self, what: str) -> UserError:
         return UserError(
@@ -114,8 +111,8 @@ def added() -> tuple[PluginPart, ...]:
 
 
 def _added() -> Iterator[PluginPart]:
-    known = entry_points()  # of all groups: each look goes through the metadata of every package
-    for entry in sorted(known.select(group="afresh.plugins"), key=lambda e: (e.name, e.dist.name if e.dist else "")):
+    known = entry_points(group="afresh.plugins")
+    for entry in sorted(known, key=lambda e: (e.name, e.dist.name if e.dist else "")):
         package = entry.dist.name if entry.dist else "?"
         try:
             plugin = entry.load()
@@ -131,10 +128,6 @@ def _added() -> Iterator[PluginPart]:
             )
             continue
         yield from parts_of(plugin, entry.name, package)
-    for group in REQUIRED_ATTRIBUTES:
-        entries = [(e.name, e.dist.name if e.dist else "?", e.value) for e in known.select(group=f"afresh.{group}")]
-        for name, package, value in sorted(entries):
-            yield PluginPart(group, name, package, value, name if group == "rewards" else "")
 
 
 @cache

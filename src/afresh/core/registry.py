@@ -31,7 +31,7 @@ METRICS = ("likelihood", "tokens", "feature_metrics")  # files with metrics of a
 VERBS = ("complete", "export", "label", "measure", "pack", "propose", "score")  # files in afresh.verbs, of a verb each
 SOURCES = ("addresses", "collected", "arrow", "webdataset")  # files in afresh.data
 REWARDS = ("surrogate_reward",)  # files with rewards for any kind of items
-DIALECTS = "afresh.serve.protocols"  # a folder for each dialect of the server, with PATHS and PROTOCOL
+DIALECTS = "afresh.faces.http.protocols"  # a folder for each dialect of the server, with PATHS and PROTOCOL
 FAMILY_ALIASES = {"diffusion": "flow"}  # other names of families that people know
 RENAMED_KINDS = {"picture": "image"}  # names of kinds in files of earlier versions
 
@@ -104,7 +104,7 @@ def family(name: str) -> Family:
     name = FAMILY_ALIASES.get(name, name)
     _check("family", name, (*family_names(), *FOREIGN), FAMILY_ALIASES)
     if name in FAMILIES + FOREIGN:
-        own: Family = import_module(f"afresh.families.{name}").FAMILY
+        own: Family = import_module(f"afresh.engine.families.{name}").FAMILY
         return own
     added: Family = next(part for part in _families_added() if part.name == name).load()
     return added
@@ -116,9 +116,9 @@ def families() -> list[Family]:
 
 
 def public_weights() -> list[Any]:
-    """The kinds of public weights (`afresh.formats.public.PublicWeights`), in the order in which they are asked: those
-    of other packages first, then those that are refused, and last the own decoder's, which takes any file."""
-    own = [import_module(f"afresh.formats.{name}").PUBLIC for name in ("sound", *PUBLIC, "load")]
+    """The kinds of public weights (`afresh.runs.formats.public.PublicWeights`), in the order in which they are asked:
+    those of other packages first, then those that are refused, and last the own decoder's, which takes any file."""
+    own = [import_module(f"afresh.runs.formats.{name}").PUBLIC for name in ("sound", *PUBLIC, "load")]
     return [kind for _, kind in loadable(parts("weights", (*PUBLIC, "sound", "transformer")))] + own
 
 
@@ -132,16 +132,16 @@ def metrics() -> list[Metric]:
     """All metrics: those of domains, those of other packages, and those of any kind of items. In this order they are
     asked for their verdicts."""
     of_kinds = [m for _, metrics in loadable(parts("metrics")) for m in metrics]
-    return of_kinds + [m for name in METRICS for m in import_module(f"afresh.evaluation.{name}").METRICS]
+    return of_kinds + [m for name in METRICS for m in import_module(f"afresh.engine.evaluation.{name}").METRICS]
 
 
 def rewards() -> dict[str, dict[str, Any]]:
-    """The rewards with a name, {kind of items: {name: afresh.alignment.rewards.reward.Builtin}}.
+    """The rewards with a name, {kind of items: {name: afresh.engine.alignment.rewards.reward.Builtin}}.
 
     Those of the kind "" are for items of any kind. A reward of another package replaces none.
     """
     out: dict[str, dict[str, Any]] = {}
-    own = [import_module(f"afresh.alignment.rewards.{name}").REWARDS for name in REWARDS]
+    own = [import_module(f"afresh.engine.alignment.rewards.{name}").REWARDS for name in REWARDS]
     for mapping in (*own, *(mapping for _, mapping in loadable(parts("rewards")))):
         for item_kind, table in mapping.items():
             out[item_kind] = {**table, **out.get(item_kind, {})}
@@ -171,7 +171,7 @@ def verb(name: str) -> Verb[Any, Any]:
 
 def protocols() -> list[tuple[tuple[str, ...], Callable[[], Any]]]:
     """The dialects of the server: parts of the paths that belong to one, and a function that loads it, a
-    `afresh.serve.protocols.Protocol`."""
+    `afresh.faces.http.protocols.Protocol`."""
     return [*_own_protocols(), *(((part.name,), part.load) for part in parts("protocols"))]
 
 
@@ -196,12 +196,13 @@ def makers() -> dict[str, Any]:
 
 
 def extractors() -> list[Mapping[str, Any]]:
-    """What domains and other packages read for `afresh collect`: {suffix: afresh.collect.extract.Extractor}."""
+    """What domains and other packages read for `afresh collect`: {suffix:
+    afresh.services.collect.extract.Extractor}."""
     return [mapping for _, mapping in loadable(parts("extractors"))]
 
 
 def pages() -> list[Any]:
-    """The pages on which runs of one kind of data are used, each a `afresh.serve.studio.pages.RunPage`."""
+    """The pages on which runs of one kind of data are used, each a `afresh.faces.studio.pages.RunPage`."""
     return [page for _, page in loadable(parts("pages"))]
 
 
@@ -213,7 +214,7 @@ def run_files() -> tuple[str, ...]:
 
 def aligners() -> dict[str, Aligner]:
     """Every method of alignment, by name."""
-    own = [a for file in ALIGNERS for a in import_module(f"afresh.alignment.methods.{file}").ALIGNERS]
+    own = [a for file in ALIGNERS for a in import_module(f"afresh.engine.alignment.methods.{file}").ALIGNERS]
     added = [a for _, found in loadable(parts("aligners")) for a in found]
     return {a.name: a for a in (*added, *own)}
 
@@ -247,7 +248,7 @@ def codec_module(name: str) -> Any:
     added = parts("codecs", CODECS)
     _check("codec", name, (*CODECS, *(part.name for part in added)))
     if name in CODECS:
-        return import_module(f"afresh.families.codecs.{name}")
+        return import_module(f"afresh.engine.families.codecs.{name}")
     return next(part for part in added if part.name == name).load()
 
 

@@ -150,7 +150,7 @@ class Part:
     embedding of a caption. `aligned`: (B, *shape) float32 in about [-1, 1], a field on the grid of x, such as another
     image or an edge map. One that `persists` ends with the channels of x as they were before, from which x differs with
     the standard deviation `std`. Of fields on a ring, `spectrum` says so for each channel and shell of wavenumbers (see
-    `afresh.nets.persistence`): which share of a mode persists, and the standard deviation of the rest.
+    `afresh.engine.nets.persistence`): which share of a mode persists, and the standard deviation of the rest.
     One that is `scaled` has the deviation of each value as further channels after them instead, 0 where a value is
     known; networks are told the channels before both.
 

@@ -123,7 +123,8 @@ class Option:
 
     help: one sentence or two, in which other parameters stand in backticks. python: what else the value may be in
     Python. panel: the heading of related options in help and forms. flags: how the option is written, if not as --NAME.
-    metavar: what stands for the value. complete: the name of the function in afresh.cli.completion that offers values.
+    metavar: what stands for the value. complete: the name of the function in afresh.faces.cli.completion that offers
+    values.
 
     shell: the type on the command line, if it is another; `parse` is then a reference "module:function" of (run, value,
     flag) -> value. json: the type in JSON, if it is another. Both may be `Absent`. json_default: the default in JSON,

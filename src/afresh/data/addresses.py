@@ -19,9 +19,9 @@ from pathlib import Path, PurePosixPath
 from afresh.core import UserError, events
 from afresh.data.files import DataFile
 from afresh.data.imported import data_folder
-from afresh.storage.files import replace_file
-from afresh.storage.lock import open_locked
-from afresh.storage.object_store import NOT_STORED, ObjectStore, StoredFile, address_of, files_at, is_address
+from afresh.data.storage.files import replace_file
+from afresh.data.storage.lock import open_locked
+from afresh.data.storage.object_store import NOT_STORED, ObjectStore, StoredFile, address_of, files_at, is_address
 
 FOLDER, LISTING = "shards", "listing.json"
 TRIES, WAIT = 3, 2.0  # of fetching a file, and seconds before the second

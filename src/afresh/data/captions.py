@@ -25,7 +25,7 @@ from afresh.core.device import computing_device
 from afresh.core.plural import counted
 from afresh.data.text_encoder import TextModel, open_model
 from afresh.data.text_encoder_source import MINILM, cached, locate
-from afresh.nets.pipelines import PipelineText, is_text_to_image, text_of
+from afresh.engine.nets.pipelines import PipelineText, is_text_to_image, text_of
 
 WORDS, AUTO = "words", "auto"
 MANY = 100  # distinct captions from which `auto` uses a text encoder if there is one; for fewer, words are enough

@@ -27,10 +27,10 @@ from afresh.data.imported import (
     written_aside,
     written_data,
 )
+from afresh.data.storage.files import replace_file, write_file
 from afresh.data.tables.delimited import Row
 from afresh.data.tables.parquet import group_sizes, stream_parquet
 from afresh.data.tables.rows import RowTable
-from afresh.storage.files import replace_file, write_file
 
 MANIFEST, ITEMS, REJECTED, BLOBS = "dataset.json", "items.parquet", "rejected.parquet", "blobs"
 LEAKAGE = "leakage.parquet"  # what the items have in common with other data

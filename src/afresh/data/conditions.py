@@ -21,7 +21,7 @@ from torch import Tensor
 from afresh.core import Cond, CondSpec, Item, Omission, Part, UserError
 from afresh.core.plural import counted
 from afresh.core.space import evenly_spaced
-from afresh.storage.tensor_file import check_tensor, read_tensors
+from afresh.data.storage.tensor_file import check_tensor, read_tensors
 
 CAPTION = "caption"  # name of the part that holds captions
 MAX_WORDS = 4_000  # size of the vocabulary

@@ -26,9 +26,9 @@ from afresh.core.plural import counted
 from afresh.data.audio.sounds import SUFFIXES as SOUNDS
 from afresh.data.files import DataFile, open_file
 from afresh.data.image.images import SUFFIXES as IMAGES
-from afresh.preferences import preferences
-from afresh.storage.files import free_bytes, write_file
-from afresh.storage.folders import folder_aside, put_in_place
+from afresh.data.preferences import preferences
+from afresh.data.storage.files import free_bytes, write_file
+from afresh.data.storage.folders import folder_aside, put_in_place
 
 Kind = Literal["image", "sound", "text", "score"]
 MAGIC = {  # the first bytes of a file: its suffix

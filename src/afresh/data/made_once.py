@@ -9,8 +9,8 @@ from pathlib import Path
 
 from afresh.core import UserError
 from afresh.data.imported import data_folder
-from afresh.storage.files import CANNOT_WRITE, free_bytes
-from afresh.storage.lock import open_locked
+from afresh.data.storage.files import CANNOT_WRITE, free_bytes
+from afresh.data.storage.lock import open_locked
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from afresh.data.refusals import refusal_lines
 from afresh.data.rows import in_memory, sample_notes
 from afresh.data.sources import readable
 from afresh.data.split import Split, split, split_hash
-from afresh.storage.object_store import is_address
+from afresh.data.storage.object_store import is_address
 
 UNSUPPORTED, NOT_LEARNT = "unsupported", "cannot be learnt"  # how reasons begin and end for files of another kind
 DOUBTFUL = 0.5  # a score below which another modality's word that it cannot learn the data counts more

@@ -24,8 +24,8 @@ from torch import Tensor
 from afresh.core import UserError, events
 from afresh.core.device import computing_device
 from afresh.core.library_words import in_plain_words
-from afresh.nets import pipelines
-from afresh.nets.sentence import BertConfig, bert, pooled
+from afresh.engine.nets import pipelines
+from afresh.engine.nets.sentence import BertConfig, bert, pooled
 
 NEEDED = ("config.json", "model.safetensors", "tokenizer.json")
 POOLING, MODULES, SENTENCE = "1_Pooling/config.json", "modules.json", "sentence_bert_config.json"

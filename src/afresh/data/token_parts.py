@@ -24,7 +24,7 @@ from torch import Tensor
 from afresh.core import Cond, Encoder, Examples, Item, UserError, events
 from afresh.core.plural import counted
 from afresh.data.known_contents import Fingerprints, KnownContents, fingerprints_of
-from afresh.storage.files import replace_file
+from afresh.data.storage.files import replace_file
 
 TOKENS, BOUNDS, PRINTS = "tokens", "bounds", "fingerprints"
 MOST_HEADER = 1 << 20  # bytes that describe the tensors of a file

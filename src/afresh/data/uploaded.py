@@ -20,8 +20,8 @@ from urllib.parse import quote
 
 from afresh.core import UserError
 from afresh.data.imported import data_folder
-from afresh.storage.files import free_bytes, replace_file
-from afresh.storage.folders import put_in_place
+from afresh.data.storage.files import free_bytes, replace_file
+from afresh.data.storage.folders import put_in_place
 
 MOST_BYTES = 16 * 2**30
 MOST_FILES = 300_000

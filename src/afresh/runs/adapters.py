@@ -10,11 +10,11 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from afresh.core import UserError, events
-from afresh.formats.model_card import shared_name
-from afresh.formats.peft import CONFIG, WEIGHTS, base_named, read_peft
+from afresh.engine.training import lora
+from afresh.engine.training.weights import FITTED, check_finite, digest_of, merge_adapters, state_of
+from afresh.runs.formats.model_card import shared_name
+from afresh.runs.formats.peft import CONFIG, WEIGHTS, base_named, read_peft
 from afresh.runs.run import Run
-from afresh.training import lora
-from afresh.training.weights import FITTED, check_finite, digest_of, merge_adapters, state_of
 
 OWN = "adapter.safetensors"  # the file of an adapter in afresh's own format
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from torch import nn
 
 from afresh.core import UserError
-from afresh.formats.hub import hub_folder
-from afresh.formats.huggingface import check_shards
-from afresh.formats.model_card import EXPORTED
-from afresh.formats.peft import CONFIG, base_named, read_peft
-from afresh.formats.public import BaseModel, kind_of
-from afresh.preferences import preferences
+from afresh.data.preferences import preferences
+from afresh.engine.training.weights import BaseWeights, check_finite, merge_adapters, state_of
+from afresh.runs.formats.hub import hub_folder
+from afresh.runs.formats.huggingface import check_shards
+from afresh.runs.formats.model_card import EXPORTED
+from afresh.runs.formats.peft import CONFIG, base_named, read_peft
+from afresh.runs.formats.public import BaseModel, kind_of
 from afresh.runs.run import Run
 from afresh.runs.signature import base_model_here
-from afresh.training.weights import BaseWeights, check_finite, merge_adapters, state_of
 
 
 def open_base_model(name: str) -> BaseModel:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import UserError
-from afresh.preferences import preferences
+from afresh.data.preferences import preferences
+from afresh.data.storage.files import replace_file
+from afresh.engine.training import checkpoint
+from afresh.engine.training.weights import BASE, CHOSEN, EARLY, FITTED
 from afresh.runs.manifest import FITTED_FOLDER, files_of, regular_file
 from afresh.runs.run import Run
-from afresh.storage.files import replace_file
-from afresh.training import checkpoint
-from afresh.training.weights import BASE, CHOSEN, EARLY, FITTED
 
 READ = ("encoder", "codec", "conditions.safetensors", f"{BASE}.safetensors", FITTED_FOLDER)
 GROUPS = ("model", "ema")  # of a checkpoint, that sampling reads

@@ -9,9 +9,9 @@ from typing import Any
 
 from afresh.core import UserError, events
 from afresh.data.prepare import Prepared, prepare
+from afresh.data.storage.object_store import is_address
 from afresh.runs.run import Run
 from afresh.runs.signature import made_here, outside
-from afresh.storage.object_store import is_address
 
 # Options that runs of earlier versions did not record, as their data were read, by modality.
 UNRECORDED: Mapping[str, Mapping[str, Any]] = {"text": {"pages": "visible"}, "image": {"stream": False}}

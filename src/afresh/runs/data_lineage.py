@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import UserError
-from afresh.formats.model_card import dataset_name
+from afresh.runs.formats.model_card import dataset_name
 from afresh.runs.record import CollectedRecord, LicenceShare, RunRecord, read_record
 
 
@@ -16,8 +16,8 @@ def collected_record(path: Path, modality: str, options: Mapping[str, Any]) -> C
     if not path.is_dir():
         return None
     # Only then: they import pyarrow, without which a server starts earlier.
-    from afresh.collect.ledger import ledger
     from afresh.data.collected import is_collected, learnt_kinds, manifest
+    from afresh.services.collect.ledger import ledger
 
     if not is_collected(path):
         return None

@@ -26,7 +26,8 @@ from afresh.core import UserError
 from afresh.core.safe_json import read_model
 from afresh.data import imported
 from afresh.data.collected import is_collected, made_of
-from afresh.preferences import preferences
+from afresh.data.preferences import preferences
+from afresh.data.storage.files import write_json
 from afresh.runs.data import run_data
 from afresh.runs.lock import FILE as LOCK
 from afresh.runs.lock import held
@@ -34,7 +35,6 @@ from afresh.runs.manifest import hashes
 from afresh.runs.person_adapters import FOLDER, adapters_in, base_of, runs_in
 from afresh.runs.remove import check_folder, own_files, remove_rest, remove_run
 from afresh.runs.run import Run
-from afresh.storage.files import write_json
 
 DELETIONS, STAMP = "deletions", "%Y%m%dT%H%M%SZ"
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afresh.core import UserError
-from afresh.formats import gguf, huggingface
-from afresh.formats.gguf_file import architecture_of
-from afresh.formats.public import kind_of
+from afresh.runs.formats import gguf, huggingface
+from afresh.runs.formats.gguf_file import architecture_of
+from afresh.runs.formats.public import kind_of
 
 # Bytes of the files. Smaller models are toys or tests, and larger ones are too slow to tune on a CPU.
 LEAST, MOST = 50_000_000, 1_500_000_000

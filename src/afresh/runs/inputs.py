@@ -14,10 +14,10 @@ from torch import Tensor
 from afresh.core import Item, UserError, events
 from afresh.core.events import ignore, listening
 from afresh.data.image.images import ImageError, Pixels, full_size_array, full_size_image
-from afresh.provenance.formats import SIDECAR
-from afresh.provenance.work import Ingredient
+from afresh.engine.sampling import energy as e
 from afresh.runs.run import Run
-from afresh.sampling import energy as e
+from afresh.services.provenance.formats import SIDECAR
+from afresh.services.provenance.work import Ingredient
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 

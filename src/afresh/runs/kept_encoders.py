@@ -11,9 +11,9 @@ from pathlib import Path
 
 from afresh.core import Encoder, UserError, registry
 from afresh.core.safe_json import parse_json, reading
-from afresh.preferences import preferences
-from afresh.storage.files import write_file
-from afresh.storage.folders import new_folder
+from afresh.data.preferences import preferences
+from afresh.data.storage.files import write_file
+from afresh.data.storage.folders import new_folder
 
 ABOUT = "run.json"
 

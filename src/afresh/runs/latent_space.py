@@ -12,12 +12,12 @@ from torch import nn
 from afresh.core import Codec, Examples, Family, Space, UserError, registry
 from afresh.core.space import evenly_spaced
 from afresh.data.prepare import Prepared
-from afresh.families.codecs import pipeline
+from afresh.engine.families.codecs import pipeline
+from afresh.engine.training.plan import Decision
+from afresh.engine.training.weights import FITTED, read_weights
 from afresh.runs.latents import heldout_latents, latent_folder, training_latents
 from afresh.runs.record import BaseLicence
 from afresh.runs.run import Run, summary
-from afresh.training.plan import Decision
-from afresh.training.weights import FITTED, read_weights
 
 # The largest share of the held-out values' variance that a codec may leave unexplained. 32x32 photographs were soft but
 # recognisable at 5% and shapeless at 12%; 28x28 clothes lost their prints at 3% and their seams at 8%.

@@ -23,8 +23,8 @@ from afresh.data.imported import data_folder
 from afresh.data.made_once import check_room, making
 from afresh.data.prepare import Prepared
 from afresh.data.rows import RowFile, StoredRows
-from afresh.families.codecs.pipeline import PipelineCodec
-from afresh.storage.folders import folder_aside, put_in_place
+from afresh.data.storage.folders import folder_aside, put_in_place
+from afresh.engine.families.codecs.pipeline import PipelineCodec
 
 VERSION = 1  # of how images become latents
 LATENTS = "latents"

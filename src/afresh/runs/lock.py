@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import UserError
-from afresh.storage.lock import is_file_at, open_locked
+from afresh.data.storage.lock import is_file_at, open_locked
 
 FILE = ".lock"
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import UserError
+from afresh.data.storage.files import json_bytes, replace_file
+from afresh.engine.training.best_checkpoint import HIGHEST, LOWEST
+from afresh.engine.training.weights import BASE, CHOSEN, EARLY, FITTED
 from afresh.runs.run_store import mirrored
-from afresh.storage.files import json_bytes, replace_file
-from afresh.training.best_checkpoint import HIGHEST, LOWEST
-from afresh.training.weights import BASE, CHOSEN, EARLY, FITTED
 
 FILE = "SHA256SUMS"
 RECORD = "run.json"

@@ -10,7 +10,7 @@ from afresh.runs.lock import half_made, holder_of
 
 def near_runs(folder: Path) -> list[str]:
     """The runs beside a folder and in that of the preferences, those with the most similar names first."""
-    from afresh.preferences import preferences
+    from afresh.data.preferences import preferences
 
     found = {str(p.parent) for root in (folder.parent, preferences().runs) for p in root.glob("*/run.json")}
     return sorted(found, key=lambda p: (-SequenceMatcher(None, Path(p).name, folder.name).ratio(), p))

@@ -8,12 +8,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from afresh.core import UserError
+from afresh.data.storage.files import sync_tree
+from afresh.data.storage.folders import set_aside
+from afresh.engine.training.signals import sigterm_interrupts
 from afresh.runs.lock import half_made, held, kept
 from afresh.runs.person_adapters import check_without_adapters
 from afresh.runs.remove import is_rest, remove_rest
-from afresh.storage.files import sync_tree
-from afresh.storage.folders import set_aside
-from afresh.training.signals import sigterm_interrupts
 
 ASIDE = ".replaced"  # suffix of a run that waits for the one that takes its place
 

@@ -13,8 +13,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from afresh import __version__
 from afresh.core import UserError
 from afresh.core.safe_json import MOST_STEPS, MOST_TOKENS, parse_json
-from afresh.training.config import TrainConfig
-from afresh.training.lora import LoraConfig
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.lora import LoraConfig
 
 MOST_PATH, MOST_NAME = 4096, 255  # bytes of a path and of each name in it, as Linux accepts
 Count = Annotated[int, Field(ge=0, le=MOST_STEPS)]

@@ -23,14 +23,9 @@ from afresh.core.safe_text import visible_line
 from afresh.data.conditions import load_conditions, save_conditions
 from afresh.data.files import check_links
 from afresh.data.load import draw_conditions
-from afresh.runs.manifest import write_record
-from afresh.runs.names import near_runs, no_run
-from afresh.runs.person_adapters import FOLDER, adapters_in, base_of
-from afresh.runs.record import RunRecord, read_record
-from afresh.runs.run_store import opened
-from afresh.runs.size_limits import bounded, check_space
-from afresh.sampling.condition_rows import extrapolations, with_matching_rows
-from afresh.sampling.request import (
+from afresh.data.storage.files import free_bytes
+from afresh.engine.sampling.condition_rows import extrapolations, with_matching_rows
+from afresh.engine.sampling.request import (
     Request,
     check_fills,
     contains_prompts,
@@ -41,16 +36,15 @@ from afresh.sampling.request import (
     make_cond,
     with_caption,
 )
-from afresh.sampling.settings import of_guidance, of_sampling
-from afresh.storage.files import free_bytes
-from afresh.training import checkpoint, lora, ranks
-from afresh.training.budget import devices, is_available
-from afresh.training.checkpoint import Checkpoint
-from afresh.training.config import TrainConfig
-from afresh.training.loop import Learner, Progress, precision, progress_of, under
-from afresh.training.metrics_log import read_rows
-from afresh.training.plan import build_network, make_learner, to_device
-from afresh.training.weights import (
+from afresh.engine.sampling.settings import of_guidance, of_sampling
+from afresh.engine.training import checkpoint, lora, ranks
+from afresh.engine.training.budget import devices, is_available
+from afresh.engine.training.checkpoint import Checkpoint
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.loop import Learner, Progress, precision, progress_of, under
+from afresh.engine.training.metrics_log import read_rows
+from afresh.engine.training.plan import build_network, make_learner, to_device
+from afresh.engine.training.weights import (
     FITTED,
     BaseWeights,
     check_finite,
@@ -65,6 +59,12 @@ from afresh.training.weights import (
     state_of,
     write_base,
 )
+from afresh.runs.manifest import write_record
+from afresh.runs.names import near_runs, no_run
+from afresh.runs.person_adapters import FOLDER, adapters_in, base_of
+from afresh.runs.record import RunRecord, read_record
+from afresh.runs.run_store import opened
+from afresh.runs.size_limits import bounded, check_space
 
 Sampler = Callable[..., Tensor]  # with the signature of Family.sample
 MOST = 1_000_000  # samples of one request

@@ -23,9 +23,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from afresh.core import UserError, events
-from afresh.preferences import preferences
-from afresh.storage.files import bytes_on_disk, replace_file
-from afresh.storage.object_store import ObjectStore, address_of, is_address
+from afresh.data.preferences import preferences
+from afresh.data.storage.files import bytes_on_disk, replace_file
+from afresh.data.storage.object_store import ObjectStore, address_of, is_address
 
 INDEX, COPY, PROBE = "afresh.json", "copy.json", "afresh-writable"
 TRIES = 3  # to read a run that is being changed

@@ -2,7 +2,7 @@
 
 A run is a folder that may come from anybody. What its run.json names, programs of a reward and paths of data, is used
 without a question only if this user chose it. RUN/signature is an HMAC-SHA256 over those parts of run.json, by the
-user's secret (afresh.storage.secret).
+user's secret (afresh.data.storage.secret).
 
 The signature says nothing about weights: what they do is bounded by what the code of afresh does with numbers.
 """
@@ -15,10 +15,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from afresh.data.storage.files import replace_file
+from afresh.data.storage.secret import secret, secret_for
 from afresh.runs.record import RunRecord
 from afresh.runs.run import Run
-from afresh.storage.files import replace_file
-from afresh.storage.secret import secret, secret_for
 
 FILE = "signature"
 _TRUSTED: set[bytes] = set()  # what runs name that are trusted until the process ends

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afresh.core import UserError
+from afresh.data.storage.folders import move_folder
 from afresh.runs.lock import FILE as LOCK
 from afresh.runs.lock import held
 from afresh.runs.person_adapters import base_of
 from afresh.runs.remove import check_folder, remove_folder, remove_rest
-from afresh.storage.folders import move_folder
 
 BIN = ".bin"
 ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")  # when a run was thrown away, and by chance

@@ -16,8 +16,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from afresh.core import UserError
 from afresh.core.safe_json import read_model
-from afresh.storage.files import write_json
-from afresh.training.usage_meter import Amount, Usage, UsageMeter
+from afresh.data.storage.files import write_json
+from afresh.engine.training.usage_meter import Amount, Usage, UsageMeter
 
 FILE = "usage.json"
 MOST_SESSIONS = 10_000

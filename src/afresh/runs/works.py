@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from afresh.core.verb import Result, Verb
-from afresh.preferences import preferences
+from afresh.data.preferences import preferences
+from afresh.engine.sampling.credentials import HASH, Credentials
 from afresh.runs.content_hash import content_hash
 from afresh.runs.kept_encoders import keep_encoder
 from afresh.runs.run import Run
-from afresh.sampling.credentials import HASH, Credentials
 
 
 def credentials_of(run: Run) -> Credentials | None:

@@ -10,32 +10,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from afresh.alignment.alignment_batches import REWARD_MODEL, AlignmentSource, alignment_source, votes_of
-from afresh.alignment.reward_cache import ASKED, copy_answers
-from afresh.alignment.rewards.reward_factory import reward_of
-from afresh.alignment.rewards.reward_model import train_reward_model
-from afresh.alignment.rewards.reward_paths import anchored, files_in
-from afresh.alignment.rewards.vote_evidence import evidence_of
 from afresh.core import Aligner, UserError, events, registry
 from afresh.core.options import override
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.data.prepare import Prepared
-from afresh.formats.public import BaseModel
+from afresh.data.storage.files import write_json
+from afresh.engine.alignment.alignment_batches import REWARD_MODEL, AlignmentSource, alignment_source, votes_of
+from afresh.engine.alignment.reward_cache import ASKED, copy_answers
+from afresh.engine.alignment.rewards.reward_factory import reward_of
+from afresh.engine.alignment.rewards.reward_model import train_reward_model
+from afresh.engine.alignment.rewards.reward_paths import anchored, files_in
+from afresh.engine.alignment.rewards.vote_evidence import evidence_of
+from afresh.engine.sampling.request import prompts_of
+from afresh.engine.training import ranks
+from afresh.engine.training.budget import Budget, Machine, check_device, measure_machine, torch_threads
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.loop import Interrupted, take_step
+from afresh.engine.training.lora import LoraConfig
+from afresh.engine.training.plan import Decision, Plan, parameters_of
+from afresh.engine.training.preparation import Preparation
 from afresh.runs.base_model import of_run
 from afresh.runs.data import run_data
+from afresh.runs.formats.public import BaseModel
 from afresh.runs.manifest import RECORD, changing
 from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run
-from afresh.sampling.request import prompts_of
-from afresh.storage.files import write_json
-from afresh.training import ranks
-from afresh.training.budget import Budget, Machine, check_device, measure_machine, torch_threads
-from afresh.training.config import TrainConfig
-from afresh.training.loop import Interrupted, take_step
-from afresh.training.lora import LoraConfig
-from afresh.training.plan import Decision, Plan, parameters_of
-from afresh.training.preparation import Preparation
 from afresh.verbs.create_run import (
     RunContents,
     RunSpec,

@@ -21,18 +21,27 @@ from typing import Any
 
 import torch
 
-from afresh.alignment.feedback.preferences import Candidate, Pair, Vote, Winner, item_of, kind_of_item, scan, value_of
-from afresh.alignment.feedback.ranking import ask
-from afresh.alignment.feedback.vote_summary import VoteTally, by_request, tally
-from afresh.alignment.feedback.votes import append, line_of, repair, unjudged, withdraw
 from afresh.core import ItemKind, Preview, UserError, events
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
+from afresh.data.storage.files import replace_file
+from afresh.engine.alignment.feedback.preferences import (
+    Candidate,
+    Pair,
+    Vote,
+    Winner,
+    item_of,
+    kind_of_item,
+    scan,
+    value_of,
+)
+from afresh.engine.alignment.feedback.ranking import ask
+from afresh.engine.alignment.feedback.vote_summary import VoteTally, by_request, tally
+from afresh.engine.alignment.feedback.votes import append, line_of, repair, unjudged, withdraw
+from afresh.engine.sampling.request import Request, of_kind
+from afresh.engine.training import checkpoint
+from afresh.engine.training.weights import CHOSEN, EARLY, FITTED
 from afresh.runs.run import Run
-from afresh.sampling.request import Request, of_kind
-from afresh.storage.files import replace_file
-from afresh.training import checkpoint
-from afresh.training.weights import CHOSEN, EARLY, FITTED
 from afresh.verbs.sample import Sampler
 
 MAX_PAIRS = 1000  # of one command, as choosing pairs is slow with more samples

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from afresh.core import UserError, events
 from afresh.data.advice import Advice
 from afresh.data.prepare import Prepared
-from afresh.formats.public import BaseModel
 from afresh.runs.find_base import HOW_TO_GET, FoundBase, find_bases
+from afresh.runs.formats.public import BaseModel
 from afresh.verbs.base_terms import open_base
 
 AUTO = "auto"  # the base that is chosen here

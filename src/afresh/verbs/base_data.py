@@ -11,8 +11,8 @@ from afresh.core import Encoder, Item, UserError
 from afresh.data.prepare import Prepared, choose_modality, claims, prepare, read_options
 from afresh.data.sources import readable
 from afresh.data.text.documents import DocumentOptions
-from afresh.formats.public import BaseModel
-from afresh.training.weights import has_rows_of_classes
+from afresh.engine.training.weights import has_rows_of_classes
+from afresh.runs.formats.public import BaseModel
 
 
 def prepare_for(

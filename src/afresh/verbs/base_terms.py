@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from afresh.collect.licences import NO_ADVICE, duties, spdx_keys, terms_of
-from afresh.collect.record import UNKNOWN
 from afresh.core import UserError, events
-from afresh.formats.public import BaseModel
 from afresh.runs.base_licence import licences_of
 from afresh.runs.base_model import open_base_model
+from afresh.runs.formats.public import BaseModel
 from afresh.runs.record import BaseLicence
+from afresh.services.collect.licences import NO_ADVICE, duties, spdx_keys, terms_of
+from afresh.services.collect.record import UNKNOWN
 
 
 def open_base(name: str, commercial: bool = False) -> BaseModel:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from afresh.alignment.surrogate.acquisition import Goal
 from afresh.core import UserError
 from afresh.core.plural import counted
+from afresh.engine.alignment.surrogate.acquisition import Goal
+from afresh.engine.sampling.condition_rows import number_range
+from afresh.engine.sampling.request import Request, contains_prompts
 from afresh.runs.run import Run
-from afresh.sampling.condition_rows import number_range
-from afresh.sampling.request import Request, contains_prompts
 from afresh.verbs.edit import edit
 from afresh.verbs.editor import Change, Editor
 from afresh.verbs.sample import Sampler

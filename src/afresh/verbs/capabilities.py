@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from pydantic import PydanticInvalidForJsonSchema, TypeAdapter
 
 from afresh.core import CondSpec, UserError, registry
+from afresh.engine.sampling.condition_rows import number_range
+from afresh.engine.sampling.request import converses, of_kind, writes_text
 from afresh.runs.run import Run, summary
-from afresh.sampling.condition_rows import number_range
-from afresh.sampling.request import converses, of_kind, writes_text
 from afresh.verbs.interpolate import latents_of
 from afresh.verbs.report import read_verdict
 

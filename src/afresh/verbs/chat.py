@@ -8,9 +8,9 @@ from typing import Any
 from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.data.text.chat import Turns
+from afresh.engine.sampling.request import Request, converses, prompt_ids
+from afresh.engine.sampling.stream import Stream
 from afresh.runs.run import Run
-from afresh.sampling.request import Request, converses, prompt_ids
-from afresh.sampling.stream import Stream
 from afresh.verbs.sample import Sampler
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import UserError, events, registry
+from afresh.data.preferences import preferences
 from afresh.data.prepare import choose_modality
 from afresh.data.sources import readable
-from afresh.formats.autoencoders import DEFAULT, at_hand, holds_autoencoder, located, read_autoencoder
-from afresh.formats.hub import check_name, check_reachable
-from afresh.formats.model_card import shared_name
-from afresh.preferences import preferences
+from afresh.engine.training.plan import Decision
 from afresh.runs.base_licence import licences_of, stated
+from afresh.runs.formats.autoencoders import DEFAULT, at_hand, holds_autoencoder, located, read_autoencoder
+from afresh.runs.formats.hub import check_name, check_reachable
+from afresh.runs.formats.model_card import shared_name
 from afresh.runs.latent_space import PublicAutoencoder, check_source
 from afresh.runs.run import Run
-from afresh.training.plan import Decision
 from afresh.verbs.base_terms import base_sentences
 
 AUTO, NONE, SIZE = "auto", "none", "image size"  # choices of a codec; the name of the decision on the size

@@ -14,11 +14,11 @@ from typing import Any
 from afresh.core import events
 from afresh.core.events import Event
 from afresh.core.plural import counted
+from afresh.data.storage.lock import is_locked
+from afresh.engine.training import ranks
+from afresh.engine.training.loop import Interrupted
+from afresh.engine.training.signals import also_interrupted
 from afresh.runs.lock import FILE
-from afresh.storage.lock import is_locked
-from afresh.training import ranks
-from afresh.training.loop import Interrupted
-from afresh.training.signals import also_interrupted
 from afresh.verbs.processes import Order, account_of, check_attempts, event_line, newest_step
 from afresh.verbs.rank import train
 

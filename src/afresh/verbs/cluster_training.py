@@ -22,10 +22,10 @@ from typing import Any, TypeVar
 from afresh.core import UserError, events
 from afresh.core.events import Event
 from afresh.core.plural import counted
-from afresh.storage.ray_cluster import LOCAL, connected
-from afresh.training import ranks
-from afresh.training.signals import interrupts_caught
-from afresh.training.training_clock import Clock
+from afresh.data.storage.ray_cluster import LOCAL, connected
+from afresh.engine.training import ranks
+from afresh.engine.training.signals import interrupts_caught
+from afresh.engine.training.training_clock import Clock
 from afresh.verbs.mailbox import Mailbox, word_in
 from afresh.verbs.processes import (
     ATTEMPTS,

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from afresh.core.events import Event, Listener, PlainLines
 from afresh.core.safe_text import visible_line
-from afresh.preferences import preferences
-from afresh.training.progress import clock, ranks_line, speed, values_line
+from afresh.data.preferences import preferences
+from afresh.engine.training.progress import clock, ranks_line, speed, values_line
 
 RANKS_EVERY = 30.0  # minimum seconds between lines on the speed of each process
 STYLES = {"warning": "yellow", "error": "red"}

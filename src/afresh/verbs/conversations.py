@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from afresh import __version__
 from afresh.core import UserError
+from afresh.data.storage.files import free_bytes, write_json
 from afresh.data.text.chat import Turns
-from afresh.storage.files import free_bytes, write_json
 from afresh.verbs.creation_request import first_line
 
 BIN = "bin"

@@ -16,7 +16,12 @@ from afresh.core.plural import counted
 from afresh.data.load import typical_requests
 from afresh.data.prepare import Prepared
 from afresh.data.refusals import describe_refusals
-from afresh.nets.kernels.build import version
+from afresh.data.storage.object_store import address_of, is_address
+from afresh.engine.nets.kernels.build import version
+from afresh.engine.training import ranks
+from afresh.engine.training.budget import Budget, Machine, check_device
+from afresh.engine.training.plan import RESERVE, Decision, Plan
+from afresh.engine.training.training_clock import Clock
 from afresh.runs.base_licence import licences_of
 from afresh.runs.data_lineage import collected_record, inherited
 from afresh.runs.output_dir import check_output_dir, output_dir
@@ -24,11 +29,6 @@ from afresh.runs.record import DataRecord, RunRecord
 from afresh.runs.run import Run
 from afresh.runs.run_store import new_copy
 from afresh.runs.signature import sign
-from afresh.storage.object_store import address_of, is_address
-from afresh.training import ranks
-from afresh.training.budget import Budget, Machine, check_device
-from afresh.training.plan import RESERVE, Decision, Plan
-from afresh.training.training_clock import Clock
 from afresh.verbs.cluster_training import check_cluster
 from afresh.verbs.frozen_base import check_frozen
 from afresh.verbs.processes import check_processes

@@ -14,11 +14,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from afresh.core import UserError, registry
 from afresh.data.image.kind import decode as decode_image
 from afresh.data.text.fim import supports_fim
+from afresh.engine.sampling.request import Request, contains_prompts, converses, unwanted, writes_text
+from afresh.engine.sampling.samples import Samples, marked_sound
+from afresh.engine.sampling.text_stream import TextRow
 from afresh.runs.run import Run
 from afresh.runs.works import credentials_of
-from afresh.sampling.request import Request, contains_prompts, converses, unwanted, writes_text
-from afresh.sampling.samples import Samples, marked_sound
-from afresh.sampling.text_stream import TextRow
 from afresh.verbs.cursor import Hole, complete_hole
 from afresh.verbs.edit import changed
 from afresh.verbs.editor import STRENGTH, Change, Editor

@@ -28,10 +28,10 @@ from afresh.data.text.repository import (
     snippets_of,
 )
 from afresh.data.text.tokenizer import Ids
+from afresh.engine.sampling.request import Request, check_negative, converses, labels_by_name
+from afresh.engine.sampling.text_stream import Token, watcher_of
 from afresh.runs.run import Run
 from afresh.runs.works import settings_of_works
-from afresh.sampling.request import Request, check_negative, converses, labels_by_name
-from afresh.sampling.text_stream import Token, watcher_of
 
 FILL_IN, LEFT_TO_RIGHT = "fill-in-the-middle", "left-to-right"
 MOST_MB = 8  # the largest file to complete

@@ -12,18 +12,18 @@ from afresh.core.errors import left_out
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared
-from afresh.evaluation.memorisation_monitor import MemorisationMonitor, memorisation_monitor
-from afresh.evaluation.tuning_monitor import TuningMonitor, comparison_of
+from afresh.engine.evaluation.memorisation_monitor import MemorisationMonitor, memorisation_monitor
+from afresh.engine.evaluation.tuning_monitor import TuningMonitor, comparison_of
+from afresh.engine.training import ranks
+from afresh.engine.training.batch_source import heldout_loss
+from afresh.engine.training.best_checkpoint import BestCheckpoint, best_by_gain, best_by_loss
+from afresh.engine.training.loop import Learner, averaged, precision
+from afresh.engine.training.prefetch import prefetched
+from afresh.engine.training.preserving import FILE as PATHS
+from afresh.engine.training.preserving import Preserving, paths_of, read_paths, write_paths
+from afresh.engine.training.weights import FITTED, adapters_merged, write_weights
 from afresh.runs.latents import heldout_latents, training_latents
 from afresh.runs.run import Run, metrics_rows
-from afresh.training import ranks
-from afresh.training.batch_source import heldout_loss
-from afresh.training.best_checkpoint import BestCheckpoint, best_by_gain, best_by_loss
-from afresh.training.loop import Learner, averaged, precision
-from afresh.training.prefetch import prefetched
-from afresh.training.preserving import FILE as PATHS
-from afresh.training.preserving import Preserving, paths_of, read_paths, write_paths
-from afresh.training.weights import FITTED, adapters_merged, write_weights
 
 
 class DataSource:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from afresh.core import Family, UserError, registry
 from afresh.core.options import override
-from afresh.preferences import preferences
+from afresh.data.preferences import preferences
+from afresh.engine.training.budget import Budget, measure_machine
+from afresh.engine.training.plan import Task, plan
+from afresh.engine.training.weights import BaseWeights
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
-from afresh.training.budget import Budget, measure_machine
-from afresh.training.plan import Task, plan
-from afresh.training.weights import BaseWeights
 from afresh.verbs.create_run import (
     RunContents,
     RunSpec,

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 
 from afresh.core.memory import ROOT, available_memory, control_groups, read_words
-from afresh.nets.kernels.build import library, tiles
-from afresh.preferences import in_force, preferences, unknown_variables, variable
-from afresh.training.budget import Machine, measure_machine
-from afresh.training.compiling import compile_fault
+from afresh.data.preferences import in_force, preferences, unknown_variables, variable
+from afresh.engine.nets.kernels.build import library, tiles
+from afresh.engine.training.budget import Machine, measure_machine
+from afresh.engine.training.compiling import compile_fault
 
 GB = 1e9
 LITTLE_DISK, LITTLE_MEMORY = 2 * GB, 2 * GB

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from afresh.core import UserError
+from afresh.engine.sampling import energy as e
+from afresh.engine.sampling.samples import Samples
 from afresh.runs.inputs import encoded, enlarged, fitted_mask
-from afresh.sampling import energy as e
-from afresh.sampling.samples import Samples
 from afresh.verbs.editor import STRENGTH, Change, Editor, change_record, energies
 from afresh.verbs.extend_audio import extended, load_given, looped, refilled, samples_of, span, varied, windows
 from afresh.verbs.outpaint import outpainted

@@ -15,13 +15,13 @@ from afresh.core import Codec, Cond, Edit, Examples, UserError, registry
 from afresh.core.cost import check_cost
 from afresh.core.rng import Rng
 from afresh.core.solver_progress import blocks, reporting
+from afresh.engine.sampling import energy as e
+from afresh.engine.sampling.request import Request, check_negative, make_cond, words
+from afresh.engine.sampling.samples import Samples
+from afresh.engine.training.loop import precision
 from afresh.runs.inputs import encoded, ingredient
 from afresh.runs.run import Run, join
 from afresh.runs.works import credentials_of, settings_of_works
-from afresh.sampling import energy as e
-from afresh.sampling.request import Request, check_negative, make_cond, words
-from afresh.sampling.samples import Samples
-from afresh.training.loop import precision
 
 TARGET_DEVIATION = 0.05  # the deviation from a target, in [-1, 1], that a weight of 1 corresponds to
 BATCH_SIZE = 64  # images that are edited in one batch

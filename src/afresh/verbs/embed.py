@@ -10,9 +10,9 @@ from torch import Tensor
 
 from afresh.core import Batch, Cond, UserError, registry
 from afresh.core.solver_progress import step
+from afresh.engine.sampling.request import Prompt, check_fits, prompt_ids, writes_text
+from afresh.engine.training.loop import precision
 from afresh.runs.run import Run
-from afresh.sampling.request import Prompt, check_fits, prompt_ids, writes_text
-from afresh.training.loop import precision
 
 
 @dataclass(frozen=True)

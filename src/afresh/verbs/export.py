@@ -36,7 +36,7 @@ def export(
         Option(
             "For a model with labels: the class to fix; NAME=CLASS if there are several labels.",
             shell=list[str],
-            parse="afresh.cli.words:labels",
+            parse="afresh.faces.cli.words:labels",
         ),
     ] = None,
     licence: Annotated[str | None, Option("Of the model, as Apache-2.0; checked against those of its data.")] = None,

@@ -16,16 +16,16 @@ from torch import Tensor
 
 from afresh.core import Encoder, Space, UserError
 from afresh.core.rng import Rng
-from afresh.families.codecs.pipeline import PipelineCodec
-from afresh.families.text_to_image import TextToImageConfig, prompted
-from afresh.formats.fields import FieldProof, measure_pairs
-from afresh.formats.folder import write_proved
-from afresh.formats.model_card import README, Card, add_card
-from afresh.formats.text_to_image import lora_usage, pipeline_usage, read_part, write_lora
-from afresh.nets.pipelines import diffusers, is_text_to_image, pipeline_of, quiet, text_of
+from afresh.engine.families.codecs.pipeline import PipelineCodec
+from afresh.engine.families.text_to_image import TextToImageConfig, prompted
+from afresh.engine.nets.pipelines import diffusers, is_text_to_image, pipeline_of, quiet, text_of
+from afresh.engine.sampling.request import Request
+from afresh.runs.formats.fields import FieldProof, measure_pairs
+from afresh.runs.formats.folder import write_proved
+from afresh.runs.formats.model_card import README, Card, add_card
+from afresh.runs.formats.text_to_image import lora_usage, pipeline_usage, read_part, write_lora
 from afresh.runs.run import Run
 from afresh.runs.signature import base_model_here
-from afresh.sampling.request import Request
 
 TEXT = "a house"  # what is drawn for the proof
 STEPS, GUIDANCE = 4, 3.0

@@ -14,24 +14,24 @@ from afresh.core import Cond, Encoder, UserError, events
 from afresh.core.verb import Line, Remark
 from afresh.data.load import sweep
 from afresh.data.text.tokenizer import Tokenizer
-from afresh.families.text_to_image import TextToImageConfig
-from afresh.formats import diffusers_pipeline, fields, gguf, gguf_tokenizer, huggingface, onnx, plain, readers
-from afresh.formats.base import Base
-from afresh.formats.byte_fallback import with_bytes
-from afresh.formats.decoder import base_of
-from afresh.formats.fields import FieldCodec, FieldModel, FieldProof, cpu_copies
-from afresh.formats.fields import difference as largest_difference
-from afresh.formats.folder import check_new, write_proved
-from afresh.formats.model_card import Card, add_card
-from afresh.formats.parts import Precision
-from afresh.formats.peft import LanguageModel, read_peft
-from afresh.formats.proof import FIXED, LAYOUT, WINDOW, Difference, Proof, TextFormat, nats_between, prove
-from afresh.formats.public import write_adapter
+from afresh.engine.families.text_to_image import TextToImageConfig
+from afresh.engine.sampling.next_token import inputs_of
+from afresh.engine.sampling.request import Request, make_cond, of_kind
+from afresh.engine.training.lora import DEFAULT, use
 from afresh.runs.data import run_data
+from afresh.runs.formats import diffusers_pipeline, fields, gguf, gguf_tokenizer, huggingface, onnx, plain, readers
+from afresh.runs.formats.base import Base
+from afresh.runs.formats.byte_fallback import with_bytes
+from afresh.runs.formats.decoder import base_of
+from afresh.runs.formats.fields import FieldCodec, FieldModel, FieldProof, cpu_copies
+from afresh.runs.formats.fields import difference as largest_difference
+from afresh.runs.formats.folder import check_new, write_proved
+from afresh.runs.formats.model_card import Card, add_card
+from afresh.runs.formats.parts import Precision
+from afresh.runs.formats.peft import LanguageModel, read_peft
+from afresh.runs.formats.proof import FIXED, LAYOUT, WINDOW, Difference, Proof, TextFormat, nats_between, prove
+from afresh.runs.formats.public import write_adapter
 from afresh.runs.run import Run
-from afresh.sampling.next_token import inputs_of
-from afresh.sampling.request import Request, make_cond, of_kind
-from afresh.training.lora import DEFAULT, use
 from afresh.verbs.export_pipeline import export_pipeline
 from afresh.verbs.model_card import card_of
 from afresh.verbs.sharing_licence import check_release

@@ -24,9 +24,9 @@ from afresh.data.audio.mels import splice_sound
 from afresh.data.audio.sounds import mix, read_sound
 from afresh.data.audio.waves import Samples as Wave
 from afresh.data.audio.waves import join, resampled
+from afresh.engine.sampling.samples import Samples
 from afresh.runs.inputs import encoded
 from afresh.runs.run import Run
-from afresh.sampling.samples import Samples
 from afresh.verbs.editor import Editor, window_starts
 
 MOST = 600.0  # the most seconds of an input sound, and of an addition to it

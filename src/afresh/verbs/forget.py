@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from afresh.collect.forget import ForgetRequest, Forgotten, find, versions
-from afresh.collect.forget import forget as remove
 from afresh.core import UserError
 from afresh.data.collected import learnt_kinds
-from afresh.preferences import preferences
+from afresh.data.preferences import preferences
 from afresh.runs.data_lineage import learnt_from
 from afresh.runs.person_adapters import runs_in
 from afresh.runs.record import RunRecord, read_record
+from afresh.services.collect.forget import ForgetRequest, Forgotten, find, versions
+from afresh.services.collect.forget import forget as remove
 from afresh.verbs.collected.page import write_page
 
 
@@ -29,7 +29,7 @@ class Witness:
 
 def forget(dataset: Path, wish: ForgetRequest) -> tuple[Forgotten, list[Witness]]:
     """Forget, and make the report anew; returns what was forgotten, and the runs in the folder of runs that have seen
-    it. Raises UserError as `afresh.collect.forget.find`."""
+    it. Raises UserError as `afresh.services.collect.forget.find`."""
     found = remove(dataset, wish)
     write_page(dataset)
     return found, witnesses(dataset, found)

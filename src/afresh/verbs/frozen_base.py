@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from afresh.core import UserError, events
-from afresh.formats.public import BaseModel
-from afresh.nets.frozen_linear import BITS, KINDS, Kind, operators
+from afresh.engine.nets.frozen_linear import BITS, KINDS, Kind, operators
+from afresh.engine.training.budget import Machine
+from afresh.engine.training.plan import Decision
+from afresh.engine.training.weights import in_few_bits
+from afresh.runs.formats.public import BaseModel
 from afresh.runs.latent_space import LatentSpace
-from afresh.training.budget import Machine
-from afresh.training.plan import Decision
-from afresh.training.weights import in_few_bits
 
 ROOM = 2 / 3  # share of the memory that the weights of a base may take; the rest is for what is computed
 

@@ -1,7 +1,7 @@
 """Works that were kept: a folder each with the files and recipe.json, from which the same work is made again.
 
 WORKS/ID/ holds the files of a work, its inputs, and an empty file `favourite` if it is one; WORKS/bin/ID those that
-were thrown away. The folders are the truth: WORKS/index.sqlite only makes searching fast, and `reindex` writes it anew.
+were thrown away. The folders are the truth: WORKS/index.sqlite only makes searching fast, and is written from them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from afresh import __version__
 from afresh.core import UserError
+from afresh.data.storage.files import free_bytes, replace_file
+from afresh.data.storage.folders import move_folder, write_folder
 from afresh.runs.run import Run
 from afresh.runs.works import credentials_of
-from afresh.storage.files import free_bytes, replace_file
-from afresh.storage.folders import move_folder, write_folder
 from afresh.verbs.creation_request import CreationRequest, Form, Made, files_of, first_line, form_of
 
 RECIPE, MARK, BIN, INDEX = "recipe.json", "favourite", "bin", "index.sqlite"
@@ -235,14 +235,6 @@ class Works:
                 continue
         return found
 
-    def reindex(self) -> int:
-        """Write the index anew from the folders; returns the number of works."""
-        (self.root / INDEX).unlink(missing_ok=True)
-        for suffix in ("-wal", "-shm"):
-            (self.root / f"{INDEX}{suffix}").unlink(missing_ok=True)
-        with self._index() as index:
-            return int(index.execute("select count(*) from works").fetchone()[0])
-
     @contextmanager
     def _index(self) -> Iterator[sqlite3.Connection]:
         """The index, which is written from the folders if it is missing, damaged or of another version."""
@@ -266,17 +258,19 @@ class Works:
                     connection.execute("drop table if exists works")
                     for statement in TABLE.strip().split("\n"):
                         connection.execute(statement)
-                    for work in self._all():
-                        enter(connection, work)
                     connection.execute(f"pragma user_version = {VERSION}")
+                known = {row[0] for row in connection.execute("select id from works")}
+                for work in self._others(known):
+                    enter(connection, work)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _all(self) -> Iterator[Work]:
+    def _others(self, known: set[str]) -> Iterator[Work]:
+        """The works that the index lacks: all of them, or those that were copied into the folder."""
         for folder in (*self.root.glob("*"), *(self.root / BIN).glob("*")):
-            if ID.fullmatch(folder.name) and (folder / RECIPE).is_file():
+            if folder.name not in known and ID.fullmatch(folder.name) and (folder / RECIPE).is_file():
                 try:
                     yield read(folder)
                 except UserError:

@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urldefrag
 
-from afresh.bundles.download import Wanted, fetched, is_local, shown
-from afresh.bundles.listing import Offer, bundle_of_file, catalogue_of, find, is_catalogue, is_url, place_of
-from afresh.bundles.names import SIGNATURE, name_fault
-from afresh.bundles.open import Bundle, check_signer, checked, damaged, unpack
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.core.verb import Line
-from afresh.preferences import preferences
-from afresh.provenance.known_signers import trust
+from afresh.data.preferences import preferences
+from afresh.data.storage.files import CANNOT_WRITE
+from afresh.data.storage.folders import check_free, folder_aside, put_in_place
+from afresh.engine.training import checkpoint
 from afresh.runs.lock import held
 from afresh.runs.manifest import FILE as MANIFEST
 from afresh.runs.manifest import RECORD, REPORTED, manifest_faults, read_manifest
 from afresh.runs.output_dir import check_output_dir, is_run
 from afresh.runs.run import Run
-from afresh.storage.files import CANNOT_WRITE
-from afresh.storage.folders import check_free, folder_aside, put_in_place
-from afresh.training import checkpoint
+from afresh.services.bundles.download import Wanted, fetched, is_local, shown
+from afresh.services.bundles.listing import Offer, bundle_of_file, catalogue_of, find, is_catalogue, is_url, place_of
+from afresh.services.bundles.names import SIGNATURE, name_fault
+from afresh.services.bundles.open import Bundle, check_signer, checked, damaged, unpack
+from afresh.services.provenance.known_signers import trust
 from afresh.verbs.packing import SHARED
 
 RUNS = ("model", "adapter")  # the kinds of bundles that are runs

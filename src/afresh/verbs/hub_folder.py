@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core.safe_text import visible
-from afresh.families.diffusers import DiffusersConfig
-from afresh.families.text_to_image import TextToImageConfig
-from afresh.formats.fields import FieldProof
-from afresh.formats.folder import check_new, unproved
-from afresh.formats.model_card import README, extended_card
-from afresh.formats.proof import Proof
+from afresh.data.storage.folders import folder_aside, put_in_place
+from afresh.engine.families.diffusers import DiffusersConfig
+from afresh.engine.families.text_to_image import TextToImageConfig
+from afresh.engine.sampling.request import Request
+from afresh.engine.sampling.samples import write_samples
+from afresh.runs.formats.fields import FieldProof
+from afresh.runs.formats.folder import check_new, unproved
+from afresh.runs.formats.model_card import README, extended_card
+from afresh.runs.formats.proof import Proof
 from afresh.runs.run import Run
-from afresh.sampling.request import Request
-from afresh.sampling.samples import write_samples
-from afresh.storage.folders import folder_aside, put_in_place
 from afresh.verbs.exporting import ADAPTER, ExportOptions, export_run
 from afresh.verbs.model_card import card_of
 from afresh.verbs.report import read_verdict

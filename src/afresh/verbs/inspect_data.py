@@ -23,11 +23,11 @@ from afresh.data.image.grid import image_grid
 from afresh.data.image.kind import png_bytes
 from afresh.data.prepare import Prepared, facts_of, prepare
 from afresh.data.refusals import refusal_lines
+from afresh.data.storage.files import replace_file
+from afresh.data.storage.folders import write_folder
 from afresh.data.text.languages import LICENCE, LICENCE_SUFFIXES
-from afresh.evaluation.report import Sample, Section, render
-from afresh.sampling.samples import images_of, png_html, preview_wav
-from afresh.storage.files import replace_file
-from afresh.storage.folders import write_folder
+from afresh.engine.evaluation.report import Sample, Section, render
+from afresh.engine.sampling.samples import images_of, png_html, preview_wav
 from afresh.verbs.base_advice import base_advice
 from afresh.verbs.choose_codec import data_as_trained
 

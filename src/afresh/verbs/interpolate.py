@@ -12,14 +12,14 @@ from torch import Tensor
 from afresh.core import Cond, Examples, Latents, UserError, registry
 from afresh.core.cost import check_cost
 from afresh.core.space import evenly_spaced
-from afresh.provenance.work import Ingredient
+from afresh.engine.sampling.request import Request, labels_by_name, make_cond, words
+from afresh.engine.sampling.samples import Samples
+from afresh.engine.training.loop import precision
 from afresh.runs.data import run_data
 from afresh.runs.inputs import encoded, ingredient
 from afresh.runs.run import Run
 from afresh.runs.works import credentials_of, settings_of_works
-from afresh.sampling.request import Request, labels_by_name, make_cond, words
-from afresh.sampling.samples import Samples
-from afresh.training.loop import precision
+from afresh.services.provenance.work import Ingredient
 
 MAX_IMAGES = 128  # of a class, from which a direction is computed
 

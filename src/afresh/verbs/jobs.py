@@ -24,9 +24,9 @@ from typing import Any, Literal
 
 from afresh.core import UserError
 from afresh.core.safe_text import visible
-from afresh.preferences import preferences
-from afresh.storage.files import free_bytes, replace_file, write_json
-from afresh.storage.lock import is_locked, open_locked
+from afresh.data.preferences import preferences
+from afresh.data.storage.files import free_bytes, replace_file, write_json
+from afresh.data.storage.lock import is_locked, open_locked
 
 State = Literal["running", "done", "stopped", "failed"]
 MOST_RUNNING = 4  # commands at once

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def why_not(run: Run) -> str | None:
     """Why the run has no label yet, or None."""
-    from afresh.training.checkpoint import steps_in
+    from afresh.engine.training.checkpoint import steps_in
 
     return None if steps_in(run.path / "checkpoints") else "it has no checkpoint yet"
 

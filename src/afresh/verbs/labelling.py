@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from afresh.collect.cards import datacard, facts_of
 from afresh.core import UserError
 from afresh.core.safe_text import visible_line
 from afresh.core.verb import Line
 from afresh.data.collected import is_collected, manifest
-from afresh.formats.model_card import with_card
-from afresh.labels.croissant import croissant_of_data, croissant_of_part
-from afresh.labels.cyclonedx import cyclonedx
-from afresh.labels.data_label import label_of_data
-from afresh.labels.label import Label
-from afresh.labels.run_label import label_of
-from afresh.labels.words import rows_of
-from afresh.labels.work_label import label_of_work
+from afresh.data.storage.files import replace_file
+from afresh.runs.formats.model_card import with_card
 from afresh.runs.run import Run
 from afresh.runs.signature import made_here
-from afresh.storage.files import replace_file
+from afresh.services.collect.cards import datacard, facts_of
+from afresh.services.labels.croissant import croissant_of_data, croissant_of_part
+from afresh.services.labels.cyclonedx import cyclonedx
+from afresh.services.labels.data_label import label_of_data
+from afresh.services.labels.label import Label
+from afresh.services.labels.run_label import label_of
+from afresh.services.labels.words import rows_of
+from afresh.services.labels.work_label import label_of_work
 from afresh.verbs.model_card import card_of, scores_of
 
 Format = Literal["label", "card", "cyclonedx", "croissant"]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from afresh.collect.licences import duties, models_under, objection, spdx_keys, terms_of
-from afresh.collect.record import UNKNOWN
 from afresh.core.plural import counted
 from afresh.runs.data_lineage import learnt_from
 from afresh.runs.record import RunRecord
+from afresh.services.collect.licences import duties, models_under, objection, spdx_keys, terms_of
+from afresh.services.collect.record import UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,13 @@ from afresh.data.load import MAX_LOGITS
 from afresh.data.prepare import read_options
 from afresh.data.refusals import refusal_lines
 from afresh.data.sources import readable
+from afresh.engine.sampling.density import bits_per_dim, dequantise
+from afresh.engine.sampling.request import Request, converses, make_cond, prompt_ids, writes_text
+from afresh.engine.sampling.text_stream import Detokenizer, Stops, TextRow, Token, token_record
+from afresh.engine.sampling.tokens import window_start
 from afresh.runs.data import check_query
 from afresh.runs.inputs import checked_array
 from afresh.runs.run import Run
-from afresh.sampling.density import bits_per_dim, dequantise
-from afresh.sampling.request import Request, converses, make_cond, prompt_ids, writes_text
-from afresh.sampling.text_stream import Detokenizer, Stops, TextRow, Token, token_record
-from afresh.sampling.tokens import window_start
 
 LONGEST = 60  # characters of a text in a table
 FIELDS_AT_ONCE, WINDOWS_AT_ONCE = 16, 32

@@ -10,7 +10,7 @@ from typing import Any
 
 from afresh.core import UserError, registry
 from afresh.core.data_maker import DataMaker, MakerSetting
-from afresh.storage.folders import check_free, new_folder
+from afresh.data.storage.folders import check_free, new_folder
 
 
 @dataclass(frozen=True)

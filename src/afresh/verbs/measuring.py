@@ -16,13 +16,13 @@ from afresh.core.rng import Rng
 from afresh.core.verb import Line, Remark, Table
 from afresh.data.load import draw_requests, rows_at_once, sweep
 from afresh.data.prepare import Prepared
-from afresh.evaluation.likelihood import scored_rows
-from afresh.evaluation.study import Measurement, Unmeasurable, measure
-from afresh.evaluation.time_budget import LATE, SAMPLING, Effort, OutOfTime
-from afresh.evaluation.verdict import Verdict
+from afresh.engine.evaluation.likelihood import scored_rows
+from afresh.engine.evaluation.study import Measurement, Unmeasurable, measure
+from afresh.engine.evaluation.time_budget import LATE, SAMPLING, Effort, OutOfTime
+from afresh.engine.evaluation.verdict import Verdict
+from afresh.engine.training.loop import precision
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, join
-from afresh.training.loop import precision
 from afresh.verbs.likelihoods import byte_likelihood, has_density
 
 T = TypeVar("T")

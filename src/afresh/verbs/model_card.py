@@ -7,17 +7,17 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from afresh.collect.licences import hub_name
 from afresh.core.plural import counted
 from afresh.core.safe_text import visible_line
-from afresh.formats.model_card import UNKNOWN, Card, dataset_name, shared_name
-from afresh.labels.lineage import how_made
-from afresh.labels.run_label import label_of
-from afresh.labels.words import sentences_of
 from afresh.runs.base_licence import licences_of
+from afresh.runs.formats.model_card import UNKNOWN, Card, dataset_name, shared_name
 from afresh.runs.record import BaseLicence
 from afresh.runs.run import Run, summary
 from afresh.runs.signature import base_model_here
+from afresh.services.collect.licences import hub_name
+from afresh.services.labels.lineage import how_made
+from afresh.services.labels.run_label import label_of
+from afresh.services.labels.words import sentences_of
 from afresh.verbs.base_terms import base_sentences
 from afresh.verbs.sharing_licence import data_sentences
 

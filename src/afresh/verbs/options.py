@@ -24,7 +24,7 @@ Label = Annotated[
         metavar="CLASS",
         complete="classes",
         shell=list[str],
-        parse="afresh.cli.words:labels",
+        parse="afresh.faces.cli.words:labels",
         json=Words | dict[str, Words] | None,
     ),
 ]
@@ -35,7 +35,7 @@ Number = Annotated[
         panel=ASKED,
         metavar="NAME=X",
         shell=list[str],
-        parse="afresh.cli.words:numbers",
+        parse="afresh.faces.cli.words:numbers",
         json=dict[str, float] | None,
     ),
 ]
@@ -58,7 +58,7 @@ Settings = Annotated[
         metavar="KEY=VALUE",
         complete="sample_settings",
         shell=list[str],
-        parse="afresh.cli.words:settings",
+        parse="afresh.faces.cli.words:settings",
         json=dict[str, Any] | None,
     ),
 ]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from afresh.core import UserError
+from afresh.engine.sampling import energy
+from afresh.engine.sampling.samples import Samples
 from afresh.runs.inputs import encoded
-from afresh.sampling import energy
-from afresh.sampling.samples import Samples
 from afresh.verbs.editor import Change, Editor, energies, window_starts
 
 SIDES = {"left": (3, -1), "right": (3, 1), "top": (2, -1), "bottom": (2, 1)}  # axis, direction

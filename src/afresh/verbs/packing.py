@@ -12,27 +12,27 @@ from pathlib import Path
 from typing import Any
 
 from afresh import __version__
-from afresh.bundles.open import Bundle, checked
-from afresh.bundles.pack import File, pack_files
-from afresh.collect.licences import NO_ADVICE
-from afresh.collect.record import UNKNOWN
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.core.safe_text import with_texts
 from afresh.core.verb import Line
-from afresh.formats.model_card import shared_name
-from afresh.labels.run_label import canonical, label_of
-from afresh.provenance.certificates import fingerprint
-from afresh.provenance.signer import signer
+from afresh.data.storage.folders import check_free
+from afresh.engine.training import checkpoint
+from afresh.engine.training.weights import CHOSEN, EARLY, FITTED
 from afresh.runs.content_hash import READ
+from afresh.runs.formats.model_card import shared_name
 from afresh.runs.lock import held
 from afresh.runs.manifest import FILE as MANIFEST
 from afresh.runs.manifest import LABEL, RECORD, REPORTED, files_of, manifest_faults, read_manifest
 from afresh.runs.record import BaseLicence, RunRecord
 from afresh.runs.run import Run
-from afresh.storage.folders import check_free
-from afresh.training import checkpoint
-from afresh.training.weights import CHOSEN, EARLY, FITTED
+from afresh.services.bundles.open import Bundle, checked
+from afresh.services.bundles.pack import File, pack_files
+from afresh.services.collect.licences import NO_ADVICE
+from afresh.services.collect.record import UNKNOWN
+from afresh.services.labels.run_label import canonical, label_of
+from afresh.services.provenance.certificates import fingerprint
+from afresh.services.provenance.signer import signer
 from afresh.verbs.licence_table import licence_table
 from afresh.verbs.model_card import scores_of
 from afresh.verbs.report import read_verdict

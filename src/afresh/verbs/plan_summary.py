@@ -14,10 +14,10 @@ from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared
 from afresh.data.refusals import missed, sum_refusals
+from afresh.engine.sampling.request import converses, writes_text
+from afresh.engine.training.progress import clock
 from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run
-from afresh.sampling.request import converses, writes_text
-from afresh.training.progress import clock
 from afresh.verbs.capabilities import conditions
 from afresh.verbs.choose_codec import SIZE
 from afresh.verbs.training_job import Job

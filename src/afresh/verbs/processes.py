@@ -24,12 +24,12 @@ from typing import Any
 
 from afresh.core import RewardError, UserError, events
 from afresh.core.events import Event
-from afresh.storage.files import replace_file
-from afresh.training import ranks
-from afresh.training.checkpoint import steps_in
-from afresh.training.loop import Diverged, Interrupted
-from afresh.training.signals import interrupts_caught
-from afresh.training.training_clock import Clock
+from afresh.data.storage.files import replace_file
+from afresh.engine.training import ranks
+from afresh.engine.training.checkpoint import steps_in
+from afresh.engine.training.loop import Diverged, Interrupted
+from afresh.engine.training.signals import interrupts_caught
+from afresh.engine.training.training_clock import Clock
 
 VARIABLE = "AFRESH_RANK"  # of the environment: what a process is to train
 RESTARTS = 1_000  # of all processes, after one of them died; ATTEMPTS decides

@@ -12,7 +12,6 @@ from typing import Any, overload
 
 import numpy as np
 
-from afresh.alignment.surrogate.acquisition import Goal
 from afresh.core import Encoder, ItemKind, Score
 from afresh.core.plural import counted, digits
 from afresh.core.safe_text import visible_line
@@ -20,11 +19,12 @@ from afresh.core.verb import Line, Remark, Table
 from afresh.data.image.grid import image_grid
 from afresh.data.image.kind import png_bytes
 from afresh.data.measurements import FILE, ITEM, TABLE, MeasuredItem
-from afresh.evaluation.estimate import share
-from afresh.evaluation.report import Sample, Section, render
-from afresh.sampling.samples import images_of, make_folder, preview_wav
-from afresh.storage.files import replace_file
-from afresh.storage.folders import check_free, output_folder
+from afresh.data.storage.files import replace_file
+from afresh.data.storage.folders import check_free, output_folder
+from afresh.engine.alignment.surrogate.acquisition import Goal
+from afresh.engine.evaluation.estimate import share
+from afresh.engine.evaluation.report import Sample, Section, render
+from afresh.engine.sampling.samples import images_of, make_folder, preview_wav
 
 LONGEST = 60  # characters of an item in a table
 RECORD, PAGE, MEASURED = "proposals.json", "index.html", "measured"

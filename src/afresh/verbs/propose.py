@@ -88,8 +88,8 @@ def propose(
     >>> for proposal in model.propose("results.csv", "logS", out="next"):
     ...     print(proposal.item, proposal.predicted, proposal.why)
     """
-    from afresh.alignment.surrogate.acquisition import Goal
-    from afresh.storage.folders import check_free
+    from afresh.data.storage.folders import check_free
+    from afresh.engine.alignment.surrogate.acquisition import Goal
     from afresh.verbs.propose_search import proposed
     from afresh.verbs.proposing import BatchPlan, check_apart
 

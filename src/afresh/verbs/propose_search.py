@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from afresh.alignment.rewards.reward import scorer_of
-from afresh.alignment.rewards.reward_factory import Wanted, reward_of
 from afresh.core import UserError, events
 from afresh.data.measurements import MeasuredItem, Observed
+from afresh.engine.alignment.rewards.reward import scorer_of
+from afresh.engine.alignment.rewards.reward_factory import Wanted, reward_of
+from afresh.engine.sampling.request import Request
 from afresh.runs.run import Run
-from afresh.sampling.request import Request
 from afresh.verbs.candidates import DRAWN, Pool, draw
 from afresh.verbs.proposal_batch import Proposals
 from afresh.verbs.proposing import BatchPlan, propose

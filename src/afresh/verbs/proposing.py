@@ -9,15 +9,15 @@ from typing import Any, get_args
 
 import numpy as np
 
-from afresh.alignment.methods.search import of_the_best
-from afresh.alignment.surrogate.acquisition import Acquisition, Array, Goal, acquired, batch_of
-from afresh.alignment.surrogate.model import FEW, Predictions, Surrogate, fit_surrogate, widened
 from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.data.measurements import Observed, read_observed
 from afresh.data.refusals import refusal_lines
+from afresh.engine.alignment.methods.search import of_the_best
+from afresh.engine.alignment.surrogate.acquisition import Acquisition, Array, Goal, acquired, batch_of
+from afresh.engine.alignment.surrogate.model import FEW, Predictions, Surrogate, fit_surrogate, widened
+from afresh.engine.sampling.request import Request
 from afresh.runs.run import Run
-from afresh.sampling.request import Request
 from afresh.verbs.candidates import (
     ASKED,
     DRAWN,

@@ -21,10 +21,10 @@ import torch
 
 from afresh import __version__
 from afresh.core import UserError
-from afresh.preferences import preferences
-from afresh.storage.files import replace_file
-from afresh.training import ranks
-from afresh.training.budget import check_device, devices, processor
+from afresh.data.preferences import preferences
+from afresh.data.storage.files import replace_file
+from afresh.engine.training import ranks
+from afresh.engine.training.budget import check_device, devices, processor
 from afresh.verbs.doctor import Finding
 from afresh.verbs.processes import check_processes, torchrun
 

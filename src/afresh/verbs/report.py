@@ -8,30 +8,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from afresh.alignment.monitoring.report import Alignment, alignment
 from afresh.core import Family, Word, events
 from afresh.core.errors import left_out
 from afresh.core.safe_text import shell_word
 from afresh.data.image.kind import png_bytes
-from afresh.evaluation.curves import Curves
-from afresh.evaluation.report import Sample, Section, png_size, write_report
-from afresh.evaluation.study import Measurement
-from afresh.evaluation.time_budget import Effort
-from afresh.evaluation.verdict import Help, KnownFacts, Verdict, train_command, verdict
-from afresh.labels.run_label import DrawnSamples, label_of
-from afresh.labels.words import rows_of
+from afresh.data.storage.files import write_json
+from afresh.engine.alignment.monitoring.report import Alignment, alignment
+from afresh.engine.evaluation.curves import Curves
+from afresh.engine.evaluation.report import Sample, Section, png_size, write_report
+from afresh.engine.evaluation.study import Measurement
+from afresh.engine.evaluation.time_budget import Effort
+from afresh.engine.evaluation.verdict import Help, KnownFacts, Verdict, train_command, verdict
+from afresh.engine.sampling.request import Request
+from afresh.engine.sampling.samples import Samples, caption_of, preview_wav
+from afresh.engine.training.best_checkpoint import REWARD, read_choice
+from afresh.engine.training.checkpoint import newest
+from afresh.engine.training.family_choice import FamilyCurves as Reached
+from afresh.engine.training.family_choice import curves_for
+from afresh.engine.training.loop import progress_of
+from afresh.engine.training.usage_meter import UsageMeter
 from afresh.runs.data_lineage import learnt_from
 from afresh.runs.manifest import REPORTED, changing
 from afresh.runs.run import Run, metrics_rows
-from afresh.sampling.request import Request
-from afresh.sampling.samples import Samples, caption_of, preview_wav
-from afresh.storage.files import write_json
-from afresh.training.best_checkpoint import REWARD, read_choice
-from afresh.training.checkpoint import newest
-from afresh.training.family_choice import FamilyCurves as Reached
-from afresh.training.family_choice import curves_for
-from afresh.training.loop import progress_of
-from afresh.training.usage_meter import UsageMeter
+from afresh.services.labels.run_label import DrawnSamples, label_of
+from afresh.services.labels.words import rows_of
 from afresh.verbs.sample import Sampler
 from afresh.verbs.sharing_licence import licence_sum
 from afresh.verbs.use_command import go_on_command, use_command

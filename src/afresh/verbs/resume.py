@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 
-from afresh.alignment.alignment_batches import alignment_source
 from afresh.core import events
-from afresh.nets.kernels.build import version
+from afresh.engine.alignment.alignment_batches import alignment_source
+from afresh.engine.nets.kernels.build import version
+from afresh.engine.training import ranks
 from afresh.runs.data import run_data
 from afresh.runs.lock import kept
 from afresh.runs.run import Run
-from afresh.training import ranks
 from afresh.verbs.data_source import data_source
 from afresh.verbs.training_job import Job
 from afresh.verbs.trust_prompt import check_trust

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from afresh.core import Score, UserError
-from afresh.evaluation.card import ProtocolCard, compare
-from afresh.evaluation.score_descriptions import words_of
+from afresh.engine.evaluation.card import ProtocolCard, compare
+from afresh.engine.evaluation.score_descriptions import words_of
 
 SCORES = TypeAdapter(list[Score])
 

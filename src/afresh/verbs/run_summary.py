@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from afresh.alignment.monitoring.report import alignment
-from afresh.evaluation.study import Measurement
+from afresh.engine.alignment.monitoring.report import alignment
+from afresh.engine.evaluation.study import Measurement
+from afresh.engine.training.best_checkpoint import read_choice
+from afresh.engine.training.checkpoint import steps_in
 from afresh.runs.run import Run, metrics_rows
-from afresh.training.best_checkpoint import read_choice
-from afresh.training.checkpoint import steps_in
 from afresh.verbs.report import run_verdict, stopped
 from afresh.verbs.training_job import Job
 

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from afresh.alignment.best_of_n import Rows, best_line, best_of, check_best
-from afresh.alignment.reward_guidance import check_family, steered
-from afresh.alignment.rewards.reward import Reward, scorer_of
 from afresh.core import Cond, Space, UserError, events
 from afresh.core.cost import check_cost
 from afresh.core.solver_progress import reporting
+from afresh.engine.alignment.best_of_n import Rows, best_line, best_of, check_best
+from afresh.engine.alignment.reward_guidance import check_family, steered
+from afresh.engine.alignment.rewards.reward import Reward, scorer_of
+from afresh.engine.sampling.request import Request, check_negative, contains_prompts
+from afresh.engine.sampling.samples import Samples
+from afresh.engine.sampling.text_stream import TextCallback, Watcher, watcher_of
 from afresh.runs.adapters import with_adapters
 from afresh.runs.run import Run, join
 from afresh.runs.works import credentials_of, settings_of_works
-from afresh.sampling.request import Request, check_negative, contains_prompts
-from afresh.sampling.samples import Samples
-from afresh.sampling.text_stream import TextCallback, Watcher, watcher_of
 from afresh.verbs.valid_samples import valid_line, valid_samples
 
 if TYPE_CHECKING:
-    from afresh.alignment.rewards.reward_factory import Wanted
+    from afresh.engine.alignment.rewards.reward_factory import Wanted
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Sampler:
         run, control = self.run, self.control
         if control.reward_guidance is not None or control.reward is not None:
             # Only then: rewards import scikit-learn, which takes half a second.
-            from afresh.alignment.rewards.reward_factory import reward_of
+            from afresh.engine.alignment.rewards.reward_factory import reward_of
         if control.reward_guidance is not None:
             check_family(run)  # before building the reward, which can take a while
             self.guide = reward_of(run, control.reward_guidance)

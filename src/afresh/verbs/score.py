@@ -69,7 +69,7 @@ def score(
     Raises UserError if the family has no likelihood, if there is no item, and for an item that is empty or of another
     kind.
     """
-    from afresh.sampling.request import Request
+    from afresh.engine.sampling.request import Request
     from afresh.verbs.likelihoods import items_of, score_items
 
     request = Request(prompt, label, number or {}, caption, logprobs=logprobs)

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from afresh.collect.ledger import percentages
-from afresh.collect.licences import NO_ADVICE, duties, normalised
-from afresh.collect.record import UNKNOWN
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.runs.data_lineage import learnt_from
 from afresh.runs.record import BaseLicence, CollectedRecord, RunRecord
+from afresh.services.collect.ledger import percentages
+from afresh.services.collect.licences import NO_ADVICE, duties, normalised
+from afresh.services.collect.record import UNKNOWN
 from afresh.verbs.licence_table import LicenceTable, licence_table
 
 ACCEPTED = {
@@ -71,8 +71,8 @@ def check_release(
 
 def _check_maker(path: Path, own: BaseLicence, wanted: str | None) -> None:
     """Raises UserError for another licence than the maker's of a run that came in a bundle, unless by the maker."""
-    from afresh.provenance.certificates import fingerprint
-    from afresh.provenance.signer import own_certificates
+    from afresh.services.provenance.certificates import fingerprint
+    from afresh.services.provenance.signer import own_certificates
 
     if wanted in (None, own.licence) or own.maker in map(fingerprint, own_certificates()):
         return

@@ -21,8 +21,8 @@ import torch
 import afresh
 from afresh import __version__
 from afresh.core import UserError
-from afresh.training import ranks
-from afresh.training.training_clock import Clock
+from afresh.engine.training import ranks
+from afresh.engine.training.training_clock import Clock
 from afresh.verbs.resume import resume
 from afresh.verbs.training_job import Job
 

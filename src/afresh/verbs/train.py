@@ -17,21 +17,21 @@ from afresh.core import Codec, Examples, Space, UserError, events, registry
 from afresh.core.device import computing_on
 from afresh.core.options import override
 from afresh.core.space import evenly_spaced
+from afresh.data.preferences import preferences
 from afresh.data.prepare import Prepared, advice_lines, long_records, prepare
-from afresh.formats.public import BaseModel
-from afresh.preferences import preferences
+from afresh.data.storage.object_store import RANGE
+from afresh.engine.training import ranks
+from afresh.engine.training.budget import Budget, measure_machine
+from afresh.engine.training.family_choice import choose, curves_for, shortfall
+from afresh.engine.training.lora import LoraConfig
+from afresh.engine.training.options import by_part
+from afresh.engine.training.plan import Plan, Task, complete, short_window, sized
+from afresh.engine.training.plan_tuning import plan_tuning
+from afresh.engine.training.weights import BaseWeights, with_new_classes, with_vocabulary
+from afresh.runs.formats.public import BaseModel
 from afresh.runs.latent_space import UNFIT, LatentSpace, PublicAutoencoder, check_in_memory, latent_space
 from afresh.runs.latents import heldout_latents, training_latents
 from afresh.runs.person_adapters import adapter_folder, base_of
-from afresh.storage.object_store import RANGE
-from afresh.training import ranks
-from afresh.training.budget import Budget, measure_machine
-from afresh.training.family_choice import choose, curves_for, shortfall
-from afresh.training.lora import LoraConfig
-from afresh.training.options import by_part
-from afresh.training.plan import Plan, Task, complete, short_window, sized
-from afresh.training.plan_tuning import plan_tuning
-from afresh.training.weights import BaseWeights, with_new_classes, with_vocabulary
 from afresh.verbs.base_advice import AUTO, base_advice, choose_base
 from afresh.verbs.base_data import prepare_for
 from afresh.verbs.base_terms import open_base

@@ -19,25 +19,25 @@ from afresh.core.rng import Rng
 from afresh.core.safe_text import visible
 from afresh.data.load import draw_conditions, numbered, tokens_each
 from afresh.data.prepare import Prepared
-from afresh.formats.public import write_adapter
-from afresh.nets.kernels.build import without_kernels
+from afresh.data.storage.files import replace_file
+from afresh.engine.nets.kernels.build import without_kernels
+from afresh.engine.sampling.samples import Samples, grid_png
+from afresh.engine.training import checkpoint, loop, ranks
+from afresh.engine.training.batch_source import BatchSource, most_evaluated
+from afresh.engine.training.budget import torch_threads
+from afresh.engine.training.logs.run_log import Logs, RunLog, Training, opened
+from afresh.engine.training.loop import Hooks, Learner, averaged, gathered
+from afresh.engine.training.metrics_log import Journal
+from afresh.engine.training.progress import WINDOW, ProgressMeter
+from afresh.engine.training.signals import also_interrupted, interrupts_caught
+from afresh.engine.training.training_clock import Clock, StepsForDeadline
+from afresh.engine.training.weights import EARLY, adapters_merged, forget_chosen, state_of, write_weights
+from afresh.runs.formats.public import write_adapter
 from afresh.runs.lock import held, hold
 from afresh.runs.manifest import LEARNT, changing
 from afresh.runs.run import Run, metrics_rows
 from afresh.runs.run_store import upload_checkpoint
 from afresh.runs.usage import UsageLog, usage_log
-from afresh.sampling.samples import Samples, grid_png
-from afresh.storage.files import replace_file
-from afresh.training import checkpoint, loop, ranks
-from afresh.training.batch_source import BatchSource, most_evaluated
-from afresh.training.budget import torch_threads
-from afresh.training.logs.run_log import Logs, RunLog, Training, opened
-from afresh.training.loop import Hooks, Learner, averaged, gathered
-from afresh.training.metrics_log import Journal
-from afresh.training.progress import WINDOW, ProgressMeter
-from afresh.training.signals import also_interrupted, interrupts_caught
-from afresh.training.training_clock import Clock, StepsForDeadline
-from afresh.training.weights import EARLY, adapters_merged, forget_chosen, state_of, write_weights
 from afresh.verbs.cluster_training import learn_on
 from afresh.verbs.model_card import card_of
 from afresh.verbs.processes import learn_together

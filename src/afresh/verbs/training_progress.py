@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afresh.core import UserError
-from afresh.training.metrics_log import Row, read_rows
+from afresh.engine.training.metrics_log import Row, read_rows
 from afresh.verbs.report import is_preview
 from afresh.verbs.training_job import SEPARATOR
 

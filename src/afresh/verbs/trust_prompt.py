@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from afresh.alignment.rewards.reward_paths import files_in, programs_in
 from afresh.core import UserError, events
+from afresh.engine.alignment.rewards.reward_paths import files_in, programs_in
 from afresh.runs.data import query_of
 from afresh.runs.run import Run
 from afresh.runs.signature import made_here, outside, sign, trust_for_now

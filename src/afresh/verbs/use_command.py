@@ -7,9 +7,9 @@ from pathlib import Path
 from afresh.core import UserError, registry
 from afresh.core.safe_text import shell_word
 from afresh.data.prepare import read_options
+from afresh.engine.sampling.request import converses, writes_text
 from afresh.runs.run import Run, newest_progress
 from afresh.runs.signature import made_here
-from afresh.sampling.request import converses, writes_text
 
 
 def go_on_command(run: Run) -> str | None:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afresh.alignment.best_of_n import CANDIDATE_STRIDE, Draw, Rows
 from afresh.core import Cond, Space, UserError, events
+from afresh.engine.alignment.best_of_n import CANDIDATE_STRIDE, Draw, Rows
 from afresh.runs.run import join
 
 ATTEMPTS = 50  # for each sample, at most

@@ -19,20 +19,20 @@ from afresh.core.rng import Rng
 from afresh.core.space import evenly_spaced
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared
+from afresh.data.storage.folders import new_folder
+from afresh.data.storage.object_store import is_address
+from afresh.engine.training import checkpoint
+from afresh.engine.training.checkpoint import Checkpoint
+from afresh.engine.training.config import TrainConfig
+from afresh.engine.training.loop import Learner, precision, progress_of, take_step
+from afresh.engine.training.plan import make_learner
+from afresh.engine.training.weights import read_weights
 from afresh.runs.data import run_data
 from afresh.runs.lock import FILE
 from afresh.runs.manifest import FILE as MANIFEST
 from afresh.runs.manifest import STORED, manifest_faults, read_manifest
 from afresh.runs.run import Run, join
 from afresh.runs.size_limits import bounded
-from afresh.storage.folders import new_folder
-from afresh.storage.object_store import is_address
-from afresh.training import checkpoint
-from afresh.training.checkpoint import Checkpoint
-from afresh.training.config import TrainConfig
-from afresh.training.loop import Learner, precision, progress_of, take_step
-from afresh.training.plan import make_learner
-from afresh.training.weights import read_weights
 
 CACHE = 1e-3  # nats by which a log-probability may differ with and without a key/value cache, in float32
 BATCH = {"float32": 1e-3, "bfloat16": 0.1}  # tolerance for a field in [-1, 1] that is sampled alone and in a batch

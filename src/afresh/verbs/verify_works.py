@@ -11,21 +11,21 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from afresh.bundles.download import Wanted, content_of, fetched, is_local, shown
-from afresh.bundles.open import DAMAGED, UNSIGNED, Entry, checked
 from afresh.core import Encoder, UserError
 from afresh.core.plural import counted
 from afresh.core.solver_progress import step
 from afresh.data.audio.sounds import SoundError, decode_sound, header
 from afresh.data.image.images import ImageError, full_size_image, open_image
-from afresh.provenance.formats import SIDECAR, media_type
-from afresh.provenance.layers import Layer, Provenance, Status
-from afresh.provenance.read import read, read_all
-from afresh.provenance.sidecar import MOST_BYTES as MOST_SIDECAR
+from afresh.engine.sampling.credentials import known_watermark_key
 from afresh.runs.kept_encoders import KeptEncoder, kept_encoders
-from afresh.sampling.credentials import known_watermark_key
-from afresh.watermark.detection import watermark_test
-from afresh.watermark.watermark import Watermark
+from afresh.services.bundles.download import Wanted, content_of, fetched, is_local, shown
+from afresh.services.bundles.open import DAMAGED, UNSIGNED, Entry, checked
+from afresh.services.provenance.formats import SIDECAR, media_type
+from afresh.services.provenance.layers import Layer, Provenance, Status
+from afresh.services.provenance.read import read, read_all
+from afresh.services.provenance.sidecar import MOST_BYTES as MOST_SIDECAR
+from afresh.services.watermark.detection import watermark_test
+from afresh.services.watermark.watermark import Watermark
 
 FALSE_ALARMS = 1e-4  # of works without a mark, the share in which one is said to be found, at most
 LEAST_P = 1e-300
@@ -154,7 +154,9 @@ class Marks:
 
     def of_image(self, content: bytes) -> Layer | None:
         """The mark in an image file. Raises ImageError or OSError for what is none."""
-        from afresh.watermark.images.evidence import image_evidence  # imports scipy, which a server does without
+        from afresh.services.watermark.images.evidence import (
+            image_evidence,  # imports scipy, which a server does without
+        )
 
         assert self.key is not None
         with warnings.catch_warnings():
@@ -175,7 +177,7 @@ class Marks:
 
     def of_sound(self, content: bytes) -> Layer | None:
         """The mark in a sound file. Raises SoundError or OSError for what is none."""
-        from afresh.watermark.sounds import sound_evidence
+        from afresh.services.watermark.sounds import sound_evidence
 
         assert self.key is not None
         head = header(content)

@@ -19,15 +19,15 @@ from afresh.core import Cond, Corpus, Examples, Item, UserError
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, requests_of, sweep, tokens_each
 from afresh.data.split import split
+from afresh.data.storage import chat_rendering
 from afresh.data.text import chat
 from afresh.data.text.chat import CHATML, MARKS, ChatTemplate, display_text
 from afresh.data.text.documents import DocumentEncoder, not_blank
 from afresh.data.text.kind import TEXT
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.domains.text.modality import MODALITY, TextOptions
-from afresh.families import transformer
-from afresh.sampling import next_token
-from afresh.storage import chat_rendering
+from afresh.engine.families import transformer
+from afresh.engine.sampling import next_token
 
 SHORT = (("user", "2+2?"), ("assistant", "4"))
 LONG = (("system", "Be brief."), *SHORT, ("user", "3+3? 😀"), ("assistant", "6, I think"))

@@ -15,20 +15,20 @@ import soundfile
 import torch
 
 import afresh
-from afresh.alignment.feedback.preferences import Vote, read_votes, scan
-from afresh.alignment.feedback.votes import append
-from afresh.alignment.rewards.reward import Scorer
-from afresh.alignment.rewards.reward_factory import reward_of
-from afresh.alignment.rewards.reward_model import load_reward_model, train_reward_model
 from afresh.api import Model
-from afresh.cli import run as command
 from afresh.core import Sound, UserError
 from afresh.data.audio.kind import SOUND
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
+from afresh.engine.alignment.feedback.preferences import Vote, read_votes, scan
+from afresh.engine.alignment.feedback.votes import append
+from afresh.engine.alignment.rewards.reward import Scorer
+from afresh.engine.alignment.rewards.reward_factory import reward_of
+from afresh.engine.alignment.rewards.reward_model import load_reward_model, train_reward_model
+from afresh.faces.cli import run as command
+from afresh.faces.http import vote
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, metrics_rows
-from afresh.serve import vote
 from afresh.verbs.align import AlignSpec, start
 from afresh.verbs.annotate import PairRequest, Session, make_plan, votes_in
 from afresh.verbs.training_job import learn
@@ -39,7 +39,7 @@ from tests.warm import Warm
 pytestmark = pytest.mark.slow
 
 RATE = 8_000
-PROGRAM = "import sys; from afresh.cli import run; sys.exit(run(sys.argv[1:]))"
+PROGRAM = "import sys; from afresh.faces.cli import run; sys.exit(run(sys.argv[1:]))"
 SMALL = {"flow": "family.widths=[8]", "vae": "family.width=8"}
 
 
@@ -101,7 +101,7 @@ def test_sounds_become_louder(root: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Classifiers of a few steps: these classes are plain."""
-    monkeypatch.setattr("afresh.evaluation.label_classifier.STEPS", 40)
+    monkeypatch.setattr("afresh.engine.evaluation.label_classifier.STEPS", 40)
 
 
 def test_a_class_of_sounds_is_a_reward_with_a_gradient(root: Path, quick: None) -> None:

@@ -17,7 +17,7 @@ from afresh.core import Encoder, Item, Sound, UserError
 from afresh.data.audio.mels import mel_for
 from afresh.data.audio.views import wav_bytes
 from afresh.domains.audio.modality import MODALITY, AudioOptions
-from afresh.nets.spectrum import log_mel
+from afresh.engine.nets.spectrum import log_mel
 from tests.contracts.rows import unknown_field
 
 RATE = 8_000

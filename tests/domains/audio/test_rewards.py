@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from afresh.alignment.feedback.preferences import kind_of_item
-from afresh.alignment.rewards.reward import Context, Scorer
-from afresh.alignment.rewards.reward_expression import build
 from afresh.core import RewardError, Sound, UserError
 from afresh.data.audio.kind import SOUND
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
 from afresh.domains.audio.rewards import SOUNDS, pitches
+from afresh.engine.alignment.feedback.preferences import kind_of_item
+from afresh.engine.alignment.rewards.reward import Context, Scorer
+from afresh.engine.alignment.rewards.reward_expression import build
 
 RATE = 8_000
 

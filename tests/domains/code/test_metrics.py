@@ -12,9 +12,9 @@ import pytest
 
 from afresh.core import Item, UserError
 from afresh.domains.code.metrics import HOLES, completions, draw_holes, held, pass_at_k, pass_scores, task_of
-from afresh.evaluation.estimate import bootstrap
-from afresh.evaluation.study import Study, Unmeasurable
-from tests.evaluation.evidence import modules_evidence, parses_python
+from afresh.engine.evaluation.estimate import bootstrap
+from afresh.engine.evaluation.study import Study, Unmeasurable
+from tests.engine.evaluation.evidence import modules_evidence, parses_python
 
 
 @pytest.mark.parametrize("n", range(1, 8))

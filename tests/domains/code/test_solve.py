@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.domains.code.solve import check_runner, judge, read_tasks, solve_tasks
+from afresh.faces.cli import run as command
 from afresh.runs.run import Run
-from afresh.sandbox.processes import Sandbox, SandboxLimits
+from afresh.runs.sandbox.processes import Sandbox, SandboxLimits
 from tests import needs
-from tests.cli.conftest import parsed
 from tests.domains.code.test_metrics import HUMAN, MBPP
+from tests.faces.cli.conftest import parsed
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import afresh
-from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.core.verb import Table
 from afresh.domains.exercises.history import AnswerHistory
@@ -28,10 +27,11 @@ from afresh.domains.exercises.practise import (
     practice_for,
     right_of_ten,
 )
+from afresh.faces.cli import run as command
 from afresh.runs.run import Run
 from afresh.verbs.use_command import use_command
-from tests.cli.conftest import lines_of
 from tests.domains.exercises.learners import train_practice
+from tests.faces.cli.conftest import lines_of
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from afresh.domains.field.modality import MODALITY, FieldOptions, items_of
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import read_fields
 from tests.domains.field.drifting import write_drifting
-from tests.evaluation.evidence import Evidence
+from tests.engine.evaluation.evidence import Evidence
 
 MEMBERS = 15
 

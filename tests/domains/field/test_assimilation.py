@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from afresh.api import Model
-from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.domains.field.assimilation import Assimilation, assimilating_encoder
 from afresh.domains.field.encoder import FieldEncoder
 from afresh.domains.field.modality import MODALITY, FieldOptions
 from afresh.domains.field.observations import Observed, read_observations, read_truth
+from afresh.faces.cli import run as command
 from afresh.runs.run import Run
 from tests.domains.field.drifting import write_drifting
 from tests.domains.field.waves import waves

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from afresh.cli import run as command
 from afresh.core import Cond
 from afresh.core.rng import Rng
 from afresh.domains.field import held_rollouts
@@ -18,9 +17,10 @@ from afresh.domains.field.encoder import PAST, FieldEncoder
 from afresh.domains.field.held_rollouts import Noise, choose_noise, fitted_spread, roll, trajectories_of
 from afresh.domains.field.metrics import rollouts_of
 from afresh.domains.field.rollout import MOST_MEMBERS, MOST_ROWS, field_encoder
-from afresh.evaluation import time_budget
-from afresh.evaluation.study import LATE, Study, Unmeasurable
-from afresh.evaluation.time_budget import Effort
+from afresh.engine.evaluation import time_budget
+from afresh.engine.evaluation.study import LATE, Study, Unmeasurable
+from afresh.engine.evaluation.time_budget import Effort
+from afresh.faces.cli import run as command
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.verbs.measuring import RunEvidence

@@ -20,8 +20,8 @@ from afresh.data.load import Loader, sweep
 from afresh.data.prepare import Prepared, prepare
 from afresh.domains.field import fields, modality, state_file
 from afresh.domains.field.encoder import FieldEncoder
+from afresh.engine.training import checkpoint
 from afresh.runs.run import Run
-from afresh.training import checkpoint
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
 from tests.domains.field.drifting import write_drifting

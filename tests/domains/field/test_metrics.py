@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from afresh.cli import run as command
 from afresh.core import Cond, Score
 from afresh.domains.field.held_rollouts import kept_quantities
 from afresh.domains.field.metrics import METRICS, judge_rollouts
-from afresh.evaluation.study import Study
+from afresh.engine.evaluation.study import Study
+from afresh.faces.cli import run as command
 from afresh.runs.run import Run
 from afresh.verbs.measuring import measure_run
 from afresh.verbs.report import run_verdict

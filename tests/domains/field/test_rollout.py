@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from afresh.api import Model
-from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.domains.field.rollout import Rollout, beginning, field_encoder, futures
+from afresh.faces.cli import run as command
 from afresh.runs.run import Run
 from tests.domains.field.drifting import write_drifting
 

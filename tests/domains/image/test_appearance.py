@@ -23,9 +23,9 @@ from afresh.domains.image.appearance import (
     statistics_of,
 )
 from afresh.domains.image.verdict import judge_images
-from afresh.evaluation.doubt import doubt_of
-from tests.evaluation.evidence import digits, image_evidence
-from tests.evaluation.test_verdict import drawings, image_scores
+from afresh.engine.evaluation.doubt import doubt_of
+from tests.engine.evaluation.evidence import digits, image_evidence
+from tests.engine.evaluation.test_verdict import drawings, image_scores
 
 
 def one(x: Tensor) -> dict[str, np.ndarray]:

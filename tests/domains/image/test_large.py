@@ -26,9 +26,9 @@ from afresh.data.load import Loader, sweep
 from afresh.data.prepare import Prepared, prepare
 from afresh.domains.image import modality
 from afresh.domains.image.modality import ImageEncoder
+from afresh.engine.training import checkpoint
 from afresh.runs.deletion import remove_data
 from afresh.runs.run import Run
-from afresh.training import checkpoint
 from afresh.verbs.likelihoods import read_items
 from afresh.verbs.resume import resume
 from afresh.verbs.train import TrainSpec, start
@@ -179,7 +179,7 @@ def test_training_is_that_of_images_in_memory(tmp_path: Path, family: str, monke
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from afresh.training import loop
+from afresh.engine.training import loop
 from afresh.verbs.resume import resume
 from afresh.verbs.training_job import learn
 step = loop.take_step

@@ -11,13 +11,13 @@ from afresh.core import Cond, Part, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.image.kind import IMAGE
 from afresh.domains.image.metrics import METRICS
-from afresh.evaluation.card import ProtocolCard, compare, split_hash
-from afresh.evaluation.encoders import MAX_SIDE, EncoderRecipe, PixelPCA, add_flaws, downscaled, train_encoder
-from afresh.evaluation.image_sets import pixel_gaussian
-from afresh.evaluation.label_classifier import shifted
-from afresh.evaluation.memorisation import near_copies, nearest, nearest_ratio
-from afresh.evaluation.study import Study, Unmeasurable, measure
-from tests.evaluation.evidence import digit_evidence, digits
+from afresh.engine.evaluation.card import ProtocolCard, compare, split_hash
+from afresh.engine.evaluation.encoders import MAX_SIDE, EncoderRecipe, PixelPCA, add_flaws, downscaled, train_encoder
+from afresh.engine.evaluation.image_sets import pixel_gaussian
+from afresh.engine.evaluation.label_classifier import shifted
+from afresh.engine.evaluation.memorisation import near_copies, nearest, nearest_ratio
+from afresh.engine.evaluation.study import Study, Unmeasurable, measure
+from tests.engine.evaluation.evidence import digit_evidence, digits
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +53,7 @@ def test_encoder_is_cached_and_a_damaged_file_is_trained_again(tmp_path, monkeyp
     a = train_encoder("domain", x, cond, SPEC, Rng(0), QUICK, tmp_path)
     (path,) = tmp_path.iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr("afresh.evaluation.encoders._fit", lambda *_: pytest.fail("trained again"))
+        patch.setattr("afresh.engine.evaluation.encoders._fit", lambda *_: pytest.fail("trained again"))
         assert train_encoder("domain", x, cond, SPEC, Rng(0), QUICK, tmp_path).hash == a.hash
     path.write_bytes(path.read_bytes()[:100])
     assert train_encoder("domain", x, cond, SPEC, Rng(0), QUICK, tmp_path).hash == a.hash

@@ -14,7 +14,7 @@ from afresh.domains.interactions.base_retention import retained
 from afresh.domains.interactions.catalogue import Catalogue
 from afresh.domains.interactions.history import HISTORY, History
 from afresh.domains.interactions.recommend import recommender_of
-from tests.evaluation.evidence import Evidence
+from tests.engine.evaluation.evidence import Evidence
 
 ITEMS = 12
 CATALOGUE = Space("tokens", (8,), (ITEMS + 1,), {"end": ITEMS}, stream=True, catalogue=True)

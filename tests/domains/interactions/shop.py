@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from afresh.cli import run as command
+from afresh.faces.cli import run as command
 
 ITEMS = 12
 TRANSFORMER = ("width=32", "layers=1", "heads=2", "kv_heads=2", "tied=true", "negatives=8", "dropout=0.1")

@@ -10,7 +10,7 @@ import pytest
 from afresh.core import Score, Space
 from afresh.data.text.kind import TEXT
 from afresh.domains.interactions.metrics import METRICS, of_catalogues, recommendations
-from afresh.evaluation.study import Study, Unmeasurable
+from afresh.engine.evaluation.study import Study, Unmeasurable
 from tests.domains.interactions.histories import ITEMS, Answer, circle, history_evidence, uniform
 
 

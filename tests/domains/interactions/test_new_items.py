@@ -11,12 +11,12 @@ from random import Random
 import numpy as np
 import pytest
 
-from afresh.cli import run as command
 from afresh.core import Item, UserError
 from afresh.domains.interactions.encoder import load_histories
 from afresh.domains.interactions.history import History
 from afresh.domains.interactions.modality import InteractionOptions
 from afresh.domains.interactions.recommend import Ranking, Recommender
+from afresh.faces.cli import run as command
 from afresh.runs.run import Run
 
 KINDS = ("chair", "table", "lamp", "rug")

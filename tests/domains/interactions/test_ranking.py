@@ -19,7 +19,7 @@ from afresh.domains.interactions.ranking import (
     ranks,
     reciprocal_rank,
 )
-from afresh.evaluation.estimate import bootstrap, mean, ratio
+from afresh.engine.evaluation.estimate import bootstrap, mean, ratio
 
 SCORES = np.array([[0.1, 0.9, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0]], np.float32)
 

@@ -15,8 +15,6 @@ import torch
 from pyarrow import parquet
 
 import afresh
-from afresh.cli import run as command
-from afresh.cli.words import texts
 from afresh.core import UserError
 from afresh.core.rng import Rng
 from afresh.domains.interactions.blend import blended
@@ -25,6 +23,8 @@ from afresh.domains.interactions.feedback import evaluate
 from afresh.domains.interactions.lists import write_lists
 from afresh.domains.interactions.recommend import Ranking, Recommendation, Recommender, drawn_list, marginal_relevance
 from afresh.domains.interactions.users import read_ids, users_of
+from afresh.faces.cli import run as command
+from afresh.faces.cli.words import texts
 from afresh.runs.remove import remove_run
 from afresh.runs.run import Run
 from afresh.verbs.measuring import measure_run

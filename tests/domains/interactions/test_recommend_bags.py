@@ -10,9 +10,9 @@ import torch
 from pyarrow import parquet
 
 from afresh.api import Model
-from afresh.cli import run as command
 from afresh.core.rng import Rng
 from afresh.domains.interactions.recommend import Recommender
+from afresh.faces.cli import run as command
 from afresh.runs.run import Run
 
 GROUPS, EACH, SIZE = 3, 8, 5  # groups of items, items of a group, items of a user

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from afresh.alignment.feedback.preferences import read_votes
-from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.domains.interactions.blend import blended
 from afresh.domains.interactions.history import HISTORY, History, decode
 from afresh.domains.interactions.recommend import Ranking, Recommender
 from afresh.domains.interactions.recommendation_votes import item_of, votes_in
+from afresh.engine.alignment.feedback.preferences import read_votes
+from afresh.faces.cli import run as command
 from afresh.runs.run import Run
 from tests.domains.interactions.shop import ITEMS
 

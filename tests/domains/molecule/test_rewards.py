@@ -12,13 +12,13 @@ pytest.importorskip("rdkit")
 from rdkit import Chem
 from rdkit.Chem import QED, Crippen, Descriptors
 
-from afresh.alignment.rewards.reward import Context, Scorer
-from afresh.alignment.rewards.reward_expression import build
 from afresh.core import UserError
 from afresh.domains.molecule import measures, objectives
 from afresh.domains.molecule.kind import MOLECULE
 from afresh.domains.molecule.objectives import OBJECTIVES
 from afresh.domains.molecule.rewards import MOLECULES
+from afresh.engine.alignment.rewards.reward import Context, Scorer
+from afresh.engine.alignment.rewards.reward_expression import build
 
 ASPIRIN, PHENOL, ETHANOL = "CC(=O)Oc1ccccc1C(=O)O", "Oc1ccccc1", "CCO"
 INVALID = ["C1CC", "c1cc1", "C(C)(C)(C)(C)C", "", "not a molecule", "C" * 6_000]

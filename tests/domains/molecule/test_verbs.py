@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 import afresh
-from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.domains.molecule.chem import canonical
 from afresh.domains.molecule.kind import draw
 from afresh.domains.molecule.modality import MODALITY, MoleculeOptions
 from afresh.domains.molecule.parts import contains
+from afresh.faces.cli import run as command
 from afresh.verbs.creation_request import CreationRequest, first_line, form_of, make
 from afresh.verbs.gallery import title_of
 

@@ -9,7 +9,7 @@ import torch
 
 from afresh.core import Cond, Drawn, Examples, Item, Space
 from afresh.domains.music.score import MusicScore, Note, from_text, to_text
-from tests.evaluation.evidence import Evidence
+from tests.engine.evaluation.evidence import Evidence
 
 STEPS = 12
 SPACE = Space("tokens", (64,), (400,), {"end": 0, "score": 1}, stream=True)

@@ -12,7 +12,7 @@ from afresh.core import Space
 from afresh.data.text.kind import TEXT
 from afresh.domains.music.metrics import METRICS, copies, distributions, divergence, piece_of, score_space, validity
 from afresh.domains.music.score import MusicScore, Note, to_text
-from afresh.evaluation.study import Study, Unmeasurable
+from afresh.engine.evaluation.study import Study, Unmeasurable
 from tests.domains.music.scores import composer, music, tune
 
 

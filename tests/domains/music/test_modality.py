@@ -27,7 +27,7 @@ from afresh.domains.music.encoder import FIRST, SPECIAL, ScoreEncoder, Transpose
 from afresh.domains.music.files import PieceFile, RawPiece, midi_bytes, read_midi, read_pieces, to_score
 from afresh.domains.music.modality import MODALITY, MusicOptions, cut
 from afresh.domains.music.score import MusicScore, Note, bar_length, from_text, meter_of, to_text, vocabulary
-from afresh.sandbox.processes import Sandbox, unavailable
+from afresh.runs.sandbox.processes import Sandbox, unavailable
 from tests import needs
 
 TUNE = 'X:1\nT:A tune\nM:6/8\nL:1/8\nK:D\nA|"D"d2f fed|(3cde c B2 A|d6|\n'

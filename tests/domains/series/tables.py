@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from afresh.cli import run as command
+from afresh.faces.cli import run as command
 
 CONTEXT, HORIZON = 48, 12  # of the runs that the tests train
 TINY = ("--set", "family.widths=[16]", "--set", "family.emb=16", "--set", "train.batch=16")

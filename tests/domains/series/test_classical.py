@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from afresh.domains.series.classical import MODELS, filled, forecasts
 from afresh.domains.series.scores import seasonal_naive
-from afresh.evaluation.study import Unmeasurable
+from afresh.engine.evaluation.study import Unmeasurable
 from tests import needs
 
 LEVELS = (0.1, 0.5, 0.9, 0.25, 0.75, 0.05)  # in no order

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from afresh.api import Model
-from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.domains.series.forecast import futures
 from afresh.domains.series.reading.options import ReadingOptions
 from afresh.domains.series.reading.read import read_series
+from afresh.faces.cli import run as command
 from afresh.runs.run import Run
 from tests.domains.series.tables import CONTEXT, HORIZON, TINY, times, train, waves, write, write_waves
 

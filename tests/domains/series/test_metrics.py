@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from afresh.cli import run as command
 from afresh.core import Drawn, Evidence, Item, Score
 from afresh.domains.series import classical
 from afresh.domains.series.kind import SERIES
@@ -24,16 +23,17 @@ from afresh.domains.series.modality import MODALITY, SeriesOptions
 from afresh.domains.series.reading.regular import Series
 from afresh.domains.series.reading.step import Step
 from afresh.domains.series.windows import items_of
-from afresh.evaluation.study import Measurement, Study
-from afresh.evaluation.time_budget import Effort
-from afresh.evaluation.verdict import KnownFacts, verdict
+from afresh.engine.evaluation.study import Measurement, Study
+from afresh.engine.evaluation.time_budget import Effort
+from afresh.engine.evaluation.verdict import KnownFacts, verdict
+from afresh.faces.cli import run as command
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.verbs.measuring import RunEvidence
 from tests import needs
 from tests.domains.series.tables import times, write
-from tests.evaluation.evidence import Evidence as FixedEvidence
-from tests.evaluation.test_verdict import card
+from tests.engine.evaluation.evidence import Evidence as FixedEvidence
+from tests.engine.evaluation.test_verdict import card
 
 KNOWN = KnownFacts("windows")
 PERIOD = 8

@@ -24,10 +24,10 @@ from afresh.domains.table.privacy import copies, membership, nearest
 from afresh.domains.table.reading import ReadingOptions
 from afresh.domains.table.row import ROW, Cell, Header, Kind, Row
 from afresh.domains.table.usefulness import predicts, target_of
-from afresh.evaluation.study import Measurement, Study
-from afresh.evaluation.verdict import KnownFacts, Verdict, verdict
-from tests.evaluation.evidence import Evidence
-from tests.evaluation.test_verdict import card
+from afresh.engine.evaluation.study import Measurement, Study
+from afresh.engine.evaluation.verdict import KnownFacts, Verdict, verdict
+from tests.engine.evaluation.evidence import Evidence
+from tests.engine.evaluation.test_verdict import card
 
 rng = np.random.default_rng(0)
 

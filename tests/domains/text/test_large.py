@@ -25,8 +25,8 @@ from afresh.data.prepare import Prepared, prepare
 from afresh.data.text import spans
 from afresh.data.token_parts import TokenParts
 from afresh.domains.text import large
+from afresh.engine.training import checkpoint
 from afresh.runs.run import Run
-from afresh.training import checkpoint
 from afresh.verbs.resume import resume
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
@@ -143,7 +143,7 @@ import os, signal, sys
 from pathlib import Path
 from afresh.data.text import spans
 from afresh.domains.text import large
-from afresh.training import loop
+from afresh.engine.training import loop
 from afresh.verbs.resume import resume
 from afresh.verbs.training_job import learn
 spans.SPAN, large.SPAN, large.PART, large.SAMPLE, large.HELD_OUT, large.FROM_SPAN = 500, 500, 4000, 8000, 800, 500

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from afresh.domains.text.metrics import METRICS, complete_parts, gzip_size, joined, lzma_after, lzma_size, valid_so_far
-from afresh.evaluation.memorisation import CopySearch, WindowHashes
-from afresh.evaluation.study import measure
-from tests.evaluation.evidence import code_evidence, library_code, parses_python, unfinished
+from afresh.engine.evaluation.memorisation import CopySearch, WindowHashes
+from afresh.engine.evaluation.study import measure
+from tests.engine.evaluation.evidence import code_evidence, library_code, parses_python, unfinished
 
 TRAIN, HELDOUT = library_code()
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from afresh.alignment.methods.policy import ALIGNERS as POLICY
-from afresh.families.transformer import FAMILY as TRANSFORMER
+from afresh.engine.alignment.methods.policy import ALIGNERS as POLICY
+from afresh.engine.families.transformer import FAMILY as TRANSFORMER
 
 FAMILY = replace(TRANSFORMER, name="walker")
 ALIGNERS = [replace(method, name="climber") for method in POLICY if method.name == "grpo"]

@@ -19,7 +19,6 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from afresh.alignment.rewards.reward import Builtin, Context, Reward
 from afresh.core import (
     Abilities,
     CondSpec,
@@ -43,6 +42,7 @@ from afresh.core import (
 from afresh.core.plugin import Plugin
 from afresh.core.verb import Option, Table, verb
 from afresh.data.conditions import encode_conditions, fit_conditions
+from afresh.engine.alignment.rewards.reward import Builtin, Context, Reward
 
 STEPS = 8  # of a walk
 ARROWS = {-1: "↓", 0: "→", 1: "↑"}
@@ -299,7 +299,7 @@ def heights(
     Raises UserError for a run that makes no walks.
     """
     from afresh.core import UserError
-    from afresh.sampling.request import Request
+    from afresh.engine.sampling.request import Request
     from afresh.verbs.sample import Sampler
 
     if (reason := why_no_heights(run)) is not None:

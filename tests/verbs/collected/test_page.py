@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afresh.cli import run as command
-from afresh.collect.gather import gather, place_of
-from afresh.collect.rules import rules
 from afresh.core import Sound
 from afresh.data.audio.kind import SOUND
+from afresh.faces.cli import run as command
+from afresh.services.collect.gather import gather, place_of
+from afresh.services.collect.rules import rules
 from afresh.verbs.collected.map import map_of, of_texts
 from afresh.verbs.collected.page import differences, histogram, percent, render, write_page
 from afresh.verbs.collected.survey import STAGES, survey

@@ -55,7 +55,16 @@ def test_what_is_asked_of_kubernetes(kind: str, tmp_path: Path) -> None:
     assert variables["MY_KEY"] == {"secretKeyRef": {"name": "a", "key": "MY_KEY"}}
     words = container["command"]
     assert words[:3] == ["torchrun", "--nnodes=2", "--nproc-per-node=8"]
-    assert words[-8:] == ["-m", "afresh.cli.go_on", "train", "/data/photos", "--minutes", "60", "--out", "/runs/a"]
+    assert words[-8:] == [
+        "-m",
+        "afresh.faces.cli.go_on",
+        "train",
+        "/data/photos",
+        "--minutes",
+        "60",
+        "--out",
+        "/runs/a",
+    ]
     assert "--rdzv-backend=c10d" in words and "--max-restarts=3" in words
 
 

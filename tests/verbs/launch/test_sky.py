@@ -75,7 +75,7 @@ def test_the_words_of_a_command_arrive_as_they_were_typed(rank: int, tmp_path: P
     assert done.stdout.decode().split("\0")[:-1] == [
         *("--nnodes=2", "--nproc-per-node=8", "--max-restarts=3", "--rdzv-backend=c10d", "--rdzv-id=a"),
         *("--rdzv-endpoint=10.0.0.1:29400", f"--rdzv-conf=is_host={'false' if rank else 'true'}"),
-        *("-m", "afresh.cli.go_on", "train", "/pictures/a", "--minutes", "60", "--out", "/runs/a", *ODD),
+        *("-m", "afresh.faces.cli.go_on", "train", "/pictures/a", "--minutes", "60", "--out", "/runs/a", *ODD),
     ]
 
 

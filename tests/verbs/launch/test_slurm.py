@@ -82,7 +82,7 @@ def test_the_words_of_a_command_arrive_as_they_were_typed(tmp_path: Path) -> Non
     assert words[2:4] == [sys.executable, "-m"] and words[4] == "torch.distributed.run"
     assert words[5:] == [
         *("--nnodes=2", "--nproc-per-node=8", "--max-restarts=3", "--rdzv-backend=c10d", "--rdzv-id=a"),
-        *("--rdzv-endpoint=host1:20123", "-m", "afresh.cli.go_on"),
+        *("--rdzv-endpoint=host1:20123", "-m", "afresh.faces.cli.go_on"),
         *("train", "data", "--minutes", "60", "--out", "runs/a", *ODD),
     ]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import Sound
-from afresh.nets.spectrum import SMALL, Mel, log_mel, mel_of, stft, to_sound, waveform
+from afresh.engine.nets.spectrum import SMALL, Mel, log_mel, mel_of, stft, to_sound, waveform
 
 FAINTEST, RANGE = -100.0, 80.0  # lowest level, in dB relative to full scale and below the loudest band of the data
 CHUNK = 64  # sounds processed at once

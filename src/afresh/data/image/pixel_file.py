@@ -27,7 +27,7 @@ from afresh.data.image.kind import digest
 from afresh.data.imported import data_folder
 from afresh.data.made_once import check_room, making
 from afresh.data.rows import RowFile, damaged
-from afresh.storage.folders import folder_aside, put_in_place
+from afresh.data.storage.folders import folder_aside, put_in_place
 
 VERSION = 1  # of how files become pixels
 PIXELS, INDEX = "pixels", "images.jsonl"

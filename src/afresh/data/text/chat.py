@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import UserError
+from afresh.data.storage.chat_rendering import RENDERER, RenderError, render
 from afresh.data.tables.roles import columns_by_role, lowered
 from afresh.data.text.tokenizer import Ids, Tokenizer
 from afresh.data.text.tool_calls import RESULT, TOOLS, has_tools, result_text
-from afresh.storage.chat_rendering import RENDERER, RenderError, render
 
 # (role, text), where the role is system, user or assistant, or one of afresh.data.text.tool_calls.
 Turns = tuple[tuple[str, str], ...]

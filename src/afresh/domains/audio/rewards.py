@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from afresh.alignment.rewards.reward import Builtin, Context, Request, Reward, ScoringError, options, whole_file
 from afresh.core import Sound, UserError
 from afresh.data.audio.kind import SOUND
-from afresh.nets.spectrum import Mel, log_mel, mel_of, stft
+from afresh.engine.alignment.rewards.reward import Builtin, Context, Request, Reward, ScoringError, options, whole_file
+from afresh.engine.nets.spectrum import Mel, log_mel, mel_of, stft
 
 Wave = NDArray[np.float64]  # (T,)
 MIN_DECIBELS = -100.0  # loudness relative to full scale that quieter sounds are set to

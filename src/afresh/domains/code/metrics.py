@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space, UserError
-from afresh.evaluation.estimate import bootstrap, share
-from afresh.evaluation.study import Study, Unmeasurable, study_of
-from afresh.evaluation.text_scores import copied_share, predicts_well, repeated
-from afresh.evaluation.verdict import place
+from afresh.engine.evaluation.estimate import bootstrap, share
+from afresh.engine.evaluation.study import Study, Unmeasurable, study_of
+from afresh.engine.evaluation.text_scores import copied_share, predicts_well, repeated
+from afresh.engine.evaluation.verdict import place
 from afresh.runs.run import Run
-from afresh.sandbox import isolated_tests
+from afresh.runs.sandbox import isolated_tests
 from afresh.verbs.cursor import FILL_IN, Hole, complete_many, mode_of
 
 TESTS = Path(isolated_tests.__file__)

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from afresh.alignment.rewards.reward import Builtin, Context, Request, Reward, required, whole_file
 from afresh.core import UserError
 from afresh.data.text.kind import TEXT
 from afresh.domains.code.metrics import held, new_mark, program_with_tests
-from afresh.sandbox.processes import Sandbox
+from afresh.engine.alignment.rewards.reward import Builtin, Context, Request, Reward, required, whole_file
+from afresh.runs.sandbox.processes import Sandbox
 
 NAME = "passes"
 

@@ -17,9 +17,9 @@ from afresh.core.verb import Line, Remark, Table
 from afresh.data.files import FileError, named, read_bytes
 from afresh.data.tables.rows import read_table
 from afresh.domains.code.metrics import CodeTask, held, new_mark, pass_scores, task_of
+from afresh.engine.sampling.request import Request
 from afresh.runs.run import Run
-from afresh.sampling.request import Request
-from afresh.sandbox.processes import Outcome, Sandbox
+from afresh.runs.sandbox.processes import Outcome, Sandbox
 
 KS = (1, 10, 100)
 MAX_MB = 64  # of the file of tasks, decompressed

@@ -37,7 +37,7 @@ def solve(
     Raises UserError if the tasks cannot be read, if the model does not make text, and if no sandbox is available.
     """
     from afresh.domains.code.solve import solve_tasks
-    from afresh.sandbox.processes import Sandbox, SandboxLimits
+    from afresh.runs.sandbox.processes import Sandbox, SandboxLimits
 
     settings = {"temperature": temperature, "top_p": top_p, "length": length}
     return solve_tasks(

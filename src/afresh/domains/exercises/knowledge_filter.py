@@ -20,15 +20,15 @@ from torch import Tensor
 from afresh.core import Item, UserError, events
 from afresh.core.rng import Rng
 from afresh.data.load import rows_at_once, sweep
+from afresh.data.storage.files import replace_file
+from afresh.data.storage.tensor_file import read_tensors
 from afresh.domains.exercises.encoder import AnswerEncoder
 from afresh.domains.exercises.history import FIRST, Answer, AnswerHistory, typical
 from afresh.domains.exercises.knowledge.answers import DAY, Answers, as_answers
 from afresh.domains.exercises.knowledge.learning import MOST_SKILLS, Belief, Learning, ahead, fit, gain, padded
+from afresh.engine.training.loop import precision
 from afresh.runs.data import known_data
 from afresh.runs.run import Run
-from afresh.storage.files import replace_file
-from afresh.storage.tensor_file import read_tensors
-from afresh.training.loop import precision
 
 Array = NDArray[np.float64]
 FILE = "practise/learning.safetensors"  # beside the run

@@ -15,8 +15,8 @@ from afresh.core import CondSpec, Evidence, Item, ItemKind, Judgement, Metric, Q
 from afresh.domains.exercises.history import ANSWERS
 from afresh.domains.exercises.knowledge import bkt, learning, pfa
 from afresh.domains.exercises.knowledge.answers import Answers, Predictor, as_answers, tables
-from afresh.evaluation.estimate import Array, Estimate, jackknife, leave_out
-from afresh.evaluation.study import Study, Unmeasurable, study_of
+from afresh.engine.evaluation.estimate import Array, Estimate, jackknife, leave_out
+from afresh.engine.evaluation.study import Study, Unmeasurable, study_of
 
 LN2 = float(np.log(2))  # nats an answer of foreseeing nothing
 BINS = 10  # of equal size, for calibration

@@ -12,12 +12,12 @@ from starlette.responses import Response
 
 from afresh.domains.exercises.knowledge_filter import must_fit
 from afresh.domains.exercises.practise import Practice, history_from, practice_for, why_not
+from afresh.faces.http.errors import RefusedRequest
+from afresh.faces.http.loaded_runs import Served
+from afresh.faces.http.request_threads import Desk, alone
+from afresh.faces.http.rights import USE, needs
+from afresh.faces.studio.pages import PageRoute, RunPage, page
 from afresh.runs.run import Run
-from afresh.serve.errors import RefusedRequest
-from afresh.serve.loaded_runs import Served
-from afresh.serve.request_threads import Desk, alone
-from afresh.serve.rights import USE, needs
-from afresh.serve.studio.pages import PageRoute, RunPage, page
 
 MOST = 1_000_000  # characters of a history on a page
 SHOWN = 10  # answers that a page shows

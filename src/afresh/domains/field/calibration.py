@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from afresh.core import UserError
 from afresh.domains.field.rollout_arrays import ensemble_blocks, space_axes
 from afresh.domains.field.scores import over_trajectories
-from afresh.evaluation.estimate import Array, Estimate, bootstrap
+from afresh.engine.evaluation.estimate import Array, Estimate, bootstrap
 
 DRAWS = 2000  # of exchanges of the truth with members
 

@@ -22,10 +22,10 @@ from afresh.core.space import evenly_spaced
 from afresh.data import rows
 from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.data.storage.files import replace_file
 from afresh.domains.field.kind import FIELD
 from afresh.domains.field.range_seen import CUT, FACTOR, SeenRange
-from afresh.nets.persistence import bounded
-from afresh.storage.files import replace_file
+from afresh.engine.nets.persistence import bounded
 
 PAST = "past"  # the condition that holds the states before
 MOST_WINDOW = 256

@@ -20,9 +20,9 @@ from afresh.domains.field.linear_model import roll_out as roll_out_linearly
 from afresh.domains.field.range_seen import far_from_seen
 from afresh.domains.field.references import climatology, persistence
 from afresh.domains.field.rollout import KEPT, futures
-from afresh.evaluation.estimate import Array
-from afresh.evaluation.study import LATE, Unmeasurable, study_of
-from afresh.evaluation.time_budget import Effort
+from afresh.engine.evaluation.estimate import Array
+from afresh.engine.evaluation.study import LATE, Unmeasurable, study_of
+from afresh.engine.evaluation.time_budget import Effort
 from afresh.runs.run import Run
 
 TRAJECTORIES, STEPS, MEMBERS = 16, 200, 16  # at most

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from afresh.core import UserError
 from afresh.domains.field.rollout_arrays import check_states, training_trajectory
-from afresh.evaluation.estimate import Array
+from afresh.engine.evaluation.estimate import Array
 
 Kind = Literal["whole", "stencil"]
 MOST_VALUES = 512  # in a state of which a matrix of the whole is fitted

@@ -11,9 +11,9 @@ import numpy as np
 
 from afresh.core.data_maker import DataMaker, MakerSetting
 from afresh.core.plural import counted
+from afresh.data.storage.files import replace_file
 from afresh.domains.field.systems import SYSTEMS
 from afresh.domains.field.systems.system import System
-from afresh.storage.files import replace_file
 
 TRAJECTORIES, STEPS = 50, 50
 MOST = 1 << 20

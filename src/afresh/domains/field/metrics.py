@@ -37,8 +37,8 @@ from afresh.domains.field.scores import (
     vrmse,
 )
 from afresh.domains.field.spectra import BANDS, mean_spectrum, spectrum_errors
-from afresh.evaluation.estimate import Array, Estimate, jackknife
-from afresh.evaluation.study import study_of
+from afresh.engine.evaluation.estimate import Array, Estimate, jackknife
+from afresh.engine.evaluation.study import study_of
 
 
 def fields_only(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:

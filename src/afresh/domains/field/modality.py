@@ -25,7 +25,7 @@ from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import read_fields
 from afresh.domains.field.recognise import recognise
 from afresh.domains.field.state_file import StoredStates, in_memory_bytes, read_value, stored_states
-from afresh.nets.persistence import energy_bounds, estimate
+from afresh.engine.nets.persistence import energy_bounds, estimate
 
 HELD = 0.1  # share of the states of a single trajectory that are held out
 SMALL = 1e-12

@@ -18,7 +18,7 @@ from afresh.data.files import DataFile, FileError, must_exist
 from afresh.domains.field.encoder import FieldEncoder
 from afresh.domains.field.reading.files import OPEN, open_contents
 from afresh.domains.field.reading.names import axis_of
-from afresh.sampling.energy import blocks
+from afresh.engine.sampling.energy import blocks
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import UserError
-from afresh.evaluation.estimate import Array
+from afresh.engine.evaluation.estimate import Array
 
 FACTOR = 2.0  # of the range and of deviations, beyond which a state is not like those of training
 CUT = 1.5  # of the range, beyond which values of a rollout that is bounded are cut

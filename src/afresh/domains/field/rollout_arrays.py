@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import UserError
-from afresh.evaluation.estimate import Array
+from afresh.engine.evaluation.estimate import Array
 
 BLOCK = 1 << 22  # values that a block holds, unless one state of all members has more
 LARGEST = 1e150  # the square of a larger value may be infinite

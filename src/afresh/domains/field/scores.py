@@ -18,7 +18,7 @@ from scipy.special import stdtrit
 
 from afresh.core import UserError
 from afresh.domains.field.rollout_arrays import ensemble_blocks, prediction_blocks, space_axes
-from afresh.evaluation.estimate import Z95, Array, Estimate, mean, ratio
+from afresh.engine.evaluation.estimate import Z95, Array, Estimate, mean, ratio
 
 THRESHOLD = 0.8  # of the correlation, in the papers that report a time of correlation
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from afresh.core import UserError
 from afresh.domains.field.scores import over_trajectories
-from afresh.evaluation.estimate import Array, Estimate
+from afresh.engine.evaluation.estimate import Array, Estimate
 
 BANDS = ("low", "middle", "high")
 FLOOR = float(np.finfo(np.float32).eps) ** 2  # of a state's energy: what is below is rounding errors of float32

@@ -25,11 +25,11 @@ from afresh.data.files import DataFile
 from afresh.data.imported import data_folder
 from afresh.data.made_once import check_room, making
 from afresh.data.rows import RowFile
+from afresh.data.storage.files import replace_file
+from afresh.data.storage.folders import new_folder
 from afresh.domains.field.fields import Fields, chunks, read_states, whole
 from afresh.domains.field.reading.files import field_files
 from afresh.domains.field.reading.options import ReadingOptions
-from afresh.storage.files import replace_file
-from afresh.storage.folders import new_folder
 
 VERSION = 1  # of how files become states
 STATES = "states"

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from afresh.core import Evidence, Metric, Question, Score, ScoreWords
-from afresh.evaluation.estimate import Z95, Array, Estimate
-from afresh.evaluation.image_sets import image_sets_of, image_space
-from afresh.evaluation.study import study_of
+from afresh.engine.evaluation.estimate import Z95, Array, Estimate
+from afresh.engine.evaluation.image_sets import image_sets_of, image_space
+from afresh.engine.evaluation.study import study_of
 
 SEEN = 0.8  # standard deviations; those of real images of six data sets are at most 0.4 apart
 STEP = 2 / 255  # between two values of a byte

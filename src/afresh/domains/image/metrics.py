@@ -18,14 +18,14 @@ import torch.nn.functional as F
 
 from afresh.core import Cond, CondSpec, Evidence, ItemKind, Metric, Question, Score, ScoreWords, Space
 from afresh.domains.image.verdict import judge_images
-from afresh.evaluation import distribution as d
-from afresh.evaluation.encoders import label_parts
-from afresh.evaluation.estimate import Array, Estimate, mean, share
-from afresh.evaluation.image_sets import MAX_TRAIN, ImageSets, image_sets_of, image_space, images_of
-from afresh.evaluation.label_classifier import LabelClassifier, train_label_classifier
-from afresh.evaluation.memorisation import close_copies, near_copies, nearest, nearest_ratio
-from afresh.evaluation.study import Study, Unmeasurable, study_of
-from afresh.evaluation.time_budget import CLASSIFIER, LEAST_STEPS
+from afresh.engine.evaluation import distribution as d
+from afresh.engine.evaluation.encoders import label_parts
+from afresh.engine.evaluation.estimate import Array, Estimate, mean, share
+from afresh.engine.evaluation.image_sets import MAX_TRAIN, ImageSets, image_sets_of, image_space, images_of
+from afresh.engine.evaluation.label_classifier import LabelClassifier, train_label_classifier
+from afresh.engine.evaluation.memorisation import close_copies, near_copies, nearest, nearest_ratio
+from afresh.engine.evaluation.study import Study, Unmeasurable, study_of
+from afresh.engine.evaluation.time_budget import CLASSIFIER, LEAST_STEPS
 
 Better = Literal["lower", "higher", "none"]
 MAX_VALUES = 200_000_000  # of the training images that are searched for copies; more are averaged down

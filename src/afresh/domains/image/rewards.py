@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from afresh.alignment.rewards.field_rewards import LUMA, Field, dct, of_field, to_field
-from afresh.alignment.rewards.reward import Builtin, Context, Reward, options, whole_file
 from afresh.core import UserError
 from afresh.data.image.kind import IMAGE
+from afresh.engine.alignment.rewards.field_rewards import LUMA, Field, dct, of_field, to_field
+from afresh.engine.alignment.rewards.reward import Builtin, Context, Reward, options, whole_file
 
 TINY = 1e-6  # variance of pixels that is treated as zero; a deviation of a thousandth of black to white
 LOW_FREQUENCIES = 0.25  # share of the frequencies along each axis that counts as low

@@ -1,7 +1,7 @@
 """What a text-to-image model was taught, beside its base: scores, and a verdict on them.
 
 They compare the answers of the two networks for the same held-out images, noise and times
-(`afresh.evaluation.base_comparison`), so that a handful of images suffices.
+(`afresh.engine.evaluation.base_comparison`), so that a handful of images suffices.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
 from afresh.domains.image.verdict import copied_share
-from afresh.evaluation.base_comparison import DRIFT, read_answers
-from afresh.evaluation.image_sets import image_space
-from afresh.evaluation.study import Unmeasurable
-from afresh.evaluation.tuning_monitor import comparison_of
-from afresh.training.best_checkpoint import GAIN, GAIN_ERROR
+from afresh.engine.evaluation.base_comparison import DRIFT, read_answers
+from afresh.engine.evaluation.image_sets import image_space
+from afresh.engine.evaluation.study import Unmeasurable
+from afresh.engine.evaluation.tuning_monitor import comparison_of
+from afresh.engine.training.best_checkpoint import GAIN, GAIN_ERROR
 
 
 def told_texts(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:

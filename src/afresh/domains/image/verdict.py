@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from afresh.core import Judgement, Score
 from afresh.domains.image.appearance import SEEN, faults_of
-from afresh.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, place, share_of_floor
+from afresh.engine.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, place, share_of_floor
 
 # Collapsed: distances between samples, in values and in features, as shares of those between held-out items, are below
 # ALIKE and this. Blurred images come near in values, and noise does in features. Without features, the second share is

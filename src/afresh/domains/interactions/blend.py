@@ -18,12 +18,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from afresh.data.storage.files import write_json
 from afresh.domains.interactions.baselines.ease import weights_of
 from afresh.domains.interactions.catalogue import Catalogue
 from afresh.domains.interactions.item_table import ItemTable, load_table, strongest
 from afresh.domains.interactions.neighbours import FADE, following
 from afresh.domains.interactions.ranking import Items
-from afresh.storage.files import write_json
 
 BLEND, FOLLOWING, TOGETHER = "blend.json", "following.safetensors", "together.safetensors"
 FLOORS = (10.0, 0.1)  # probability that an item has for a table which knows nothing of it, over the number of items

@@ -18,11 +18,11 @@ from torch import Tensor
 from afresh.core import UserError
 from afresh.data.files import FileError
 from afresh.data.image.images import SUFFIXES
+from afresh.data.storage.files import replace_file
 from afresh.data.tables.numbers import as_number
 from afresh.data.tables.parquet import stream_batches
 from afresh.data.tables.roles import TITLE_NAMES, plain_name
 from afresh.domains.interactions.item_table import faded
-from afresh.storage.files import replace_file
 
 FILE = "catalogue.parquet"
 MOST_MB = 4096  # of a group of its rows, when decoded

@@ -20,6 +20,7 @@ from afresh.core.plural import counted
 from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.data.storage.files import write_file
 from afresh.data.text.chat import Turns
 from afresh.data.text.prompts import token_ids
 from afresh.domains.interactions.catalogue import Catalogue, load_catalogue
@@ -28,7 +29,6 @@ from afresh.domains.interactions.item_names import ItemNames
 from afresh.domains.interactions.item_table import ItemTable, load_table
 from afresh.domains.interactions.neighbours import FILE as NEIGHBOURS
 from afresh.domains.interactions.neighbours import fit_neighbours
-from afresh.storage.files import write_file
 
 BEGINNINGS = 10  # items whose mean a new one begins with
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from afresh.alignment.off_policy import Array, Index, OffPolicy, ShownItems, cross_fitted, off_policy, refusal
 from afresh.core import Cond, UserError
 from afresh.core.plural import counted
 from afresh.core.verb import Line, Table
@@ -19,7 +18,8 @@ from afresh.domains.interactions.blend import blended
 from afresh.domains.interactions.exposure_log import ShownLog, read_shown
 from afresh.domains.interactions.recommend import Ranking, Recommender, check
 from afresh.domains.interactions.users import users_of
-from afresh.evaluation.estimate import Estimate
+from afresh.engine.alignment.off_policy import Array, Index, OffPolicy, ShownItems, cross_fitted, off_policy, refusal
+from afresh.engine.evaluation.estimate import Estimate
 
 CELLS = 1 << 22  # probabilities that are held at a time
 

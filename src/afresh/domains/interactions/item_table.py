@@ -14,8 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from afresh.core import UserError
-from afresh.storage.files import write_file
-from afresh.storage.tensor_file import check_tensor, read_tensors
+from afresh.data.storage.files import write_file
+from afresh.data.storage.tensor_file import check_tensor, read_tensors
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from afresh.domains.interactions.ranking import Items
-from afresh.evaluation.estimate import Array, Estimate, bootstrap, jackknife, leave_out
+from afresh.engine.evaluation.estimate import Array, Estimate, bootstrap, jackknife, leave_out
 
 BINS = 10  # of predicted probabilities, each with as many predictions
 DRAWS = 100  # of outcomes, for what a calibrated model gets

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from afresh.core import UserError
+from afresh.data.storage.files import free_bytes, new_file
 from afresh.domains.interactions.recommend import Recommendation
-from afresh.storage.files import free_bytes, new_file
 
 COLUMNS = ("user", "place", "item", "title", "probability", "drawn")
 FORMS, VOTES = (".parquet", ".csv", ".jsonl"), (".jsonl",)  # of lists, and of votes

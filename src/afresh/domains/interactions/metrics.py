@@ -23,8 +23,8 @@ from afresh.domains.interactions.list_metrics import (
 )
 from afresh.domains.interactions.ranking import Items, Ranked, Scorer, accuracy, ndcg, over_users, rank_all
 from afresh.domains.interactions.recommend import Recommender, recommender_of, scorer_of, users_for_weights
-from afresh.evaluation.estimate import Estimate
-from afresh.evaluation.study import Study, Unmeasurable, study_of
+from afresh.engine.evaluation.estimate import Estimate
+from afresh.engine.evaluation.study import Study, Unmeasurable, study_of
 
 K = 10
 QUESTIONS, FEW_QUESTIONS = 10_000, 1_000  # held-out events that are predicted, and with a limit of seconds

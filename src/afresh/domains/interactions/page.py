@@ -18,12 +18,12 @@ from afresh.data.tables.numbers import as_number
 from afresh.data.tables.roles import TITLE_NAMES, plain_name
 from afresh.domains.interactions.catalogue import Catalogue
 from afresh.domains.interactions.recommend import Ranking, Recommendation, cached_recommender, why_not
+from afresh.faces.http.errors import RefusedRequest
+from afresh.faces.http.loaded_runs import Served
+from afresh.faces.http.request_threads import Desk
+from afresh.faces.http.rights import USE, needs
+from afresh.faces.studio.pages import PageRoute, RunPage, page
 from afresh.runs.run import Run
-from afresh.serve.errors import RefusedRequest
-from afresh.serve.loaded_runs import Served
-from afresh.serve.request_threads import Desk
-from afresh.serve.rights import USE, needs
-from afresh.serve.studio.pages import PageRoute, RunPage, page
 
 MOST = 1_000_000  # characters of what was chosen, on a page
 CHOSEN, FOUND, POPULAR = 500, 12, 12  # items that are kept, that a search shows, and that one may begin with

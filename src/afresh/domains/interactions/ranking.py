@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.evaluation.estimate import Array, Estimate, bootstrap
+from afresh.engine.evaluation.estimate import Array, Estimate, bootstrap
 
 CELLS = 1 << 24  # scores that are held at a time: 64 MiB of float32
 

@@ -41,9 +41,9 @@ from afresh.domains.interactions.history import History
 from afresh.domains.interactions.item_table import load_table
 from afresh.domains.interactions.neighbours import fit_neighbours
 from afresh.domains.interactions.ranking import Items, Scorer, Scores
+from afresh.engine.training.weights import BaseWeights
 from afresh.runs.data import known_data
 from afresh.runs.run import Run
-from afresh.training.weights import BaseWeights
 
 FOLDER, TRAIN, ALL = "recommend", "train", "all"  # beside the run: what is counted and fitted, from which events
 OFTEN = 0.05  # share of repeated choices from which on items that a user knows are recommended again

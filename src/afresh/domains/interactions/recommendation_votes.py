@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from afresh.alignment.feedback.preferences import Vote, Winner
-from afresh.alignment.feedback.votes import line_of
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.core.verb import Line, Remark
+from afresh.data.storage.files import replace_file
 from afresh.domains.interactions.exposure_log import read_shown
 from afresh.domains.interactions.feedback import histories_of
 from afresh.domains.interactions.history import History, encode
 from afresh.domains.interactions.recommend import Recommender
-from afresh.storage.files import replace_file
+from afresh.engine.alignment.feedback.preferences import Vote, Winner
+from afresh.engine.alignment.feedback.votes import line_of
 
 
 @dataclass(frozen=True)

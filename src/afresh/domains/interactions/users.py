@@ -14,10 +14,10 @@ from afresh.data.prepare import read_options
 from afresh.data.sources import readable
 from afresh.domains.interactions.history import History
 from afresh.domains.interactions.recommend import Recommender
+from afresh.engine.sampling.request import Request, make_cond
 from afresh.runs.data import check_query, run_data
 from afresh.runs.run import Run
 from afresh.runs.signature import made_here
-from afresh.sampling.request import Request, make_cond
 
 
 @dataclass(frozen=True)

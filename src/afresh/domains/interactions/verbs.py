@@ -85,7 +85,7 @@ def recommend(
             flags=("--trait",),
             metavar="NAME=VALUE",
             shell=list[str],
-            parse="afresh.cli.words:texts",
+            parse="afresh.faces.cli.words:texts",
             json=dict[Words, Words] | None,
         ),
     ] = None,
@@ -107,7 +107,7 @@ def recommend(
             panel=WHICH,
             metavar="COLUMN=VALUE",
             shell=list[str],
-            parse="afresh.cli.words:texts",
+            parse="afresh.faces.cli.words:texts",
             json=dict[Words, Words] | None,
         ),
     ] = None,
@@ -219,13 +219,13 @@ def recommend(
     Raises UserError if the run is not one on interactions, for an unknown user, if no item is left, and for a log that
     cannot be used.
     """
+    from afresh.data.storage.folders import check_free
     from afresh.domains.interactions.feedback import evaluate as evaluate_log
     from afresh.domains.interactions.lists import FORMS, VOTES, check_form, write_lists
     from afresh.domains.interactions.recommend import Ranking, cached_recommender
     from afresh.domains.interactions.recommendation_votes import votes_in
     from afresh.domains.interactions.recommended import Recommended
     from afresh.domains.interactions.users import users_of
-    from afresh.storage.folders import check_free
 
     ranking = Ranking(
         k=k,

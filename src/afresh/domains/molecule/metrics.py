@@ -25,9 +25,9 @@ from afresh.domains.molecule.kind import MOLECULE, features
 from afresh.domains.molecule.properties import Property, properties
 from afresh.domains.molecule.verdict import judge_molecules
 from afresh.domains.molecule.writing import from_selfies, split_selfies, to_selfies
-from afresh.evaluation.distribution import frechet
-from afresh.evaluation.estimate import Z95, Array, Estimate, jackknife, leave_out, mean, share
-from afresh.evaluation.study import LATE, Study, Unmeasurable, study_of
+from afresh.engine.evaluation.distribution import frechet
+from afresh.engine.evaluation.estimate import Z95, Array, Estimate, jackknife, leave_out, mean, share
+from afresh.engine.evaluation.study import LATE, Study, Unmeasurable, study_of
 
 PROPERTIES = ("logP", "SA", "QED", "weight")
 UNIQUE = (1_000, 10_000)  # samples of which the share of different ones is reported

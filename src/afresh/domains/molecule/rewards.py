@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from afresh.alignment.rewards.reward import Builtin, Context, Request, Reward, ScoringError, options
 from afresh.core import UserError
 from afresh.domains.molecule.chem import MoleculeError, molecule, require
 from afresh.domains.molecule.kind import MOLECULE
@@ -25,6 +24,7 @@ from afresh.domains.molecule.measures import (
     read,
 )
 from afresh.domains.molecule.objectives import OBJECTIVES
+from afresh.engine.alignment.rewards.reward import Builtin, Context, Request, Reward, ScoringError, options
 
 HARDEST, EASIEST = 10.0, 1.0  # SA scores
 LOG_P_WIDTH, WEIGHT_WIDTH = 1.0, 50.0  # of the Gaussians at a target; g/mol

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from afresh.core import Judgement, Score
-from afresh.evaluation.verdict import ALIKE, SHAPED, place, share_of_floor
+from afresh.engine.evaluation.verdict import ALIKE, SHAPED, place, share_of_floor
 
 # Places on MOSES, with 500 samples: molecules of two generations of crossing are at .77 of FCD and .98 of fragments,
 # those of one at .89 and .99, and those of random SELFIES at 0.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afresh.core import UserError
-from afresh.sandbox.processes import Sandbox, SandboxLimits
+from afresh.runs.sandbox.processes import Sandbox, SandboxLimits
 
 PATIENCE = 20  # seconds for one text
 MOST = 100  # texts in one sandbox

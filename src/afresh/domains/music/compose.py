@@ -19,10 +19,10 @@ from afresh.data.files import DataFile, FileError, read_bytes
 from afresh.domains.music.encoder import FIRST, SPECIAL, ScoreEncoder
 from afresh.domains.music.files import READ, read_pieces, suffix_of, to_score
 from afresh.domains.music.score import BAR, HOLD, PITCH, REST, MusicScore, joined, to_text
+from afresh.engine.sampling.request import Request, known
+from afresh.engine.sampling.samples import numbered, preview_sound, sound_html, write_with_audio
 from afresh.runs.run import Run
 from afresh.runs.works import credentials_of, settings_of_works
-from afresh.sampling.request import Request, known
-from afresh.sampling.samples import numbered, preview_sound, sound_html, write_with_audio
 from afresh.verbs.sample import Sampler
 
 MAX_MB = 64  # the largest file of a score

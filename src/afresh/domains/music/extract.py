@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from afresh.collect.extract import Extractor, suffix_of
-from afresh.collect.record import Found, Record
 from afresh.core import UserError
 from afresh.data.files import FileError
 from afresh.domains.music.files import NOTES, read_pieces
+from afresh.services.collect.extract import Extractor, suffix_of
+from afresh.services.collect.record import Found, Record
 
 
 def score(source: str, found: Found) -> Iterator[Record]:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
-from afresh.evaluation.estimate import Array, Estimate, jackknife, leave_out, ratio, share
-from afresh.evaluation.study import Study, Unmeasurable, study_of
-from afresh.evaluation.verdict import SHAPED, VERBATIM, place, share_of_floor
+from afresh.engine.evaluation.estimate import Array, Estimate, jackknife, leave_out, ratio, share
+from afresh.engine.evaluation.study import Study, Unmeasurable, study_of
+from afresh.engine.evaluation.verdict import SHAPED, VERBATIM, place, share_of_floor
 
 PITCH = re.compile(r"([A-G])(#?)(-?\d+)")
 SEMITONE = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}

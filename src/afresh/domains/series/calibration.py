@@ -21,11 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from afresh.core import Item
 from afresh.core.safe_json import read_model
 from afresh.core.space import evenly_spaced
+from afresh.data.storage.files import replace_file
 from afresh.domains.series.known import Layout
 from afresh.domains.series.scores import INTERVALS, Array
 from afresh.runs.manifest import FITTED_FOLDER
 from afresh.runs.run import Run
-from afresh.storage.files import replace_file
 
 FILE = f"{FITTED_FOLDER}/intervals.json"
 REFERENCE = 64  # members whose quantiles tell how far apart all are, so that one does not depend on their number

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from afresh.core.plural import counted
 from afresh.domains.series.scores import seasonal_naive
-from afresh.evaluation.study import Unmeasurable
+from afresh.engine.evaluation.study import Unmeasurable
 
 Array = NDArray[np.float64]
 ABSENT = "AutoETS, AutoTheta and AutoARIMA are not beside the model without the extra: pip install 'afresh[series]'"

@@ -18,11 +18,11 @@ from torch import Tensor
 from afresh.core import Abilities, Batch, Cond, CondSpec, Examples, Item, Sound, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.data.storage.files import replace_file
 from afresh.domains.series.calibration import calibrate
 from afresh.domains.series.kind import SERIES
 from afresh.domains.series.known import Layout, hidden, part_of
 from afresh.domains.series.reading.step import Step, step_of, written_time
-from afresh.storage.files import replace_file
 
 TOLD = "told"  # the condition that holds what is known of each column of a window
 BESIDE = "beside"  # and that which holds columns known in advance and the calendar

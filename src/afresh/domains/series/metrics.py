@@ -29,8 +29,8 @@ from afresh.domains.series.scores import (
     seasonal_naive,
     seasonal_quantiles,
 )
-from afresh.evaluation.estimate import Z95, Estimate, ratio
-from afresh.evaluation.study import Study, Unmeasurable, study_of
+from afresh.engine.evaluation.estimate import Z95, Estimate, ratio
+from afresh.engine.evaluation.study import Study, Unmeasurable, study_of
 
 Array = NDArray[np.float64]
 ORIGINS, FEW = 32, 8  # from which is forecast, and at least where the seconds are over

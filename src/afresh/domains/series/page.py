@@ -21,10 +21,10 @@ from afresh.domains.series.reading.regular import Series
 from afresh.domains.series.reading.step import written_time
 from afresh.domains.series.stretches import Array, part, read_like, series_encoder
 from afresh.domains.series.verbs import why_not
+from afresh.faces.http.request_threads import Desk
+from afresh.faces.http.rights import USE, needs
+from afresh.faces.studio.pages import HEADERS, PageRoute, RunPage, page
 from afresh.runs.run import Run
-from afresh.serve.request_threads import Desk
-from afresh.serve.rights import USE, needs
-from afresh.serve.studio.pages import HEADERS, PageRoute, RunPage, page
 
 HERE = Path(__file__).parent
 SHOWN = 2  # horizons of the past that are shown

@@ -17,9 +17,9 @@ from afresh.core import Abilities, CondSpec, Examples, Item, Slot, Sound, Space,
 from afresh.core.rng import Rng
 from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.data.storage.files import replace_file
 from afresh.domains.table.column_code import MISSING, UNKNOWN, ColumnCode
 from afresh.domains.table.row import ROW, Header, Row, as_csv, as_json
-from afresh.storage.files import replace_file
 
 MOST_COLUMNS = 1024
 FACTOR = 0x9E3779B97F4A7C15  # an odd number near 2^64 over the golden ratio, for the hash of a row's tokens

@@ -13,8 +13,8 @@ from afresh.domains.table.frame import Floats, Frame, frames_of, shuffled_column
 from afresh.domains.table.privacy import copies, membership, nearest
 from afresh.domains.table.row import ROW
 from afresh.domains.table.usefulness import predicts, target_of
-from afresh.evaluation.estimate import Z95, Estimate, jackknife, leave_out, share
-from afresh.evaluation.study import Study, Unmeasurable, study_of
+from afresh.engine.evaluation.estimate import Z95, Estimate, jackknife, leave_out, share
+from afresh.engine.evaluation.study import Study, Unmeasurable, study_of
 
 LEAST = 20  # rows of each table
 MOST, BRIEF = 5_000, 2_000  # rows of each table that are compared, the second where seconds are limited

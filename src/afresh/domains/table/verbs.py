@@ -41,7 +41,7 @@ def rows(
             "A value that all rows have; may be repeated. `COLUMN=` is a missing value.",
             metavar="COLUMN=VALUE",
             shell=list[str],
-            parse="afresh.cli.words:texts",
+            parse="afresh.faces.cli.words:texts",
         ),
     ] = None,
     format: Annotated[str, Option("The format of the file: `csv` or `parquet`.")] = "csv",

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from afresh.serve.errors import RefusedRequest, refused
-from afresh.serve.loaded_runs import Served
-from afresh.serve.request_threads import Desk, noted
-from afresh.serve.requests.conversation import Ask, respond
-from afresh.serve.requests.forms import TextConditions, seed_of
-from afresh.serve.requests.text import TextPiece, WrittenTexts
+from afresh.faces.http.errors import RefusedRequest, refused
+from afresh.faces.http.loaded_runs import Served
+from afresh.faces.http.request_threads import Desk, noted
+from afresh.faces.http.requests.conversation import Ask, respond
+from afresh.faces.http.requests.forms import TextConditions, seed_of
+from afresh.faces.http.requests.text import TextPiece, WrittenTexts
 from afresh.verbs.chat import Chat
 from afresh.verbs.conversations import Conversation, Conversations
 

@@ -15,18 +15,18 @@ from starlette.responses import Response
 
 from afresh.core import UserError
 from afresh.domains.text.answers import Answers
+from afresh.engine.sampling.request import converses
+from afresh.faces.http.errors import RefusedRequest
+from afresh.faces.http.request_threads import Desk
+from afresh.faces.http.rights import USE, needs
+from afresh.faces.studio.controls import Controls, controls_of
+from afresh.faces.studio.creation_stream import event
+from afresh.faces.studio.form import number
+from afresh.faces.studio.gallery_page import works_of
+from afresh.faces.studio.markdown import markdown
+from afresh.faces.studio.pages import HEADERS, PageRoute, RunPage, address, page
+from afresh.faces.studio.run_card import cards, first_text, newest_sample
 from afresh.runs.run import Run
-from afresh.sampling.request import converses
-from afresh.serve.errors import RefusedRequest
-from afresh.serve.request_threads import Desk
-from afresh.serve.rights import USE, needs
-from afresh.serve.studio.controls import Controls, controls_of
-from afresh.serve.studio.creation_stream import event
-from afresh.serve.studio.form import number
-from afresh.serve.studio.gallery_page import works_of
-from afresh.serve.studio.markdown import markdown
-from afresh.serve.studio.pages import HEADERS, PageRoute, RunPage, address, page
-from afresh.serve.studio.run_card import cards, first_text, newest_sample
 from afresh.verbs.conversations import MOST_CHARACTERS, Conversation, Conversations, now
 
 FOLDER = "chats"  # in the folder of the works of a person

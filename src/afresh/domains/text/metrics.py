@@ -14,11 +14,11 @@ import torch
 
 from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
 from afresh.data.text.kind import TEXT
-from afresh.evaluation.estimate import Estimate, ratio, share
-from afresh.evaluation.memorisation import CopySearch
-from afresh.evaluation.study import Study, Unmeasurable, study_of
-from afresh.evaluation.text_scores import copied_share, predicts_well, repeated
-from afresh.evaluation.verdict import place
+from afresh.engine.evaluation.estimate import Estimate, ratio, share
+from afresh.engine.evaluation.memorisation import CopySearch
+from afresh.engine.evaluation.study import Study, Unmeasurable, study_of
+from afresh.engine.evaluation.text_scores import copied_share, predicts_well, repeated
+from afresh.engine.evaluation.verdict import place
 
 RUN = 50  # bytes of the runs that are searched for copies
 WORD = re.compile(r"\w+|[^\w\s]")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from afresh.core import UserError
 from afresh.data.text.tokenizer import Tokenizer
-from afresh.formats.huggingface import read_tokenizer
+from afresh.runs.formats.huggingface import read_tokenizer
 
 FILE = "tokenizer.json"
 

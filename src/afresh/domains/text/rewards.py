@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.alignment.rewards.programs import limited
-from afresh.alignment.rewards.reward import Builtin, Context, Reward, options, required, whole_file
 from afresh.core import UserError
 from afresh.data.text.grams import cosine, grams
 from afresh.data.text.kind import TEXT
+from afresh.engine.alignment.rewards.programs import limited
+from afresh.engine.alignment.rewards.reward import Builtin, Context, Reward, options, required, whole_file
 
 NOVELTY_WINDOW = 16  # default length of the windows of `novel`, in characters
 UNITS: dict[str, Callable[[str], int]] = {

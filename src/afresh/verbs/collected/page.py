@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from afresh.collect.cards import asked
-from afresh.collect.record import UNKNOWN
 from afresh.core import Sound, UserError, registry
 from afresh.core.plural import counted
 from afresh.core.safe_text import visible, visible_line
 from afresh.data.collected import MODALITIES
-from afresh.pages.render import data_uri, render_page
-from afresh.storage.files import replace_file
+from afresh.data.storage.files import replace_file
+from afresh.engine.pages.render import data_uri, render_page
+from afresh.services.collect.cards import asked
+from afresh.services.collect.record import UNKNOWN
 from afresh.verbs.collected.map import Map, map_of
 from afresh.verbs.collected.survey import OUTSIDE, SHOWN, STAGES, Judged, Survey, survey
 

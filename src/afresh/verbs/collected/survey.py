@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from blake3 import blake3
 
-from afresh.collect.cards import CardFacts, facts_of
-from afresh.collect.dataset_store import SourceParts, Store
-from afresh.collect.process import Changed
-from afresh.collect.rules import rules
 from afresh.core.plural import counted
 from afresh.data.collected import ITEMS, REJECTED, manifest
+from afresh.services.collect.cards import CardFacts, facts_of
+from afresh.services.collect.dataset_store import SourceParts, Store
+from afresh.services.collect.process import Changed
+from afresh.services.collect.rules import rules
 
 SHOWN = 6  # of what a rule left out or changed, and of the items beside it
 LISTED = 12  # sources, languages and rules in words

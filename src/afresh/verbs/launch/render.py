@@ -13,7 +13,7 @@ from afresh.verbs.launch.job import LaunchJob
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-GO_ON = "afresh.cli.go_on"  # runs the command, or goes on with its run, when a job starts again
+GO_ON = "afresh.faces.cli.go_on"  # runs the command, or goes on with its run, when a job starts again
 
 
 @cache

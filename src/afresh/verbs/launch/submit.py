@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from afresh.core import UserError, events
-from afresh.storage.files import replace_file
+from afresh.data.storage.files import replace_file
 from afresh.verbs.launch.job import JobFile
 
 

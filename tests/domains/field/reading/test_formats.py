@@ -20,7 +20,6 @@ import pytest
 import scipy.io
 from numpy.typing import NDArray
 
-from afresh.cli import run as command
 from afresh.core import UserError
 from afresh.data.files import DataFile, FileError
 from afresh.domains.field.fields import Span, read_states
@@ -32,6 +31,7 @@ from afresh.domains.field.reading.hdf5 import Stored
 from afresh.domains.field.reading.numpy_files import StoredArray
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import Reading, read_fields
+from afresh.faces.cli import run as command
 from tests.domains.field.waves import waves
 
 h5py = pytest.importorskip("h5py", exc_type=ImportError)

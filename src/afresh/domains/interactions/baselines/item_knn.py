@@ -8,7 +8,7 @@ import numpy as np
 
 from afresh.domains.interactions.baselines.incidence import incidence
 from afresh.domains.interactions.ranking import Items, Scorer, Scores, chunks
-from afresh.evaluation.estimate import Array
+from afresh.engine.evaluation.estimate import Array
 
 
 def fit(

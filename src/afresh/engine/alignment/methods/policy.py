@@ -1,0 +1,218 @@
+"""Policy gradients on a policy's own samples: REINFORCE, RLOO, GRPO and PPO, with a penalty of divergence.
+
+The objective is E[r] - beta KL(policy || reference), where beta is controlled so that the divergence becomes the one
+that is asked for (distance.py), or is set by hand. The divergence is subtracted from the reward of each whole sample,
+R = r - beta (logp - ref). The gradient is then unbiased, and at the optimum, reference exp(r / beta) / Z, R is the same
+for all samples, so that the advantages and the variance of the gradient are 0. A penalty that is added to the loss has
+neither property (k3 in the loss has the gradient of another divergence).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Loss, Modules, State, UserError
+from afresh.core.rng import Rng
+from afresh.engine.alignment.methods.advantages import at_end, gae, grpo, reinforce, rloo, whiten
+from afresh.engine.alignment.methods.distance import allow, constant, controlled, corrected, unit, weight
+from afresh.engine.alignment.methods.policy_gradient import ppo, value_loss
+from afresh.engine.sampling.next_token import causal_net
+
+
+class PolicyConfig(BaseModel):
+    """`distance`: how far samples may go from the reference, in nats of divergence; the penalty is controlled until
+    they are that far. `beta`: a constant penalty instead, the cost of one nat in the unit of the reward. `group`:
+    samples for each request. `reuse`: steps that use one rollout. Ratios are clipped to 1 - `clip` ... 1 +
+    `clip_high`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    distance: float = Field(4.0, gt=0)
+    beta: float | None = Field(None, ge=0)
+    group: int = Field(8, ge=1, le=1024)
+    reuse: int = Field(1, ge=1, le=8)
+    clip: float = Field(0.2, gt=0, le=1)
+    clip_high: float = Field(0.28, gt=0, le=10)
+
+
+class CriticConfig(PolicyConfig):
+    """`lam`: the decay of generalised advantages; 1 uses the whole return, smaller values rely more on the critic."""
+
+    group: int = Field(1, ge=1, le=1024)
+    reuse: int = Field(4, ge=1, le=8)
+    lam: float = Field(0.95, ge=0, le=1)
+
+
+class PolicyObjective:
+    """The clipped surrogate. Its weight is the number of samples, and all steps have the same weight."""
+
+    def __init__(self, config: PolicyConfig, about: AlignTarget) -> None:
+        self.config, self.about, self.policy = config, about, about.policy
+        self.averaged = about.policy.moves
+        critic = {"critic": ("critic",)} if isinstance(config, CriticConfig) else {}
+        self.players: Mapping[str, tuple[str, ...]] = {"policy": about.policy.moves, **critic}
+
+    def loss(self, modules: Modules, batch: Batch, player: str, step: int, rng: Rng, state: State) -> Loss:
+        e = batch.extras
+        if player == "critic":
+            values = modules["critic"](e["features"])[:, :, 0]
+            fit = value_loss(values, e["returns"], e["counts"], e["values"], 1.0)
+            return (fit.losses / e["steps"][:, None]).sum(), float(len(batch.x)), {}
+        assert self.policy.steps is not None
+        s = self.policy.steps(modules, self.about.config, self.about.space, batch)
+        surrogate = ppo(s.logp, e["old"], e["advantage"], s.mask, self.config.clip, self.config.clip_high)
+        length = s.mask.sum(1).clamp_min(1)
+        with torch.no_grad():
+            gap = ((s.logp - e["old"]).abs() * s.mask).sum(1) / length
+            metrics = {
+                **{k: e[k].sum() for k in ("reward", "kl", "kl2", "flat", "reward2")},
+                "length": length.float().sum(),
+                "entropy": (s.entropy.sum(1) / length).sum(),
+                "clipped": (surrogate.clipped.sum(1) / length).sum(),
+                "gap": gap.sum(),
+                "beta": (state["beta"] * state["unit"]).float() * len(batch.x),  # of one nat, in the reward's unit
+            }
+        # e["steps"] is the mean length of the whole batch, so that micro-batches add up to the mean over its steps.
+        return (surrogate.losses / e["steps"][:, None]).sum(), float(len(batch.x)), metrics
+
+    def update(self, state: State, metrics: Mapping[str, float]) -> State:
+        """Correct the penalty by the divergence of the samples, unless it was set by hand."""
+        if self.config.beta is not None:
+            return state
+        kl = metrics["kl"] if "kl" in metrics else metrics["policy/kl"]
+        return corrected(state, self.config.distance, kl)
+
+
+Advantages = Callable[[Tensor, State], Tensor]  # penalised rewards (P, N) -> advantages (P, N)
+
+
+class Rollouts:
+    """Batches of a policy's own samples, each of which is used `reuse` times."""
+
+    def __init__(self, config: PolicyConfig, context: AlignContext, advantages: str) -> None:
+        self.config, self.context, self.kind = config, context, advantages
+        self.held: tuple[int, Batch] | None = None
+
+    def __call__(self, first: int, size: int) -> Batch:
+        if size % self.config.group:
+            raise UserError(
+                f"A batch of {size} is not a multiple of the groups of {self.config.group}. Choose a multiple: "
+                f"`train.batch={max(1, size // self.config.group) * self.config.group}`, or another `align.group`."
+            )
+        number = first // size // self.config.reuse
+        if self.held is None or self.held[0] != number:
+            self.held = (number, self.drawn(number, size))
+        return self.held[1]
+
+    @torch.no_grad()
+    def drawn(self, number: int, size: int) -> Batch:
+        w, c = self.context, self.config
+        policy = w.policy
+        assert policy.rollout is not None and policy.steps is not None and w.reward is not None
+        device = w.device
+        cond = w.requests(number * size // c.group, size // c.group).repeat(c.group).to(device)
+        index = torch.arange(number * size, (number + 1) * size, device=device)
+        rollout = policy.rollout(w.modules, w.config, w.space, cond, w.rng, index, w.settings)
+        reward = w.reward(rollout.x, cond).float().to(device)
+        mask = rollout.batch.mask
+        assert mask is not None
+        ref = policy.steps(w.reference, w.config, w.space, rollout.batch).logp.float()
+        gap = (rollout.logp - ref).masked_fill(~mask, 0)
+        kl = gap.sum(1)
+        state = w.state()
+        if c.beta is None:
+            allow(state, c.distance, w.share((number + 1) * c.reuse), reward)
+        beta, scaled = weight(state), reward / unit(state)
+        extras = {
+            "reward": reward,
+            "reward2": reward.square(),
+            "kl": kl,
+            "kl2": kl.square(),
+            "old": rollout.logp,
+            "steps": mask.sum().float().div(len(mask)).expand(len(mask)),
+        }
+        if self.kind == "gae":
+            extras |= self.with_critic(rollout.batch, scaled, gap, beta)
+        else:
+            advantage = self.without_critic(scaled - beta * kl)
+            extras |= {"advantage": advantage[:, None].expand(mask.shape)}
+        groups = reward.view(-1, c.group)
+        flat = (groups == groups[:, :1]).all(1) & (c.group > 1)
+        extras["flat"] = flat.float().repeat_interleave(c.group)
+        b = rollout.batch
+        return Batch(b.x, b.cond, b.index, mask, {**b.extras, **extras})
+
+    def without_critic(self, penalised: Tensor) -> Tensor:
+        """Advantages (B,) of whole samples, given their penalised rewards (B,)."""
+        groups = penalised.view(-1, self.config.group)
+        if self.kind == "mean":
+            state = self.context.state()
+            advantages, state["seen"] = reinforce(penalised, state["seen"])
+            return advantages
+        if self.kind == "grpo":
+            return grpo(groups).advantages.flatten()
+        return rloo(groups).advantages.flatten()
+
+    def with_critic(self, batch: Batch, reward: Tensor, gap: Tensor, beta: float) -> dict[str, Tensor]:
+        """Generalised advantages (B, T), and the inputs and targets of the critic."""
+        assert isinstance(self.config, CriticConfig) and batch.mask is not None
+        w, policy = self.context, self.context.policy
+        assert policy.steps is not None
+        s = policy.steps(w.modules, w.config, w.space, batch)
+        values = w.modules["critic"](s.features)[:, :, 0].masked_fill(~batch.mask, 0)
+        rewards = at_end(reward, batch.mask) - beta * gap
+        advantages, returns = gae(rewards, values, batch.mask, lam=self.config.lam)
+        return {
+            "advantage": whiten(advantages, batch.mask),
+            "returns": returns,
+            "values": values,
+            "counts": batch.mask,
+            "features": s.features,
+        }
+
+
+def critic(config: Any, modules: Modules) -> Mapping[str, nn.Module]:
+    """A network that predicts a value for every step from the policy's last features. Its output is 0 at first, and it
+    has a norm of its own."""
+    width = causal_net(modules).width
+    head = nn.Linear(width, 1)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return {"critic": nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), head)}
+
+
+def initial_state(config: PolicyConfig) -> State:
+    penalty = controlled() if config.beta is None else constant(config.beta)
+    return {**penalty, "seen": torch.zeros(2)}
+
+
+def _aligner(
+    name: str, about: str, advantages: str, config: type, modules: Any = lambda config, modules: {}
+) -> Aligner:
+    return Aligner(
+        name=name,
+        about=about,
+        config=config,
+        needs=("rollout", "steps"),
+        feeds="reward",
+        objective=PolicyObjective,
+        batches=lambda config, context: Rollouts(config, context, advantages),
+        reuse=lambda config: config.reuse,
+        group=lambda config: config.group,
+        modules=modules,
+        first=initial_state,
+    )
+
+
+ALIGNERS = (
+    _aligner(
+        "grpo", "policy gradient with standardised rewards in each group (Shao et al. 2024)", "grpo", PolicyConfig
+    ),
+    _aligner("rloo", "policy gradient with the other samples as baseline (Ahmadian et al. 2024)", "rloo", PolicyConfig),
+    _aligner("reinforce", "policy gradient with a running mean as baseline (Williams 1992)", "mean", PolicyConfig),
+    _aligner("ppo", "policy gradient with a critic (Schulman et al. 2017)", "gae", CriticConfig, critic),
+)

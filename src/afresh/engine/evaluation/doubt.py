@@ -1,0 +1,56 @@
+"""Whether scores decide a verdict: what else the word could be, given their intervals, and what would decide it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from afresh.core import Judgement, Question, Score, Word
+from afresh.engine.evaluation.score_descriptions import words_of
+
+Judge = Callable[[Mapping[str, Score], str], Judgement | None]
+STEPS = 20  # of the bisection for the value at which the word changes
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Another word that the intervals of the scores allow.
+
+    times: how many times as many observations would exclude it, if the score keeps its value. heldout: whether these
+    are held-out items, which are given, and not samples, of which more can be drawn. n: the observations of the score.
+    """
+
+    word: Word
+    times: float
+    heldout: bool
+    n: int
+
+
+def doubt_of(judge: Judge, scores: Mapping[str, Score], plural: str, word: Word) -> Doubt | None:
+    """The most stubborn doubt about a judge's word; None where every value within the intervals gives the same.
+
+    One score at a time is moved to an end of its interval. The width of an interval falls with the square root of the
+    number of observations, so the place in it at which the word changes says how many are needed.
+    """
+    doubts = []
+    for name, score in scores.items():
+        for end in (score.low, score.high):
+            if end is None or not math.isfinite(end) or end == score.value:
+                continue
+
+            def said(share: float, name: str = name, score: Score = score, end: float = end) -> Word | None:
+                moved = replace(score, value=score.value + share * (end - score.value))
+                found = judge({**scores, name: moved}, plural)
+                return None if found is None else found[0]
+
+            other = said(1.0)
+            if other in (None, word, "cannot tell"):
+                continue
+            same, changed = 0.0, 1.0
+            for _ in range(STEPS):
+                middle = (same + changed) / 2
+                same, changed = (middle, changed) if said(middle) in (word, "cannot tell") else (same, middle)
+            heldout = words_of([name])[name].question == Question.PREDICTS
+            doubts.append(Doubt(said(changed) or word, changed**-2, heldout, score.n))
+    return max(doubts, key=lambda d: d.times, default=None)

@@ -1,0 +1,157 @@
+"""Commands that are made from the declarations of verbs (afresh.core.verb)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from pkgutil import resolve_name
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import typer
+from annotated_types import Ge, Gt, Le, Lt
+
+from afresh.core.verb import Absent, Argument, Heading, Line, Parameter, Remark, Result, Table, Verb
+from afresh.faces.cli import completion
+from afresh.faces.cli import options as o
+from afresh.faces.cli.show import answer, emit, note, say, table
+from afresh.faces.cli.wording import OPTIONS, as_typed
+
+JSON, OUT = "as_json", "out"
+
+
+def command_of(verb: Verb[Any, Any]) -> Callable[..., None]:
+    """The command of a verb, with `--json`, and with `--out` and `--force` if its result has files."""
+    offered = [p for p in verb.parameters if p.option.shell is not Absent]
+    flags = frozenset(f for p in offered for f in (p.option.flags or (f"--{p.name.replace('_', '-')}",)))
+    named = frozenset(part for flag in flags for part in flag.split("/")) | ({"--out"} if verb.files else set())
+    OPTIONS.update({p.name: p.option.flags[0] for p in offered if p.option.flags and "/" not in p.option.flags[0]})
+
+    def command(**values: Any) -> None:
+        from afresh.data.storage.folders import check_free
+        from afresh.runs.run import Run
+        from afresh.runs.works import signed_files
+
+        path, as_json, out = values.pop("run"), values.pop(JSON), values.pop(OUT, None) if verb.files else None
+        if out is not None:
+            check_free(out, values.pop("force"))
+        run = Run.open(path)
+        run.marked = not values.pop("no_marks", False)
+        result = verb(run, **{p.name: value_of(run, p, values[p.name]) for p in offered})
+        note(*result.notes)
+        if out is not None:
+            write_files(out, signed_files(verb, run, result))
+        if as_json:
+            emit({"run": str(path), **result.json()})
+        elif out is None or verb.shown:
+            show_result(result)
+
+    run_type = Annotated[Path, o.run_argument(verb.run_help, verb.run_metavar)]
+    parameters = [inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY, annotation=run_type)]
+    parameters += [parameter_of(p, named) for p in offered]
+    if verb.files:
+        out_type = Annotated[Path | None, o.option(verb.files)]
+        parameters.append(inspect.Parameter(OUT, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=out_type))
+        parameters.append(inspect.Parameter("force", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=o.Force))
+    if verb.works:
+        marks = inspect.Parameter("no_marks", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=o.Unmarked)
+        parameters.append(marks)
+    json_type = Annotated[bool, o.json_of(as_typed(verb.result, named))]
+    parameters.append(inspect.Parameter(JSON, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=json_type))
+    command.__name__ = command.__qualname__ = verb.name.replace("-", "_")
+    command.__doc__ = as_typed(verb.help, named)
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def parameter_of(p: Parameter, flags: frozenset[str]) -> inspect.Parameter:
+    """The parameter as typer takes it."""
+    option, kind = p.option, typed(p)
+    complete = None if not option.complete else vars(completion)[option.complete]
+    common: dict[str, Any] = {
+        "help": as_typed(option.help, flags),
+        "metavar": option.metavar or None,
+        "rich_help_panel": option.panel or None,
+        "autocompletion": complete,
+        **bounds(p),
+    }
+    if isinstance(option, Argument):
+        info = typer.Argument(**common)
+    else:
+        info = typer.Option(
+            *option.flags or ((f"--{p.name.replace('_', '-')}",) if kind is bool and p.default is False else ()),
+            **common,
+        )
+    default = p.default if isinstance(p.default, bool | int | float | str) else None
+    needed = inspect.Parameter.empty if p.required or option.typed else default
+    return inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=needed, annotation=Annotated[kind, info])
+
+
+def typed(p: Parameter) -> Any:
+    """The type of a parameter on the command line."""
+    kind = p.plain if p.option.shell is None else p.option.shell
+    origin = get_origin(kind)
+    alone = [a for a in get_args(kind) if a is not NoneType] if origin in (Union, UnionType) else [kind]
+    first, needed = alone[0], p.required or p.option.typed
+    if inspect.isclass(get_origin(first)) and issubclass(get_origin(first), Sequence | Mapping):
+        inner = str if issubclass(get_origin(first), Mapping) else get_args(first)[0]
+        return list[inner] if needed else list[inner] | None  # type: ignore[valid-type]
+    return first if needed or p.default is not None else first | None
+
+
+def bounds(p: Parameter) -> dict[str, Any]:
+    """The limits of a number. Those that exclude the limit itself are left to the verb."""
+    named = {Ge: "min", Le: "max"}
+    exact = [m for m in p.ranges if isinstance(m, Gt | Lt)]
+    return {} if exact else {named[type(m)]: getattr(m, type(m).__name__.lower()) for m in p.ranges if type(m) in named}
+
+
+def value_of(run: Any, p: Parameter, given: Any) -> Any:
+    """What was typed, as the verb takes it."""
+    if given is None:
+        return p.default
+    flag = p.option.flags[0] if p.option.flags else f"--{p.name.replace('_', '-')}"
+    return resolve_name(p.option.parse)(run, given, flag) if p.option.parse else given
+
+
+# --------------------------------------------------------------------------- results
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files of a result into a folder. Raises UserError if it cannot be written to."""
+    from afresh.core import UserError
+    from afresh.core.plural import counted
+    from afresh.data.storage.files import replace_file
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            replace_file(folder / name, content)
+    except OSError as error:
+        raise UserError(f"Cannot write to {folder}: {error.strerror or error}. Choose another folder.") from None
+    say(f"{counted(len(files), 'file')} in {folder}")
+
+
+def show_result(result: Result) -> None:
+    """Print the lines of a result."""
+    for line in result.lines():
+        show_line(line)
+
+
+def show_line(line: Line) -> None:
+    from rich.rule import Rule
+    from rich.text import Text
+
+    from afresh.core.safe_text import visible
+
+    match line:
+        case Remark(text):
+            say(text)
+        case Heading(text):
+            answer(Rule(text, style="dim"))
+        case Table(columns, rows, right, wrap):
+            answer(table(columns, rows, right, wrap))
+        case str():
+            answer(Text(visible(line)))

@@ -1,0 +1,91 @@
+"""Routes whose bodies are JSON, which is read strictly: what JSON does not have, or means twice, is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from afresh.faces.http.errors import RefusedRequest
+from afresh.faces.http.requests.forms import IGNORED, Form, take_ignored
+
+DEEPEST = 100  # levels of lists and objects in each other: more than any schema of an answer needs
+
+
+class ReadRequest(Request):
+    """A request whose body has been read."""
+
+    value: Any
+
+    async def json(self) -> Any:
+        return self.value
+
+
+class JsonRoute(APIRoute):
+    """A route that reads a body as JSON, if it has one, and names the parameters without an effect in a header of the
+    answer. Raises Refused for a body that is not JSON."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+        if self.body_field is None:
+            return answer
+        form = self.body_field.field_info.annotation
+
+        async def handler(request: Request) -> Response:
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind != "application/json":
+                raise RefusedRequest(
+                    415, f"Send JSON, with content-type: application/json. Given: {kind!r}.", "not_json"
+                )
+            read = ReadRequest(request.scope, request.receive)
+            read.value = parsed(await read.body())
+            ignored = take_ignored(form, read.value) if isinstance(form, type) and issubclass(form, Form) else []
+            response = await answer(read)
+            if ignored:
+                response.headers[IGNORED] = ", ".join(ignored)
+            return response
+
+        return handler
+
+
+def parsed(content: bytes) -> Any:
+    """The value of JSON in UTF-8. Raises Refused for other text, NaN and infinities, numbers of thousands of digits,
+    halves of characters, names that come twice in an object, and values that are nested too deeply."""
+    too_deep = RefusedRequest(400, f"The JSON is nested more than {DEEPEST} levels deep.", "invalid_json")
+    try:
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=once, parse_constant=unknown)
+    except RecursionError:
+        raise too_deep from None
+    except ValueError as error:
+        raise RefusedRequest(400, f"The body is not valid JSON: {str(error)[:200]}.", "invalid_json") from None
+    if b"\\u" in content:
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            message = "The JSON has half of a character: a surrogate (\\ud800 to \\udfff) without the other one."
+            raise RefusedRequest(400, message, "invalid_json") from None
+        except RecursionError:
+            raise too_deep from None
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [v for x in level if isinstance(x, list | dict) for v in (x.values() if isinstance(x, dict) else x)]
+        if not level:
+            return value
+    raise too_deep
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in value if names.count(name) > 1)
+        raise RefusedRequest(400, f"{twice[:100]!r} is given twice.", "invalid_json", twice[:100])
+    return value
+
+
+def unknown(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a number of JSON")

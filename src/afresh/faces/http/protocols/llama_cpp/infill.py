@@ -1,0 +1,346 @@
+"""POST /infill: the text at a cursor, in the form of llama.cpp's server, which editors ask for while somebody types."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from afresh.core import UserError
+from afresh.engine.sampling.constrained import structure
+from afresh.engine.sampling.tokens import Alternatives
+from afresh.faces.http.errors import RefusedRequest
+from afresh.faces.http.json_route import JsonRoute
+from afresh.faces.http.loaded_runs import Library, Served, made_at
+from afresh.faces.http.protocols import Protocol
+from afresh.faces.http.protocols.llama_cpp.answers import ERRORS, InfillAnswer, llama_cpp_body
+from afresh.faces.http.request_threads import Desk
+from afresh.faces.http.requests.descriptions import streamed_too
+from afresh.faces.http.requests.forms import (
+    MOST_STOPS,
+    MOST_TOKENS,
+    Finite,
+    Sampling,
+    Seed,
+    Stop,
+    TextConditions,
+    cap_headers,
+    capped,
+    event,
+    event_stream,
+    seed_of,
+)
+from afresh.faces.http.requests.holes import FilledHoles, check_characters, check_fills, fill
+from afresh.faces.http.requests.neutral import SAMPLERS, Neutral, check_neutral, check_window
+from afresh.faces.http.requests.text import prompt_text
+from afresh.faces.http.rights import USE, needs
+from afresh.runs.run import Run
+from afresh.verbs.cursor import FILL_IN, Hole, fit, mode_of, why_not
+
+MOST_EXTRA = 1_000  # other files, or parts of them
+NOT_TOLD = "The end of a text that repeats what follows is removed, so its tokens are not told."
+NEUTRAL = {
+    **SAMPLERS,
+    "dynatemp_range": Neutral((0,)),
+    "dry_multiplier": Neutral((0,), "Use frequency_penalty or presence_penalty."),
+    "xtc_probability": Neutral((0,)),
+    "top_n_sigma": Neutral((-1,), "Use top_p or min_p."),
+    "adaptive_target": Neutral((-1,)),
+    "min_keep": Neutral((0, 1)),
+    "n_cmpl": Neutral((1,), "Send a request for each text, or n to POST /v1/completions."),
+    "n": Neutral((1,), "Send a request for each text, or n to POST /v1/completions."),
+    "n_probs": Neutral((0,), NOT_TOLD),
+    "post_sampling_probs": Neutral((False,), NOT_TOLD),
+    "return_tokens": Neutral((False,), NOT_TOLD),
+    "return_progress": Neutral((False,)),
+    "ignore_eos": Neutral((False,)),
+    "lora": Neutral(([],), "The adapter of a person is a model of its own: RUN:NAME."),
+}
+SamplerName = Literal[
+    "penalties", "dry", "top_n_sigma", "top_k", "typ_p", "typical_p", "top_p", "min_p", "xtc", "temperature", "infill"
+]
+# The sampler without which a setting has no effect.
+SAMPLER_OF = {
+    **{name: name for name in ("temperature", "top_k", "top_p", "min_p")},
+    **dict.fromkeys(("frequency_penalty", "presence_penalty"), "penalties"),
+}
+
+
+class Extra(BaseModel):
+    """Another file, or a part of one. What editors add to it, such as when it was read, is ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+    text: str
+    filename: str = ""
+
+
+# Details of samplers that are not used here, and how llama.cpp computes.
+IGNORED_DETAILS = (
+    *("dynatemp_exponent", "dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"),
+    *("xtc_threshold", "mirostat_tau", "mirostat_eta", "n_keep", "n_discard", "n_cache_reuse", "id_slot"),
+    *("cache_prompt", "t_max_prompt_ms", "timings_per_token", "sse_ping_interval"),
+)
+
+
+class InfillForm(Sampling):
+    """A request for the text between a prefix and a suffix."""
+
+    ignored = IGNORED_DETAILS
+    model: str | None = Field(None, description="May be left out where one run alone fills in the middle.")
+    input_prefix: str = ""
+    input_suffix: str = ""
+    input_extra: Annotated[list[Extra], Field(max_length=MOST_EXTRA)] = Field(
+        default_factory=list, description="Other files; those parts are seen that are about the same as the cursor."
+    )
+    prompt: str = Field("", description="The beginning of the text, which is there already: it follows the prefix.")
+    n_predict: Annotated[int, Field(ge=-2)] = Field(-1, description="Tokens, at most; below 0: half of the context.")
+    n_indent: Annotated[int, Field(ge=0)] = Field(0, description="The text ends before a line that is indented less.")
+    t_max_predict_ms: Annotated[int, Field(ge=0)] = Field(
+        0, description="After so long the text ends, once it has a line. 0: never."
+    )
+    stream: bool | None = False
+    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
+    logit_bias: dict[int, Finite | Literal[False]] | list[tuple[int, Finite | Literal[False]]] | None = None
+    samplers: list[SamplerName] | None = Field(
+        None, description="Which of top_k, top_p, min_p, temperature and penalties apply; their order is our own."
+    )
+    seed: Seed | None = None
+    grammar: Annotated[str, Field(max_length=100_000)] | None = None
+    json_schema: dict[str, Any] | bool | None = None
+    response_fields: Annotated[list[str], Field(max_length=100)] | None = None
+    # Accepted at the value that changes nothing (NEUTRAL).
+    typical_p: Finite | None = None
+    mirostat: int | None = None
+    repeat_penalty: Finite | None = None
+    repeat_last_n: int | None = None
+    dynatemp_range: Finite | None = None
+    dry_multiplier: Finite | None = None
+    xtc_probability: Finite | None = None
+    top_n_sigma: Finite | None = None
+    adaptive_target: Finite | None = None
+    min_keep: int | None = None
+    n_cmpl: int | None = None
+    n: int | None = None
+    n_probs: int | None = None
+    post_sampling_probs: bool | None = None
+    return_tokens: bool | None = None
+    return_progress: bool | None = None
+    ignore_eos: bool | None = None
+    lora: list[dict[str, Any]] | None = None
+    afresh: TextConditions = Field(default_factory=TextConditions)
+
+    def check(self) -> None:
+        """Raises Refused for what is not supported."""
+        check_neutral(self, NEUTRAL)
+        check_window(self.repeat_last_n, bool(self.frequency_penalty or self.presence_penalty))
+        if self.grammar and self.afresh.grammar:
+            raise RefusedRequest(400, "Two grammars are given. Leave one out.", "given_twice", "grammar")
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def length(self) -> int:
+        """The tokens that the text may have."""
+        return MOST_TOKENS if self.n_predict < 0 else capped(self.n_predict)
+
+    @property
+    def hole(self) -> Hole:
+        """The cursor. Parts of one file are put together."""
+        others: dict[str, str] = {}
+        for extra in self.input_extra:
+            others[extra.filename] = others.get(extra.filename, "") + extra.text
+        return Hole(self.input_prefix + self.prompt, self.input_suffix, others=others)
+
+    def sampling(self) -> dict[str, Any]:
+        """The settings of sampling that are given, without those whose sampler is left out."""
+        bias = dict(self.logit_bias or {})
+        given = super().sampling()
+        if self.samplers is not None:
+            given = {name: value for name, value in given.items() if SAMPLER_OF[name] in self.samplers}
+        return {**given, "logit_bias": {i: -100.0 if v is False else v for i, v in bias.items()} or None}
+
+
+class Clock:
+    """Follows the tokens of a text: how long each part took, and whether its time is up once it has a line."""
+
+    def __init__(self, spelling: Sequence[bytes], limit: float) -> None:
+        """`spelling`: the bytes of each token. `limit`: seconds; 0 for none."""
+        self.spelling, self.limit, self.begun = spelling, limit, time.monotonic()
+        self.first: float | None = None  # when the first token came
+        self.has_line = self.is_up = False
+
+    def watch(self, index: int, token: int, logprob: float, top: Alternatives) -> bool:
+        """A watch of sampling, which ends the text when its time is up."""
+        now = time.monotonic()
+        self.first = now if self.first is None else self.first
+        self.has_line = self.has_line or b"\n" in self.spelling[token]
+        self.is_up = bool(self.limit) and self.has_line and now - self.first > self.limit
+        return self.is_up
+
+    def timings(self, read: int, drawn: int) -> dict[str, Any]:
+        """The timings of a text of so many tokens after so many others."""
+        end = time.monotonic()
+        first = end if self.first is None else self.first
+        out: dict[str, Any] = {"cache_n": 0}
+        for name, count, seconds in (("prompt", read, first - self.begun), ("predicted", drawn, end - first)):
+            out |= {f"{name}_n": count, f"{name}_ms": 1000 * seconds}
+            out[f"{name}_per_token_ms"] = 1000 * seconds / max(1, count)
+            out[f"{name}_per_second"] = count / max(seconds, 1e-9)
+        return out
+
+
+@dataclass(frozen=True)
+class Inserted:
+    """The text to insert, and why it ended."""
+
+    text: str
+    stop_type: Literal["eos", "word", "limit"]
+    stopping_word: str = ""
+
+
+def inserted(filled: FilledHoles, form: InfillForm, clock: Clock) -> Inserted:
+    """The text of a completion: ended where its lines are indented less than they may be."""
+    written = filled.texts.texts[0]
+    word = written.stop_string(form.stops) if filled.completions[0].ended else None
+    stop_type: Literal["eos", "word", "limit"] = "eos" if written.finish == "stop" else "limit"
+    if clock.is_up:
+        stop_type = "limit"
+    elif word is not None:
+        stop_type = "word"
+    text = indented(written.text, form.n_indent)
+    if text != written.text:
+        return Inserted(text, "limit")
+    return Inserted(text, stop_type, (word or "") if stop_type == "word" else "")
+
+
+def indented(text: str, least: int) -> str:
+    """The text up to its first line, after the one at the cursor, that is indented by fewer characters."""
+    lines = text.split("\n")
+    for i, line in enumerate(lines[1:], 1):
+        if line.strip() and len(line) - len(line.lstrip(" \t")) < least:
+            return "\n".join(lines[:i])
+    return text
+
+
+@lru_cache(1024)
+def fills(path: Path, made: tuple[int, int]) -> bool:
+    """Whether a run fills in the middle. `made`: what tells it from another one that takes its place."""
+    try:
+        run = Run.open(path)
+        return why_not(run) is None and mode_of(run) == FILL_IN
+    except UserError:
+        return False
+
+
+def only_model(library: Library) -> str:
+    """The run that fills in the middle. llama.cpp serves one model, which its clients do not name. Raises Refused if
+    there is none, or more than one."""
+    able = [name for name, path in library.runs().items() if fills(path, made_at(path))]
+    if len(able) == 1:
+        return able[0]
+    known = f"Runs here that fill in the middle: {', '.join(able) or 'none; train on code with `data.fim_rate=0.5`'}."
+    raise RefusedRequest(400, f"Name the run that is asked as `model`. {known}", "model_required", "model")
+
+
+def infill(served: Served, form: InfillForm) -> dict[str, Any]:
+    """The answer of a run. Raises UserError for what it cannot do."""
+    run, hole, seed = served.run, form.hole, seed_of(None if form.seed == -1 else form.seed)
+    check_fills(run, hole.suffix)
+    check_characters(hole)
+    if (reason := why_not(run)) is not None:
+        raise UserError(reason, param="model")
+    texts = run.encoder.abilities.texts
+    assert texts is not None  # as why_not says
+    clock = Clock(texts.tokenizer.spelling(), form.t_max_predict_ms / 1000)
+    wanted = form.afresh.model_copy(update={"raw": True})
+    made = structure(
+        *(run.family, run.encoder),
+        json_schema=form.json_schema,
+        regex=wanted.regex,
+        grammar=form.grammar or wanted.grammar,
+    )
+    settings = wanted.chosen(**form.sampling(), constraint=made, scored=False, watch=clock.watch)
+    context = run.space.shape[0]
+    if form.n_predict == 0:  # the prompt alone is to be read
+        prompt = fit(texts, hole, context - 1)
+        filled, end = FilledHoles([], [prompt], 0, seed), Inserted("", "limit")
+    else:
+        request = replace(wanted.request(stop=form.stops), prompt=None)
+        filled = fill(run, [hole], seed, request, settings, form.length)
+        prompt, end = filled.prompts[0], inserted(filled, form, clock)
+    read, drawn = len(prompt.ids), filled.texts.usage["completion_tokens"]
+    used = {k: v for k, v in form.sampling().items() if v is not None}
+    return {
+        "index": 0,
+        "content": end.text,
+        "tokens": [],
+        "id_slot": -1,
+        "stop": True,
+        "model": served.name,
+        "tokens_predicted": drawn,
+        "tokens_evaluated": read,
+        "generation_settings": {
+            **used,
+            "n_predict": filled.length,
+            "seed": seed,
+            "stop": list(form.stops),
+            "n_ctx": context,
+        },
+        "prompt": prompt_text(run, tuple(prompt.ids.tolist())),
+        "has_new_line": "\n" in end.text,
+        "truncated": prompt.prefix[0] < prompt.prefix[1] or prompt.suffix[0] < prompt.suffix[1],
+        "stop_type": end.stop_type,
+        "stopping_word": end.stopping_word,
+        "tokens_cached": 0,
+        "timings": clock.timings(read, drawn),
+    }
+
+
+def chosen_fields(answer: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """Some fields of an answer. One of an object inside is named by its path, timings/prompt_n, and keeps that name;
+    those that do not exist are left out."""
+    out: dict[str, Any] = {}
+    for path in fields:
+        value: Any = answer
+        for name in path.split("/"):
+            value = value.get(name) if isinstance(value, dict) else None
+        if value is not None:
+            out[path] = value
+    return out
+
+
+def routes(desk: Desk) -> APIRouter:
+    router = APIRouter(tags=["llama.cpp"], route_class=JsonRoute, responses=ERRORS, dependencies=[needs(USE)])
+
+    @router.post("/infill", summary="The text at a cursor", responses=streamed_too(InfillAnswer))
+    async def at_cursor(form: InfillForm, request: Request) -> Response:
+        form.check()
+        model = form.model if form.model else await run_in_threadpool(only_model, desk.library)
+        answer = await desk.run(request, model, lambda served: infill(served, form))
+        whole = answer if form.response_fields is None else chosen_fields(answer, form.response_fields)
+        length = max(form.n_predict, 0)
+        if not form.stream:
+            return JSONResponse(whole, headers=cap_headers(length))
+
+        async def events() -> AsyncIterator[str]:
+            """The text as one piece, as what repeats the suffix is only known at its end, and the rest."""
+            shared = {k: answer[k] for k in ("index", "content", "id_slot", "tokens_predicted", "tokens_evaluated")}
+            yield event({**shared, "tokens": [], "stop": False})
+            yield event(whole | {"content": ""} if "content" in whole else whole)
+
+        return event_stream(events(), length)
+
+    return router
+
+
+PROTOCOL = Protocol(routes, llama_cpp_body)

@@ -1,0 +1,140 @@
+"""GET /api/tags, POST /api/show and GET /api/version: the runs that write texts, and what each of them can."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
+
+from afresh import __version__
+from afresh.core import UserError
+from afresh.data.text.fim import supports_fim
+from afresh.engine.sampling.request import converses, writes_text
+from afresh.faces.http.errors import RefusedRequest
+from afresh.faces.http.json_route import JsonRoute
+from afresh.faces.http.loaded_runs import newest
+from afresh.faces.http.protocols.ollama.answers import ERRORS, OllamaModelList, OllamaVersion, ShownModel
+from afresh.faces.http.protocols.ollama.asking import named
+from afresh.faces.http.request_threads import Desk
+from afresh.faces.http.requests.forms import Form
+from afresh.faces.http.requests.text import check_writes
+from afresh.faces.http.rights import USE, needs
+from afresh.runs.run import Run
+
+FOLLOWED = "0.12.11"  # the version of Ollama whose API this is: clients refuse to talk to one that they deem too old
+
+
+class ShowForm(Form):
+    """A request for what a run is. `name` is the older name of `model`."""
+
+    model: str | None = None
+    name: str | None = None
+    verbose: bool | None = None
+
+
+def capabilities(run: Run) -> list[str]:
+    """What a run can, in Ollama's words."""
+    able = ["completion"]
+    if supports_fim(run.space.special):
+        able.append("insert")
+    if converses(run.encoder, run.space) and run.encoder.template.has_tools:  # type: ignore[attr-defined]
+        able.append("tools")
+    return able
+
+
+def shortened(count: int) -> str:
+    """A number of parameters, as 7.6B."""
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if count >= size:
+            return f"{count / size:.1f}{letter}"
+    return str(count)
+
+
+def details(run: Run) -> dict[str, Any]:
+    record = run.record
+    return {
+        "parent_model": record.base_model or "",
+        "format": "safetensors",
+        "family": record.family,
+        "families": [record.family],
+        "parameter_size": shortened(record.parameters),
+        "quantization_level": "unknown",
+    }
+
+
+def modified(run: Run) -> str:
+    return datetime.fromtimestamp((run.path / "run.json").stat().st_mtime, UTC).isoformat().replace("+00:00", "Z")
+
+
+def listed(name: str, run: Run) -> dict[str, Any]:
+    """A run in the list of models."""
+    version = newest(run.path)
+    weights = run.path / "checkpoints" / version / "model.safetensors"
+    return {
+        "name": name,
+        "model": name,
+        "modified_at": modified(run),
+        "size": weights.stat().st_size if weights.is_file() else 0,
+        "digest": hashlib.sha256((run.path / "run.json").read_bytes() + version.encode()).hexdigest(),
+        "details": details(run),
+        "capabilities": capabilities(run),
+    }
+
+
+def shown(name: str, run: Run) -> dict[str, Any]:
+    """A run as POST /api/show describes it."""
+    check_writes(run)
+    talks, family = converses(run.encoder, run.space), run.record.family
+    template = run.encoder.template.tokenizer.chat_template if talks else None  # type: ignore[attr-defined]
+    return {
+        "license": "",
+        "modelfile": f"# {name} is a run of afresh.\nFROM {name}\n",
+        "parameters": "",
+        "template": template or "{{ .Prompt }}",
+        "details": details(run),
+        "model_info": {
+            "general.architecture": family,
+            "general.basename": name,
+            "general.parameter_count": run.record.parameters,
+            f"{family}.context_length": run.space.shape[0],
+            f"{family}.vocab_size": run.space.vocab[0],
+        },
+        "capabilities": capabilities(run),
+        "modified_at": modified(run),
+    }
+
+
+def routes(desk: Desk) -> APIRouter:
+    router = APIRouter(tags=["Ollama"], route_class=JsonRoute, responses=ERRORS, dependencies=[needs(USE)])
+
+    @router.get("/api/tags", summary="The runs that write texts", response_model=OllamaModelList)
+    async def tags() -> dict[str, Any]:
+        def models() -> list[dict[str, Any]]:
+            out = []
+            for name in desk.library.paths():
+                try:
+                    run = desk.library.open(name)
+                    if writes_text(run.encoder, run.space):
+                        out.append(listed(name, run))
+                except (UserError, OSError):  # it is shown with its fault by GET /afresh/v1/runs
+                    continue
+            return out
+
+        return {"models": await run_in_threadpool(models)}
+
+    @router.post("/api/show", summary="What a run is and can", response_model=ShownModel)
+    async def show(form: ShowForm) -> dict[str, Any]:
+        given = form.model or form.name
+        if not given:
+            raise RefusedRequest(400, "Name the model to show.", None, "model")
+        model = named(desk.library, given)
+        return await run_in_threadpool(lambda: shown(model, desk.library.open(model)))
+
+    @router.get("/api/version", summary="The version of Ollama whose API this follows", response_model=OllamaVersion)
+    async def version() -> dict[str, Any]:
+        return {"version": FOLLOWED, "afresh": __version__}
+
+    return router

@@ -1,0 +1,155 @@
+"""POST /v1/audio/speech: a sound, or music in notes as it sounds, in the form of OpenAI's API."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
+from pydantic import Field
+
+from afresh.core import UserError
+from afresh.data.audio.compressed import MEDIA_TYPES, Format, encode_sound
+from afresh.engine.sampling.samples import from_prompts, marked_sound, signed_content
+from afresh.engine.sampling.text_conditions import conditions_from_text, with_labels
+from afresh.faces.http.errors import RefusedRequest
+from afresh.faces.http.json_route import JsonRoute
+from afresh.faces.http.loaded_runs import Served
+from afresh.faces.http.request_threads import Desk, noted
+from afresh.faces.http.requests.descriptions import files
+from afresh.faces.http.requests.forms import Conditions, Finite, Form, Seed, Words, event, seed_of
+from afresh.faces.http.rights import USE, needs
+from afresh.runs.run import Run
+from afresh.services.provenance.sign_work import Signed
+from afresh.verbs.sample import Sampler
+
+PIECE = 1 << 15  # bytes of a sound that are sent at once
+DEFAULT = "default"  # the voice of whoever asks for none
+
+
+class VoiceId(Form):
+    id: Words
+
+
+class Speech(Form):
+    """A request for a sound."""
+
+    model: str
+    input: Words = Field(
+        description="A caption if the run learnt captions, else labels with commas between them; empty: anything."
+    )
+    voice: Words | VoiceId = Field(DEFAULT, description="One of the labels of the run, or `default`.")
+    instructions: Literal[""] | None = None  # how to speak: nothing here depends on it
+    response_format: Format = "mp3"
+    speed: Finite = 1.0
+    stream_format: Literal["audio", "sse"] = "audio"
+    seed: Seed | None = None
+    afresh: Conditions = Field(default_factory=Conditions)
+
+    def check(self) -> None:
+        """Raises Refused for what cannot be had."""
+        if self.speed != 1:
+            raise RefusedRequest(
+                400,
+                "Sounds have the speed that the model learnt: faster ones would be higher, or of other length than "
+                f"drawn. Leave speed out. Given: {self.speed:g}.",
+                "unsupported_speed",
+                "speed",
+            )
+
+    @property
+    def named_voice(self) -> str:
+        """The label that the voice stands for; empty without one."""
+        name = self.voice if isinstance(self.voice, str) else self.voice.id
+        return "" if name == DEFAULT else name
+
+
+def check_sounds(run: Run) -> None:
+    """Raises UserError if the run makes nothing that can be heard."""
+    if run.encoder.kind.view == "sound" or run.encoder.abilities.audible:
+        return
+    raise UserError(
+        f"The model {run.path.name} makes {run.encoder.kind.plural}, which cannot be heard. GET /v1/models says which "
+        "model makes what.",
+        "wrong_modality",
+        param="model",
+    )
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A sound file, with the seed and the tokens that it was drawn with, and notes."""
+
+    signed: Signed
+    seed: int
+    tokens: int
+    notes: list[str]
+
+    @property
+    def content(self) -> bytes:
+        return self.signed.content
+
+    @property
+    def usage(self) -> dict[str, int]:
+        return {"input_tokens": 0, "output_tokens": self.tokens, "total_tokens": self.tokens}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a plain sound cannot say otherwise."""
+        notes = {"x-afresh-notes": json.dumps(self.notes)} if self.notes else {}
+        beside = self.signed.sidecar  # of formats without room for signed metadata
+        provenance = {} if beside is None else {"x-afresh-provenance": base64.b64encode(beside).decode()}
+        return {"x-afresh-seed": str(self.seed), **notes, **provenance}
+
+
+def speak(served: Served, form: Speech) -> Spoken:
+    """The sound of a request: that of `afresh sample` for the same seed."""
+    run = served.run
+    check_sounds(run)
+    seed = seed_of(form.seed)
+    try:
+        request = with_labels(run.conds, form.named_voice, form.afresh.request())
+    except UserError as error:
+        message = f"voice: {error} The voice `{DEFAULT}` asks for none of them."
+        raise RefusedRequest(400, message, error.code, "voice") from None
+    with noted() as notes:
+        request = conditions_from_text(run.conds, form.input, request)
+        samples = Sampler(run, 1, request, seed, form.afresh.chosen())()
+    sound = run.encoder.hear(from_prompts(samples)[0] if run.encoder.kind.view == "text" else samples[0])
+    if sound is None:
+        raise UserError("What was drawn cannot be heard, such as a score without notes. Try another seed.", "silent")
+    tokens = sum(len(w.tokens or ()) for w in samples.written)
+    content = encode_sound(marked_sound(samples.credentials, sound), form.response_format)
+    return Spoken(signed_content(samples, 0, content, f"speech.{form.response_format}"), seed, tokens, notes)
+
+
+def routes(desk: Desk) -> APIRouter:
+    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute, dependencies=[needs(USE)])
+
+    @router.post("/v1/audio/speech", summary="A sound", response_class=Response, responses=files(MEDIA_TYPES.values()))
+    async def speech(form: Speech, request: Request) -> Response:
+        form.check()
+        spoken = await desk.run(request, form.model, lambda served: speak(served, form))
+        if form.stream_format == "audio":
+            return Response(spoken.content, media_type=MEDIA_TYPES[form.response_format], headers=spoken.headers)
+        headers = {**spoken.headers, "cache-control": "no-cache"}
+        return StreamingResponse(events_of(spoken), media_type="text/event-stream", headers=headers)
+
+    return router
+
+
+def events_of(spoken: Spoken) -> Iterator[str]:
+    """The events of a sound, which is known as a whole before the first is sent."""
+
+    def said(kind: str, values: dict[str, Any]) -> str:
+        return event({"type": kind, **values}, kind)
+
+    for start in range(0, len(spoken.content), PIECE):
+        audio = base64.b64encode(spoken.content[start : start + PIECE]).decode()
+        yield said("speech.audio.delta", {"audio": audio})
+    yield said("speech.audio.done", {"usage": spoken.usage})
+    yield event("[DONE]")

@@ -1,0 +1,413 @@
+"""POST /v1/images/generations, /v1/images/edits and /v1/images/variations: images in the form of OpenAI's API."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import Field
+
+from afresh.core import UserError
+from afresh.core.solver_progress import Step, following
+from afresh.data.image.images import Pixels
+from afresh.engine.sampling.samples import Samples, signed_content
+from afresh.engine.sampling.text_conditions import conditions_from_text
+from afresh.faces.http.errors import RefusedRequest, body, refused
+from afresh.faces.http.image_files import Format, image_bytes, image_size, read_image, transparent
+from afresh.faces.http.json_route import JsonRoute
+from afresh.faces.http.loaded_runs import Served
+from afresh.faces.http.multipart import described, read_form
+from afresh.faces.http.protocols.openai.answers import ImageAnswer
+from afresh.faces.http.request_threads import Desk, alone, first, noted
+from afresh.faces.http.requests.descriptions import streamed_too
+from afresh.faces.http.requests.forms import (
+    Conditions,
+    Count,
+    Finite,
+    Form,
+    Seed,
+    Words,
+    event,
+    event_stream,
+    now,
+    seed_of,
+)
+from afresh.faces.http.rights import USE, needs
+from afresh.runs.run import Run
+from afresh.verbs.edit import Change, Editor, edit
+from afresh.verbs.editor import STRENGTH
+from afresh.verbs.outpaint import outpainted
+from afresh.verbs.sample import Sampler
+
+MOST_INPUTS = 16  # images of one request
+FURTHEST = 4  # times the width or height of a model's images, up to which they are continued
+Size = Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")]
+Strength = Annotated[Finite, Field(gt=0, le=1)]
+
+
+class Wishes(Conditions):
+    """Conditions, and how much of an image may change."""
+
+    strength: Strength | None = Field(None, description=f"How much may change; {STRENGTH} without a mask.")
+
+
+class ImagesForm(Form):
+    """What all requests for images have in common. What only other models do is accepted as `auto` alone."""
+
+    model: str
+    n: Count | None = 1
+    size: Size | None = Field("auto", description="`auto`, or the size of the model's images, as in 64x64.")
+    response_format: Literal["b64_json", "url"] | None = "b64_json"
+    seed: Seed | None = None
+    user: str | None = None  # who asks: nothing here depends on it
+
+    def check(self) -> None:
+        """Raises Refused for what cannot be had."""
+        if self.response_format == "url":
+            raise RefusedRequest(
+                400,
+                "Images are not kept at an address here. Ask for response_format=b64_json.",
+                "not_kept",
+                "response_format",
+            )
+
+
+class DrawnForm(ImagesForm):
+    """A request for images in a format of choice, which may be streamed."""
+
+    prompt: Words = Field(
+        description="A caption if the run learnt captions, else one of its labels, or several with commas between them."
+    )
+    output_format: Format | None = "png"
+    output_compression: Annotated[int, Field(ge=0, le=100)] | None = 100
+    background: Literal["auto", "opaque"] | None = "auto"
+    quality: Literal["auto"] | None = "auto"
+    moderation: Literal["auto", "low"] | None = "auto"  # there is none
+    safety_identifier: str | None = None  # who asks
+    stream: bool | None = False
+    partial_images: Annotated[int, Field(ge=0, le=3)] | None = Field(
+        0, description="How often an image is sent while it is drawn; families that draw at once send none."
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.partial_images and not self.stream:
+            raise RefusedRequest(400, "partial_images applies to streams: set stream.", param="partial_images")
+        if self.kind == "png" and self.output_compression not in (None, 100):
+            message = "PNG has no levels of quality. Leave output_compression out, or ask for jpeg or webp."
+            raise RefusedRequest(400, message, param="output_compression")
+
+    @property
+    def kind(self) -> Format:
+        return self.output_format or "png"
+
+    def content(self, pixels: Pixels) -> bytes:
+        """An image as a file of the wanted kind."""
+        quality = 100 if self.output_compression is None else self.output_compression
+        return image_bytes(pixels, self.kind, quality)
+
+
+class ImageGeneration(DrawnForm):
+    """A request for new images."""
+
+    prompt: Words = Field(
+        "", description="A caption if the run learnt captions, else labels with commas between them; empty: anything."
+    )
+    style: Literal["auto"] | None = None
+    afresh: Conditions = Field(default_factory=Conditions)
+
+
+class ImageEdit(DrawnForm):
+    """A request for changed images. With a mask, only its transparent pixels change."""
+
+    image: Annotated[list[bytes], Field(min_length=1, max_length=MOST_INPUTS)]
+    mask: bytes | None = None
+    input_fidelity: None = None
+    afresh: Wishes = Field(default_factory=Wishes)
+
+
+class ImageVariation(ImagesForm):
+    """A request for images like another."""
+
+    image: bytes
+    afresh: Wishes = Field(default_factory=Wishes)
+
+
+@dataclass(frozen=True)
+class Partial:
+    """An image as it is predicted while it is drawn: the `number`th prediction of the image at `index`."""
+
+    index: int
+    number: int
+    image: str
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a request, in base64, with notes on what had to be changed."""
+
+    images: list[str]
+    size: str
+    seed: int
+    notes: list[str]
+    usage: dict[str, Any]
+
+    @property
+    def more(self) -> dict[str, Any]:
+        return {"afresh": {"size": self.size, "seed": self.seed, "notes": self.notes}}
+
+
+def check_images(run: Run) -> None:
+    """Raises UserError if the run does not make images."""
+    if run.encoder.kind.view != "image":
+        raise UserError(
+            f"The model {run.path.name} makes {run.encoder.kind.plural}, not images. GET /v1/models says which model "
+            "makes what.",
+            "wrong_modality",
+            param="model",
+        )
+
+
+def pixels_of(run: Run, value: Any) -> Pixels:
+    """The picture of a decoded value."""
+    image = run.encoder.kind.preview(value).image
+    assert image is not None
+    return image
+
+
+def own_size(run: Run) -> tuple[int, int] | None:
+    """Width and height of the images that a run draws; None where they differ."""
+    space = run.encoder.space
+    return (space.shape[2], space.shape[1]) if space.pixels else None
+
+
+def added(run: Run, size: str | None) -> dict[str, int]:
+    """How many pixels to add at each side of a run's images to have them in a size. Raises Refused for a size that
+    cannot be had, with what is accepted."""
+    own = own_size(run)
+    if size in (None, "auto") or (own is not None and size == f"{own[0]}x{own[1]}"):
+        return {}
+    if own is None:
+        raise RefusedRequest(
+            400, f"Images of {run.path.name} have sizes of their own. Ask for size=auto.", "size", "size"
+        )
+    width, height = map(int, str(size).split("x"))
+    able = run.family.edit is not None
+    fits = all(o <= s <= FURTHEST * o for o, s in zip(own, (width, height), strict=True))
+    if not (able and fits):
+        larger = f", or up to {FURTHEST * own[0]}x{FURTHEST * own[1]}, continued beyond the edges" if able else ""
+        raise RefusedRequest(
+            400,
+            f"{run.path.name} draws images of {own[0]}x{own[1]} pixels: ask for size=auto, {own[0]}x{own[1]}{larger}. "
+            f"Given: {size}.",
+            "unsupported_size",
+            "size",
+        )
+    across, down = width - own[0], height - own[1]
+    sides = {"left": across // 2, "right": across - across // 2, "top": down // 2, "bottom": down - down // 2}
+    return {side: count for side, count in sides.items() if count}
+
+
+def usage(run: Run, images: int) -> dict[str, Any]:
+    """Tokens that were drawn, of a run that draws tokens; no text is tokenised for images."""
+    drawn = images * (run.space.shape[0] if run.space.kind == "tokens" else 0)
+    details = {"text_tokens": 0, "image_tokens": 0}
+    return {"input_tokens": 0, "input_tokens_details": details, "output_tokens": drawn, "total_tokens": drawn}
+
+
+def made(
+    run: Run, samples: Samples, seed: int, notes: list[str], content: Callable[[Pixels], bytes], kind: Format
+) -> Images:
+    """Samples as the images of an answer, in files of a kind."""
+    pixels = [pixels_of(run, value) for value in samples.published.values]
+    size = f"{pixels[0].shape[1]}x{pixels[0].shape[0]}"
+    signed = [signed_content(samples, i, content(p), f"image.{kind}").content for i, p in enumerate(pixels)]
+    return Images([base64.b64encode(s).decode() for s in signed], size, seed, notes, usage(run, len(pixels)))
+
+
+def generate(served: Served, form: ImageGeneration, put: Callable[[Any], None] | None = None) -> Images:
+    """New images: those of `afresh sample` for the same seed, continued beyond their edges for a larger size."""
+    run = served.run
+    check_images(run)
+    seed, sides = seed_of(form.seed), added(run, form.size)
+    request, settings = conditions_from_text(run.conds, form.prompt, form.afresh.request()), form.afresh.chosen()
+    with noted() as notes:
+        samples = followed(run, form, Sampler(run, form.n or 1, request, seed, settings), put)
+        if sides:
+            with alone(served):
+                samples = outpainted(Editor(run, request, settings, seed), list(samples.values), sides, Change(), 1)
+    return made(run, samples, seed, notes, form.content, form.kind)
+
+
+def followed(run: Run, form: DrawnForm, draw: Callable[[], Samples], put: Callable[[Any], None] | None) -> Samples:
+    """What `draw` returns. What is predicted on the way is passed to `put`, as often as is asked for."""
+    count = form.partial_images or 0
+    if put is None or not count:
+        return draw()
+
+    def follow(step: Step) -> None:
+        shown = [max(1, round(step.total * (k + 1) / (count + 1))) for k in range(count)]
+        if step.estimate is None or step.done not in shown:
+            return
+        values = run.encoder.decode(run.from_space(step.estimate().float().cpu()))
+        for i, value in enumerate(values):
+            put(
+                Partial(
+                    step.first + i,
+                    shown.index(step.done),
+                    base64.b64encode(form.content(pixels_of(run, value))).decode(),
+                )
+            )
+
+    with following(follow):
+        return draw()
+
+
+def check_size(run: Run, form: ImagesForm, contents: list[bytes], param: str = "image") -> None:
+    """Raises Refused for images of another size than the run's, before decoding, and for another wanted size."""
+    check_images(run)
+    own = own_size(run)
+    if own is None:
+        raise RefusedRequest(
+            400, f"Images of {run.path.name} are not pixels and cannot be edited.", "cannot_edit", "model"
+        )
+    wanted = f"{own[0]}x{own[1]}"
+    if form.size not in (None, "auto", wanted):
+        message = f"Edited images of {run.path.name} have {wanted} pixels: ask for size=auto. Given: {form.size}."
+        raise RefusedRequest(400, message, "unsupported_size", "size")
+    for content in contents:
+        width, height = image_size(content, param)
+        if (width, height) != own:
+            raise RefusedRequest(
+                400,
+                f"{param} has {width}x{height} pixels, and {run.path.name} draws images of {wanted}: send it in that "
+                "size. POST /afresh/v1/edits crops, resizes and enlarges.",
+                "unsupported_size",
+                param,
+            )
+
+
+def mask_of(form: ImageEdit) -> Any:
+    """The mask (H, W, 1) uint8 of an edit, white where the image may change: where the mask, or the only image without
+    one, is fully transparent. None without either. Raises Refused for a mask that does not say where."""
+    if form.mask is None:
+        holes = [transparent(content) for content in form.image] if len(form.image) == 1 else []
+        return None if not holes or holes[0] is None or bool(holes[0].all()) else holes[0][..., None] * np.uint8(255)
+    if len(form.image) > 1:
+        raise RefusedRequest(400, "A mask is for one image. Send the images one by one.", "mask_for_many", "mask")
+    read_image(form.mask, "mask")
+    change = transparent(form.mask)
+    if change is None or bool(change.all()):
+        what = "no fully transparent pixels: nothing may change" if change is None else "no other than transparent ones"
+        raise RefusedRequest(
+            400, f"The mask has {what}. Make those transparent that may change, and no others.", "useless_mask", "mask"
+        )
+    return change[..., None] * np.uint8(255)
+
+
+def change(served: Served, form: ImageEdit, put: Callable[[Any], None] | None = None) -> Images:
+    """Changed images: those of `afresh edit` for the same seed, n of each image in turn."""
+    run = served.run
+    check_size(run, form, form.image)
+    if form.mask is not None:
+        check_size(run, form, [form.mask], "mask")
+    images, mask, seed = [read_image(content, "image") for content in form.image], mask_of(form), seed_of(form.seed)
+    strength = form.afresh.strength if form.afresh.strength is not None else (STRENGTH if mask is None else None)
+    editor = Editor(
+        run, conditions_from_text(run.conds, form.prompt, form.afresh.request()), form.afresh.chosen(), seed
+    )
+
+    def draw() -> Samples:
+        return edit(editor, images, Change(strength=strength, mask=mask), form.n or 1)
+
+    with noted() as notes, alone(served):
+        samples = followed(run, form, draw, put)
+    return made(run, samples, seed, notes, form.content, form.kind)
+
+
+def vary(served: Served, form: ImageVariation) -> Images:
+    """Images like another: those of `afresh edit` with a strength, for the same seed."""
+    run = served.run
+    check_size(run, form, [form.image])
+    seed, wishes = seed_of(form.seed), form.afresh
+    editor = Editor(run, wishes.request(), wishes.chosen(), seed)
+    image, strength = read_image(form.image, "image"), STRENGTH if wishes.strength is None else wishes.strength
+    with noted() as notes, alone(served):
+        samples = edit(editor, [image], Change(strength=strength), form.n or 1)
+    return made(run, samples, seed, notes, image_bytes, "png")
+
+
+def answered(images: Images, kind: Format = "png") -> dict[str, Any]:
+    """The body of an answer. The size stands under `afresh`, as OpenAI's schema has a word for three sizes only."""
+    data = [{"b64_json": image} for image in images.images]
+    head = {"created": now(), "background": "opaque", "output_format": kind}
+    return {**head, "data": data, "usage": images.usage, **images.more}
+
+
+async def streamed(desk: Desk, form: DrawnForm, kind: str, work: Callable[..., Images]) -> AsyncIterator[str]:
+    """The events of a stream of `kind`. An error before the first image is raised; a later one is an event."""
+    settings = {"size": "auto", "quality": "auto"}  # no others have a name in OpenAI's schema
+    head = {"created_at": now(), "output_format": form.kind, "background": "opaque", **settings}
+    begun = False
+    try:
+        async for items in desk.stream(form.model, lambda served, put: work(served, form, put)):
+            for item in items:
+                begun = True
+                if isinstance(item, Partial):
+                    name = f"{kind}.partial_image"
+                    own = {"b64_json": item.image, "partial_image_index": item.number, "index": item.index}
+                    yield event({"type": name, **own, **head}, name)
+                    continue
+                name = f"{kind}.completed"
+                for i, image in enumerate(item.images):
+                    own = {"b64_json": image, "index": i, "usage": item.usage, **item.more}
+                    yield event({"type": name, **own, **head}, name)
+                yield event("[DONE]")
+    except Exception as error:
+        if not begun:
+            raise
+        yield event(body(refused(error)), "error")
+        yield event("[DONE]")
+
+
+def routes(desk: Desk) -> APIRouter:
+    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute, dependencies=[needs(USE)])
+
+    async def drawn(request: Request, form: DrawnForm, kind: str, work: Callable[..., Images]) -> Response:
+        form.check()
+        if form.stream:
+            _, chunks = await first(streamed(desk, form, kind, work))
+            return event_stream(chunks)
+        images = await desk.run(request, form.model, lambda served: work(served, form))
+        return JSONResponse(answered(images, form.kind))
+
+    streams = streamed_too(ImageAnswer)
+
+    @router.post("/v1/images/generations", summary="New images", responses=streams)
+    async def generations(form: ImageGeneration, request: Request) -> Response:
+        return await drawn(request, form, "image_generation", generate)
+
+    @router.post(
+        "/v1/images/edits", summary="Images with changes", responses=streams, openapi_extra=described(ImageEdit)
+    )
+    async def edits(request: Request) -> Response:
+        return await drawn(request, await read_form(request, ImageEdit), "image_edit", change)
+
+    @router.post(
+        "/v1/images/variations",
+        summary="Images like another",
+        responses={200: {"model": ImageAnswer}},
+        openapi_extra=described(ImageVariation),
+    )
+    async def variations(request: Request) -> Response:
+        form = await read_form(request, ImageVariation)
+        form.check()
+        images = await desk.run(request, form.model, lambda served: vary(served, form))
+        return JSONResponse(answered(images))
+
+    return router

@@ -1,0 +1,190 @@
+"""Works while they are made: a wish waits for the page to listen, is made as long as it listens, and each result is
+kept."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import Request
+from markupsafe import escape
+
+from afresh.core import events
+from afresh.core.events import Event
+from afresh.core.solver_progress import Step, following
+from afresh.data.image.kind import png_bytes
+from afresh.engine.pages.render import data_uri
+from afresh.faces.http.batching import Cancelled, alone, cancelled
+from afresh.faces.http.errors import RefusedRequest, refused
+from afresh.faces.http.loaded_runs import Served
+from afresh.faces.http.request_threads import Desk
+from afresh.faces.studio.page_words import plain_words
+from afresh.faces.studio.pages import rendered
+from afresh.runs.run import Run
+from afresh.verbs.creation_request import CreationRequest, Made, make
+from afresh.verbs.gallery import Work, Works
+
+WAIT = 60.0  # seconds within which the page listens after it asked
+MOST_WAITING = 256
+SHARPER = 6  # how often a picture is shown while it is drawn
+
+
+@dataclass
+class Making:
+    """A wish that a page has sent. `stop` ends it."""
+
+    run: str
+    wish: CreationRequest
+    files: Mapping[str, bytes]
+    works: Works
+    since: float = field(default_factory=time.monotonic)
+    stop: threading.Event = field(default_factory=threading.Event)
+    begun: bool = False
+
+
+class Workshop:
+    """The wishes of all pages by their tokens, which only the page that asked knows."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.all: dict[str, Making] = {}
+
+    def order(self, making: Making) -> str:
+        """The token under which to listen. Raises Refused if the server is busy."""
+        self.desk.admit()
+        now = time.monotonic()
+        self.all = {t: m for t, m in self.all.items() if m.begun or now - m.since < WAIT}
+        if len(self.all) >= MOST_WAITING:
+            raise RefusedRequest(
+                429, "Too many wishes are waiting. Try again in a minute.", "rate_limit_exceeded", retry=60
+            )
+        token = secrets.token_urlsafe(18)
+        self.all[token] = making
+        return token
+
+    def stop(self, token: str) -> None:
+        if token in self.all:
+            self.all[token].stop.set()
+
+    async def events(self, request: Request, token: str) -> AsyncIterator[str]:
+        """What the page shows, as it comes. A wish that has begun or ended already is not made twice."""
+        making = self.all.get(token)
+        if making is None or making.begun:
+            yield event("end", "")
+            return
+        making.begun = True
+        try:
+            async for items in self.desk.stream(making.run, lambda served, put: made(served, making, put)):
+                shown = [shown_as(request, making, item) for item in merged(items) if item is not None]
+                if shown:
+                    yield "".join(shown)
+        except Cancelled:
+            yield event("failed", rendered(request, "stopped.html"))
+        except Exception as error:
+            message = plain_words(str(refused(error)))
+            yield event("failed", rendered(request, "error_part.html", message=message))
+        finally:
+            self.all.pop(token, None)
+        yield event("end", "")
+
+
+@dataclass(frozen=True)
+class WorkPiece:
+    """What was added to a text."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Sharper:
+    """A picture on the way, as PNG."""
+
+    index: int
+    png: bytes
+
+
+@dataclass(frozen=True)
+class StreamNote:
+    """A note or a warning of a task."""
+
+    text: str
+
+
+def made(served: Served, making: Making, put: Callable[[Any], None]) -> None:
+    """Make the works of a wish and keep each. `put` gets pieces, pictures on the way, notes, and works."""
+    gone, run = cancelled.get(), served.run
+    alone.set(True)
+
+    def check() -> None:
+        if making.stop.is_set() or (gone is not None and gone.is_set()):
+            raise Cancelled
+
+    def on_text(index: int, piece: str) -> None:
+        check()
+        if piece:
+            put(WorkPiece(index, piece))
+
+    wish = making.wish
+    whole: list[Made] = []
+    notes: list[str] = []
+
+    def hear(event: Event) -> None:
+        if event.kind in ("note", "warning") and (text := plain_words(event.text)) not in notes:
+            notes.append(text)
+            put(StreamNote(text))
+
+    def follow(step: Step) -> None:
+        check()
+        if step.estimate is not None and run.encoder.kind.view == "image" and wish.verb == "sample" and due(step):
+            values = run.encoder.decode(run.from_space(step.estimate().float().cpu()))
+            for k, value in enumerate(values):
+                put(Sharper(len(whole) + step.first + k, png_bytes(pixels(run, value))))
+
+    with following(follow), events.listening(hear):
+        for result in make(run, wish, making.files, on_text=on_text):
+            whole.append(result)
+            put(making.works.keep(run, served.name, served.version, wish, making.files, result, notes))
+            check()
+
+
+def due(step: Step) -> bool:
+    return step.done < step.total and step.done % max(1, step.total // SHARPER) == 0
+
+
+def pixels(run: Run, value: Any) -> Any:
+    return run.encoder.kind.preview(value).image
+
+
+def merged(items: list[Any]) -> list[Any]:
+    """Pieces of one text that came together as one."""
+    out: list[Any] = []
+    for item in items:
+        if isinstance(item, WorkPiece) and out and isinstance(out[-1], WorkPiece) and out[-1].index == item.index:
+            out[-1] = WorkPiece(item.index, out[-1].text + item.text)
+        else:
+            out.append(item)
+    return out
+
+
+def shown_as(request: Request, making: Making, item: Any) -> str:
+    """An item as an event whose data is HTML."""
+    if isinstance(item, WorkPiece):
+        return event(f"piece-{item.index}", str(escape(item.text)))
+    if isinstance(item, Sharper):
+        return event(f"sharper-{item.index}", f'<img alt="on the way" src="{data_uri("image/png", item.png)}">')
+    if isinstance(item, StreamNote):
+        return event("note", f"<p>{escape(item.text)}</p>")
+    assert isinstance(item, Work)
+    return event(f"work-{item.recipe.index}", rendered(request, "work.html", work=item))
+
+
+def event(name: str, data: str) -> str:
+    """A server-sent event. Lines of the data are lines of the event, so that nothing in it can end it."""
+    lines = "".join(f"data: {line}\n" for line in re.split(r"\r\n|\r|\n", data))
+    return f"event: {name}\n{lines}\n"

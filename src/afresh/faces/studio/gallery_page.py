@@ -1,0 +1,147 @@
+"""The gallery: works that were kept, found, shown, made again, thrown away and taken along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from afresh.core import UserError
+from afresh.faces.http.batching import alone
+from afresh.faces.http.errors import RefusedRequest
+from afresh.faces.http.loaded_runs import Served
+from afresh.faces.http.request_threads import Desk
+from afresh.faces.http.rights import USE, needs, owner_of
+from afresh.faces.studio.controls import controls_of
+from afresh.faces.studio.pages import HEADERS, PageRoute, page
+from afresh.faces.studio.recipe import download, kinds, recipe_lines, signed
+from afresh.verbs.creation_request import make
+from afresh.verbs.gallery import Work, Works, same
+
+PAGE = 48  # works of a page
+TYPES = {
+    "png": "image/png",
+    "wav": "audio/wav",
+    "flac": "audio/flac",
+    "mid": "audio/midi",
+    "txt": "text/plain; charset=utf-8",
+    "json": "application/json",
+    "provenance": "application/zip",
+}
+Words = Annotated[str, Query(max_length=400)]
+Name = Annotated[str, Query(max_length=255)]
+
+
+def works_of(request: Request, root: Path) -> Works:
+    """The works of whoever asks: with keys, everybody has their own."""
+    owner = owner_of(request)
+    return Works(root / f"of {quote(owner, safe='')}" if owner else root)
+
+
+def found(request: Request, works: Works, id_: str) -> Work:
+    """Raises Refused if there is no such work."""
+    try:
+        return works.get(id_)
+    except UserError as error:
+        raise RefusedRequest(404, str(error), error.code) from None
+
+
+def routes(desk: Desk, root: Path) -> APIRouter:
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
+
+    @router.get("/studio/gallery")
+    def gallery(
+        request: Request,
+        words: Words = "",
+        run: Name = "",
+        favourites: bool = False,
+        binned: bool = False,
+        before: Annotated[str, Query(max_length=40)] = "",
+    ) -> Response:
+        works = works_of(request, root)
+        listed = works.find(words, run=run, favourites=favourites, binned=binned, before=before, most=PAGE + 1)
+        values: dict[str, Any] = {"words": words, "run": run, "favourites": favourites, "binned": binned}
+        more = listed[PAGE - 1].id if len(listed) > PAGE else ""
+        template = "works.html" if request.headers.get("hx-request") else "gallery.html"
+        return page(request, template, works=listed[:PAGE], more=more, runs=list(desk.library.paths()), **values)
+
+    @router.get("/studio/works/{id_}")
+    def show(request: Request, id_: str) -> Response:
+        work = found(request, works_of(request, root), id_)
+        return page(request, "show.html", work=work, lines=recipe_lines(work), kinds=kinds(work), **able(desk, work))
+
+    @router.get("/studio/works/{id_}/files/{name}")
+    def file(request: Request, id_: str, name: str) -> Response:
+        work = found(request, works_of(request, root), id_)
+        try:
+            content = signed(work, name, work.read(name)).content
+        except UserError as error:
+            raise RefusedRequest(404, str(error), error.code) from None
+        return sent(content, name.rpartition(".")[2], "private, max-age=31536000, immutable")
+
+    @router.get("/studio/works/{id_}/download/{kind}")
+    def save(request: Request, id_: str, kind: str) -> Response:
+        work = found(request, works_of(request, root), id_)
+        content = download(work, kind)
+        if content is None:
+            raise RefusedRequest(404, f"This work is not kept as {kind[:20]}.", "not_found")
+        answer = sent(content, kind, "no-store")
+        suffix = "zip" if kind == "provenance" else kind
+        answer.headers["content-disposition"] = f'attachment; filename="afresh-{work.id}.{suffix}"'
+        return answer
+
+    @router.post("/studio/works/{id_}/{deed}")
+    async def change(request: Request, id_: str, deed: str) -> Response:
+        works = works_of(request, root)
+        work = found(request, works, id_)
+        if deed == "again":
+            return page(request, "again.html", **await made_again(request, desk, work))
+        if deed in ("favourite", "ordinary"):
+            work = works.favour(id_, deed == "favourite")
+            return page(request, "star.html", work=work)
+        if deed == "bin":
+            return page(request, "gone.html", work=works.throw(id_))
+        if deed == "restore":
+            return page(request, "work.html", work=works.restore(id_))
+        raise RefusedRequest(404, f"A work cannot be asked to {deed[:40]}.", "not_found")
+
+    @router.post("/studio/bin/empty")
+    def empty(request: Request) -> Response:
+        works_of(request, root).empty_bin()
+        return page(request, "works.html", works=[], more="", words="", run="", favourites=False, binned=True)
+
+    return router
+
+
+def able(desk: Desk, work: Work) -> dict[str, Any]:
+    """What the run of a work can do with it, if it is still there."""
+    try:
+        controls = controls_of(desk.library.open(work.recipe.run))
+    except UserError:
+        return {"known": False, "ways": (), "blends": False, "continues": False}
+    continues = not controls.talks and (controls.writes or controls.form == "music")
+    return {"known": True, "ways": controls.ways, "blends": controls.blends, "continues": continues}
+
+
+async def made_again(request: Request, desk: Desk, work: Work) -> dict[str, Any]:
+    """Whether a work that is made again from its recipe has the same bytes, and if not, why."""
+    recipe = work.recipe
+
+    def work_again(served: Served) -> tuple[bool, str]:
+        alone.set(True)
+        (made,) = make(served.run, recipe.wish, work.inputs(), recipe.index)
+        return same(work, served.run, made), served.version
+
+    equal, version = await desk.run(request, recipe.run, work_again)
+    return {"equal": equal, "trained": version != recipe.checkpoint}
+
+
+def sent(content: bytes, suffix: str, cache: str) -> Response:
+    """The content of a file. Files of unknown kinds are never shown by a browser."""
+    headers = {**HEADERS, "cache-control": cache}
+    if suffix not in TYPES:
+        headers["content-disposition"] = "attachment"
+    return Response(content, media_type=TYPES.get(suffix, "application/octet-stream"), headers=headers)

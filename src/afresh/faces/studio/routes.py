@@ -1,0 +1,50 @@
+"""The pages of the studio."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse, RedirectResponse
+from starlette.responses import Response
+
+from afresh.core import registry
+from afresh.faces.http.errors import RefusedRequest
+from afresh.faces.http.request_threads import Desk
+from afresh.faces.http.rights import USE, needs
+from afresh.faces.studio import create, gallery_page, verb_page
+from afresh.faces.studio.gallery_page import works_of
+from afresh.faces.studio.pages import FRESH, HEADERS, PageRoute, address, page
+from afresh.faces.studio.run_card import cards, newest_sample
+
+Name = Annotated[str, Query(max_length=255)]
+LATEST = 6  # works on the first page
+
+
+def routes(desk: Desk, works: Path) -> APIRouter:
+    """`works`: the folder in which works are kept."""
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
+    router.include_router(create.routes(desk, works))
+    router.include_router(gallery_page.routes(desk, works))
+    for run_page in registry.pages():
+        router.include_router(run_page.routes(desk))
+    router.include_router(verb_page.routes(desk))
+
+    @router.get("/")
+    def front(request: Request) -> Response:
+        return RedirectResponse(address(request), 307)
+
+    @router.get("/studio/")
+    def home(request: Request) -> Response:
+        latest = works_of(request, works).find(most=LATEST)
+        return page(request, "home.html", runs=cards(desk.library), works=latest)
+
+    @router.get("/studio/preview")
+    def preview(run: Name) -> Response:
+        file = newest_sample(desk.library.path(run), ".png")
+        if file is None:
+            raise RefusedRequest(404, f"There are no samples of {run} yet.")
+        return FileResponse(file, headers={**HEADERS, **FRESH})
+
+    return router

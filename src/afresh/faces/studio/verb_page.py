@@ -1,0 +1,198 @@
+"""The page of a verb that is declared (afresh.core.verb): a form with its parameters, and its result."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import MaxLen
+from fastapi import APIRouter, Query, Request
+from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.responses import Response
+
+from afresh.core import UserError, registry
+from afresh.core.options import problems
+from afresh.core.verb import ITEMS, Absent, EncodedFile, Heading, Line, Parameter, Remark, Result, Table, Verb
+from afresh.faces.http.errors import RefusedRequest
+from afresh.faces.http.loaded_runs import Served
+from afresh.faces.http.native.verbs import result_of
+from afresh.faces.http.request_threads import Desk
+from afresh.faces.http.rights import USE, needs
+from afresh.faces.studio.page_words import plain_words
+from afresh.faces.studio.pages import PageRoute, page
+from afresh.runs.run import Run
+
+Name = Annotated[str, Query(max_length=255)]
+LONG = 10_000  # characters from which a text has several lines
+Kind = Literal["switch", "choice", "number", "text", "area", "lines", "rows", "pairs", "file", "files"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A parameter in the form. `step`: of a number. `choices`: of a choice; otherwise none."""
+
+    name: str
+    kind: Kind
+    help: str
+    panel: str
+    value: str = ""
+    step: str = "any"
+    choices: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return self.name.replace("_", " ").capitalize()
+
+
+def field_of(p: Parameter, inline: bool) -> Field:
+    """The field of a parameter. `inline`: whether the run's items are texts."""
+    kinds = [a for a in alternatives(p.type if p.option.json is None else p.option.json) if a is not NoneType]
+    first = kinds[0]
+    bare = get_args(first)[0] if get_origin(first) is Annotated else first
+    origins = {get_origin(get_args(k)[0] if get_origin(k) is Annotated else k) for k in kinds}
+    value = "" if p.required or p.default is None or isinstance(p.default, tuple) else str(p.default)
+    common: dict[str, Any] = {"help": (ITEMS if p.encoded else p.option.help).replace("`", ""), "panel": p.option.panel}
+    if p.option.json is EncodedFile:
+        return Field(p.name, "file", **common)
+    if p.encoded:
+        return Field(p.name, "lines" if inline else "files", **common)
+    if bare is bool:
+        return Field(p.name, "switch", value="on" if p.default else "", **common)
+    if get_origin(bare) is Literal:
+        return Field(p.name, "choice", value=value, choices=tuple(map(str, get_args(bare))), **common)
+    if bare in (int, float):
+        return Field(p.name, "number", value=value, step="1" if bare is int else "any", **common)
+    if origins & {list, tuple, Sequence}:
+        return Field(p.name, "rows" if holds_lists(bare) else "lines", **common)
+    if bare is not str:
+        return Field(p.name, "pairs", **common)
+    longest = [m.max_length for m in get_args(first)[1:] if isinstance(m, MaxLen)]
+    return Field(p.name, "area" if longest and longest[0] > LONG else "text", value=value, **common)
+
+
+def holds_lists(kind: Any) -> bool:
+    """Whether a list is one of lists."""
+    inner = [a for part in get_args(kind) for a in alternatives(part)]
+    return any(get_origin(get_args(a)[0] if get_origin(a) is Annotated else a) is list for a in inner)
+
+
+def alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def fields_of(verb: Verb[Any, Any], run: Run) -> list[Field]:
+    return [field_of(p, run.encoder.kind.inline) for p in verb.parameters if p.option.json is not Absent]
+
+
+def grouped(fields: Sequence[Field]) -> dict[str, list[Field]]:
+    """The fields by their panel, in the order in which panels first come."""
+    out: dict[str, list[Field]] = {}
+    for field in fields:
+        out.setdefault(field.panel, []).append(field)
+    return out
+
+
+async def read_form(verb: Verb[Any, Any], fields: Sequence[Field], form: FormData) -> Any:
+    """The verb's parameters from a form; what is empty has its default. Raises UserError for values out of range."""
+    values: dict[str, Any] = {}
+    for field in fields:
+        given = form.getlist(field.name)
+        words = "".join(g for g in given if isinstance(g, str)).replace("\r\n", "\n")
+        if field.kind == "switch":
+            values[field.name] = bool(words)
+        elif field.kind == "files":
+            contents = [await g.read() for g in given if isinstance(g, UploadFile) and g.size]
+            if contents:
+                values[field.name] = [base64.b64encode(c).decode() for c in contents]
+        elif field.kind == "file":
+            if uploads := [g for g in given if isinstance(g, UploadFile) and g.size]:
+                values[field.name] = base64.b64encode(await uploads[0].read()).decode()
+        elif not words:
+            continue
+        elif field.kind == "lines":
+            values[field.name] = [line for line in words.split("\n") if line]
+        elif field.kind == "rows":
+            values[field.name] = [[w.strip() for w in line.split(",") if w.strip()] for line in words.split("\n")]
+        elif field.kind == "pairs":
+            values[field.name] = dict(line.partition("=")[::2] for line in words.split("\n") if line)
+        else:
+            values[field.name] = words
+    try:
+        return verb.options.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{verb.name.capitalize()}: {problems(error, verb.options)}.") from None
+
+
+def parts_of(result: Result) -> list[dict[str, Any]]:
+    """The lines of a result as the template shows them."""
+    return [part_of(line) for line in result.lines()]
+
+
+def part_of(line: Line) -> dict[str, Any]:
+    match line:
+        case Remark(text):
+            return {"kind": "remark", "text": text}
+        case Heading(text):
+            return {"kind": "heading", "text": text}
+        case Table(columns, rows, right, _):
+            return {"kind": "table", "columns": columns, "rows": rows, "right": list(right)}
+        case str():
+            return {"kind": "text", "text": line}
+
+
+def served_verbs() -> Mapping[str, Verb[Any, Any]]:
+    """Verbs that are served, but for those that have a page of their own."""
+    elsewhere = {name for run_page in registry.pages() for name in run_page.verbs}
+    return {name: verb for name, verb in registry.verbs().items() if verb.served and name not in elsewhere}
+
+
+def verbs_of(run: Run) -> list[tuple[str, str]]:
+    """(name, what it does) of the verbs that can be done with a run and have a page."""
+    return [(name, v.summary or v.help.split("\n")[0]) for name, v in served_verbs().items() if v.able(run) is None]
+
+
+def verb_named(name: str) -> Verb[Any, Any]:
+    """The verb with this name. Raises Refused if no such verb is served."""
+    known = served_verbs()
+    if name not in known:
+        raise RefusedRequest(404, f"There is no verb {name}. Verbs with a page: {', '.join(known)}.", "no_verb", "verb")
+    return known[name]
+
+
+def shown(request: Request, run: str, verb: Verb[Any, Any], fields: Sequence[Field], **result: Any) -> Response:
+    """The page, with a result or without."""
+    values = {"parts": None, "notes": (), "files": (), **result}
+    return page(request, "verb.html", run=run, verb=verb, groups=grouped(fields), **values)
+
+
+def routes(desk: Desk) -> APIRouter:
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
+
+    @router.get("/studio/verb")
+    async def ask(request: Request, run: Name, verb: Name) -> Response:
+        declared = verb_named(verb)
+        fields = await desk.run(request, run, lambda served: fields_of(declared, served.run))
+        return shown(request, run, declared, fields)
+
+    @router.post("/studio/verb")
+    async def show(request: Request, run: Name, verb: Name) -> Response:
+        declared, form = verb_named(verb), await request.form()
+        fields = await desk.run(request, run, lambda served: fields_of(declared, served.run))
+        options = await read_form(declared, fields, form)
+
+        def work(served: Served) -> tuple[Result, list[str]]:
+            return result_of(declared, served, options)
+
+        result, notes = await desk.run(request, run, work)
+        typed = {f.name: "\n".join(g for g in form.getlist(f.name) if isinstance(g, str)) for f in fields}
+        filled = [replace(f, value=typed[f.name]) for f in fields]
+        files = [(name, base64.b64encode(content).decode()) for name, content in result.files().items()]
+        return shown(
+            request, run, declared, filled, parts=parts_of(result), notes=[*map(plain_words, notes)], files=files
+        )
+
+    return router

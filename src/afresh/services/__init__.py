@@ -1,0 +1,1 @@
+"""What stands beside training: gathering data, provenance, sharing, the demonstration."""

@@ -1,0 +1,159 @@
+"""The ledger of a catalogue: lines that are only ever added, each with the SHA-256 of the line before it.
+
+A line is one JSON object with `n` (its number from 0), `before` (the hash of the line before, of 64 zeros for the
+first), `at` (time in UTC) and `what`. Whoever knows the hash of the last line can tell whether any line before it was
+changed, removed or put in; without such a copy kept elsewhere, its owner could write the whole file anew.
+
+A process that is killed while it writes leaves a last line without its line end. That line was never on the disk for
+certain and nobody was told of it, so the next writer cuts it off, and says so in its own line (`mended`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from afresh.core import UserError
+from afresh.core.safe_json import parse_json
+from afresh.data.storage.files import sync_folder
+from afresh.data.storage.lock import open_locked
+
+FIRST = "0" * 64
+MOST_LINE = 1 << 16  # bytes; lines of this program have a few hundred
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a ledger was read: bytes of whole lines, their number, and the hash of the last one."""
+
+    offset: int = 0
+    lines: int = 0
+    last: str = FIRST
+
+
+class Ledger:
+    """A ledger and what was read of it, which grows with the file. `follow` is called once with each entry, in order.
+    Several processes may append; threads of one share the object."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.state = path, State()
+        self.followers: list[Callable[[Entry], None]] = []
+        self.guard = threading.RLock()
+
+    def follow(self, follower: Callable[[Entry], None]) -> None:
+        """Must be called before anything is read."""
+        assert self.state == State()
+        self.followers.append(follower)
+
+    def read(self) -> None:
+        """Give the followers what was appended since. A last line that is not whole yet is left for later. Raises
+        UserError for a line that does not continue the chain."""
+        with self.guard:
+            if self.path.exists():
+                with self.path.open("rb") as stream:
+                    self._read(stream.fileno())
+
+    def _read(self, handle: int) -> bytes:
+        """Returns what follows the last whole line."""
+        if os.fstat(handle).st_size < self.state.offset:
+            raise self._damaged(self.state.lines, "lines that were there are gone")
+        rest = b""
+        while chunk := os.pread(handle, 1 << 20, self.state.offset + len(rest)):
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                entry = self._continues(line)
+                for follower in self.followers:
+                    follower(entry)
+                self.state = State(self.state.offset + len(line) + 1, self.state.lines + 1, sha256(line).hexdigest())
+            if len(rest) > MOST_LINE:
+                raise self._damaged(self.state.lines, f"it has more than {MOST_LINE:,} bytes")
+        return rest
+
+    def _continues(self, line: bytes) -> Entry:
+        try:
+            entry = parse_json(line)
+            right = (
+                entry["n"] == self.state.lines and entry["before"] == self.state.last and isinstance(entry["what"], str)
+            )
+        except (ValueError, KeyError, TypeError):
+            raise self._damaged(self.state.lines, "it is no entry") from None
+        if not right:
+            raise self._damaged(self.state.lines, "it does not continue the chain")
+        return dict(entry)
+
+    def _damaged(self, number: int, why: str) -> UserError:
+        return UserError(
+            f"{self.path} was changed: line {number + 1:,}: {why}. Restore a copy of it, and repeat the "
+            "notices of payment that came since.",
+            "ledger",
+            line=number + 1,
+        )
+
+    @contextmanager
+    def appending(self) -> Iterator[Callable[..., Entry]]:
+        """A function that appends an entry of these fields, which is on the disk when it returns. Everything that was
+        appended before has been read, and no other process appends meanwhile."""
+        with self.guard:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle = open_locked(self.path, wait=True)
+            try:
+                torn = self._read(handle)
+                if torn:
+                    os.ftruncate(handle, self.state.offset)
+
+                def append(what: str, **fields: Any) -> Entry:
+                    nonlocal torn
+                    now = datetime.now(UTC).isoformat(timespec="seconds")
+                    head = {"n": self.state.lines, "before": self.state.last, "at": now, "what": what}
+                    mended = {"mended": {"bytes": len(torn), "sha256": sha256(torn).hexdigest()}} if torn else {}
+                    line = (
+                        json.dumps({**head, **fields, **mended}, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+                    )
+                    assert len(line) <= MOST_LINE
+                    self._write(handle, line)
+                    torn = b""
+                    self._read(handle)
+                    return dict(json.loads(line))
+
+                yield append
+            finally:
+                os.close(handle)
+
+    def _write(self, handle: int, line: bytes) -> None:
+        """Raises OSError, with the file as it was, when the disk is full."""
+        try:
+            os.lseek(handle, self.state.offset, os.SEEK_SET)
+            written = 0
+            while written < len(line):
+                written += os.write(handle, line[written:])
+            os.fsync(handle)
+        except OSError:
+            os.ftruncate(handle, self.state.offset)
+            raise
+        if not self.state.offset:
+            sync_folder(self.path.parent)
+
+    def append(self, what: str, **fields: Any) -> Entry:
+        """Append one entry."""
+        with self.appending() as append:
+            return append(what, **fields)
+
+
+def check_ledger(path: Path) -> tuple[int, str, int]:
+    """Read a ledger from its beginning: the number of lines, the hash of the last, and the bytes of a last line that a
+    process did not finish. Raises UserError for a line that does not continue the chain."""
+    ledger = Ledger(path)
+    torn = 0
+    if path.exists():
+        with path.open("rb") as stream:
+            torn = len(ledger._read(stream.fileno()))
+    return ledger.state.lines, ledger.state.last, torn

@@ -1,0 +1,232 @@
+"""The static site of a catalogue: it opens from a folder and can be put on any host."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from afresh.core import UserError
+from afresh.data.storage.files import free_bytes
+from afresh.data.storage.folders import is_result, new_folder
+from afresh.engine.pages.render import BASE, environment
+from afresh.services.catalogue import feeds
+from afresh.services.catalogue.folder import Catalogue, bundle_fault
+from afresh.services.catalogue.lineage import Lineage, check_lineage
+from afresh.services.catalogue.listing import Listing
+
+HERE = Path(__file__).parent / "templates"
+INDEX = "catalogue.json"
+FORMAT, VERSION = "afresh-catalogue", 1
+FIRST = 24  # listings that the first page has without its script
+INDEXED = {"id", "title", "kind", "licence", "summary", "maker", "quality", "lineage", "parents", "safety"}
+LABELS = {"card.md": "Model card", "label.json": "Label", "cdx.json": "CycloneDX"}
+KINDS = {"model": "Model", "adapter": "Adapter", "data": "Data set", "work": "Work"}
+
+
+def publish(catalogue: Catalogue, out: Path, made: datetime | None = None) -> list[Listing]:
+    """Write the site of all listings that are offered to a folder, in place of an earlier one, whole or not at all;
+    returns these listings. The same catalogue gives the same bytes, but for the time `made` and the signature.
+
+    Raises UserError if the folder holds something else, if a bundle is not what was added, if the lineage is a circle,
+    or if the index cannot be signed.
+    """
+    out = Path(os.path.realpath(out))
+    if out.exists() and not (out.is_dir() and (is_result(out, (INDEX,)) or not any(out.iterdir()))):
+        raise UserError(
+            f"{out} holds something else than a published catalogue. Choose another folder: `out`.", "output"
+        )
+    every = catalogue.listings()
+    check_lineage(every)
+    offered = [x for x in every if x.offered]
+    for x in offered:
+        if x.money is None and (fault := bundle_fault(catalogue, x)) is not None:
+            raise UserError(fault, "bundle")
+    made = (made or datetime.now(UTC)).replace(microsecond=0)
+    try:
+        with new_folder(out, replace=True) as folder:
+            folder.mkdir(parents=True)
+            for name, content in files(catalogue, offered, made):
+                write(folder / name, content)
+            for x in offered:
+                copy_parts(catalogue, x, folder)
+    except OSError as error:
+        raise UserError(
+            f"The site cannot be written to {out}: {error.strerror or error}; {free_bytes(out):,} bytes are free. Make "
+            "room or choose another folder: `out`.",
+            "cannot_write",
+        ) from error
+    catalogue.ledger.append("published", listings=len(offered))
+    return offered
+
+
+def files(catalogue: Catalogue, offered: Sequence[Listing], made: datetime) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of what is computed."""
+    from afresh.services.provenance.formats import SIDECAR
+    from afresh.services.provenance.sidecar import Purpose, signed_statement
+    from afresh.services.provenance.signer import signer
+
+    settings, lineage = catalogue.settings, Lineage(offered)
+    newest = sorted(offered, key=lambda x: (x.added, x.id), reverse=True)
+    pages, parts = environment(HERE), {"name": settings.name, "kinds": KINDS}
+    views = [view(x, lineage) for x in newest]
+    yield (
+        "index.html",
+        pages.get_template("index.html")
+        .render(**parts, root="", feed=settings.url is not None, first=views[:FIRST], count=len(offered))
+        .encode(),
+    )
+    page = pages.get_template("listing.html")
+    for x, seen in zip(newest, views, strict=True):
+        yield (
+            f"listings/{x.id}.html",
+            page.render(
+                **parts, root="../", feed=False, x=seen, data=Markup(in_script(feeds.product(x, settings.url)))
+            ).encode(),
+        )
+    yield "style.css", BASE.read_bytes() + (HERE / "catalogue.css").read_bytes()
+    yield "search.js", (HERE / "search.js").read_bytes()
+    prices = sorted({(m.currency, m.amount) for x in newest if (m := x.money) is not None and m.amount})
+    ranks = {price: rank for rank, price in enumerate(prices, 1)}
+    rows = [search_row(x, seen, ranks) for x, seen in zip(newest, views, strict=True)]
+    yield "listings.js", f"const LISTINGS = {in_script(rows)};\n".encode()
+    index = (json.dumps(index_of(catalogue, newest, made), ensure_ascii=False, indent=1) + "\n").encode()
+    yield INDEX, index
+    yield INDEX + SIDECAR, signed_statement(index, INDEX, Purpose.CATALOGUE, signer())
+    if settings.url is not None:
+        yield "feed.xml", feeds.rss(settings.name, settings.url, newest[: feeds.MOST_NEWS])
+        yield "sitemap.xml", feeds.sitemap(settings.url, newest)
+        yield "products.xml", feeds.merchant(settings.name, settings.url, newest)
+
+
+def index_of(catalogue: Catalogue, listings: Sequence[Listing], made: datetime) -> dict[str, Any]:
+    """The catalogue for programs: what another one, and `afresh get`, reads."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": catalogue.settings.name,
+        "url": catalogue.settings.url,
+        "made": made.isoformat(),
+        "listings": [
+            {
+                **x.model_dump(mode="json", include=INDEXED),
+                **x.bundle.model_dump(include={"sha256", "size"}),
+                "bundle": bundle_url(x),
+                "price": None if x.money is None else x.money.model_dump(),
+                "page": f"listings/{x.id}.html",
+                "buy": x.link,
+                "labels": [f"labels/{x.id}/{name}" for name in x.labels],
+            }
+            for x in listings
+        ],
+    }
+
+
+def bundle_url(x: Listing) -> str | None:
+    """Where the bundle is, from the index; None if it is to be bought."""
+    return f"bundles/{x.id}/{x.bundle.name}" if x.money is None else None
+
+
+def in_script(value: Any) -> str:
+    """JSON that ends no element of a page and begins none, and that every version of JavaScript reads."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def write(path: Path, content: bytes) -> None:
+    """A file of a folder that is synced as a whole."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+
+
+def copy_parts(catalogue: Catalogue, x: Listing, folder: Path) -> None:
+    """The thumbnail and the label of a listing, and its bundle if it is free."""
+    if x.preview is not None and x.preview.thumbnail is not None:
+        link_or_copy(catalogue.folder / "previews" / x.preview.thumbnail, folder / "previews" / x.preview.thumbnail)
+    for name in x.labels:
+        link_or_copy(catalogue.label(x, name), folder / "labels" / x.id / name)
+    if x.money is None:
+        link_or_copy(catalogue.bundle(x), folder / "bundles" / x.id / x.bundle.name)
+
+
+def link_or_copy(source: Path, to: Path) -> None:
+    """A file once more, without a copy of its bytes where the disk can do so. Both are replaced and never changed."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, to)
+    except OSError:
+        shutil.copyfile(source, to)
+
+
+def size(count: int) -> str:
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count = round(count / 1000)
+    return f"{count:,} {unit}"
+
+
+def view(x: Listing, lineage: Lineage) -> dict[str, Any]:
+    """A listing as the templates show it: texts, which they escape."""
+    parents = []
+    for p in x.parents:
+        known = lineage.named(p.of)
+        title = p.of if known is None else known.title
+        parents.append((title, None if known is None else f"{known.id}.html", f"{p.share / 100:g}%" if p.share else ""))
+    thumb = None if x.preview is None else x.preview.thumbnail
+    return {
+        **x.model_dump(include={"id", "title", "summary", "maker", "licence", "terms", "safety", "link"}),
+        "kind": KINDS[x.kind],
+        "licence_url": feeds.licence_url(x.licence),
+        "price": "Free" if x.money is None else str(x.money),
+        "bundle": bundle_url(x),
+        "thumbnail": None if thumb is None else f"previews/{thumb}",
+        "sound": x.preview is not None and x.preview.kind == "sound",
+        "excerpt": "" if x.preview is None else x.preview.excerpt,
+        "size": size(x.bundle.size),
+        "sha256": x.bundle.sha256,
+        "added": x.added.date().isoformat(),
+        "scores": [] if x.quality is None else [score_view(s) for s in x.quality.scores],
+        "protocol": [] if x.quality is None else flat(x.quality.card),
+        "lineage": flat(x.lineage),
+        "parents": parents,
+        "labels": [(LABELS.get(name, name), f"labels/{x.id}/{name}") for name in x.labels],
+    }
+
+
+def score_view(score: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Name, value with its interval, and what is better."""
+    low, high, better = score.get("low"), score.get("high"), score.get("better")
+    interval = "" if low is None or high is None else f" ({low:.4g} to {high:.4g})"
+    value = score.get("value")
+    said = {"lower": "lower is better", "higher": "higher is better"}.get(str(better), "")
+    return str(score.get("name", "")).replace("_", " "), f"{value:.4g}{interval}" if value is not None else "", said
+
+
+def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values in words; what is empty is left out."""
+    return [
+        (
+            name.replace("_", " "),
+            json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value),
+        )
+        for name, value in values.items()
+        if value not in (None, "", [], {})
+    ]
+
+
+def search_row(x: Listing, seen: Mapping[str, Any], ranks: Mapping[tuple[str, int], int]) -> list[Any]:
+    """What search.js knows of a listing: id, title, kind, price, whether it has a thumbnail, excerpt, maker, licence,
+    the beginning of the summary, and the rank of its price within those of its currency."""
+    money, picture = x.money, seen["thumbnail"] is not None
+    excerpt = "" if picture else seen["excerpt"][:160]
+    rank = 0 if money is None else ranks.get((money.currency, money.amount), 0)
+    return [x.id, x.title, x.kind, seen["price"], int(picture), excerpt, x.maker, x.licence, x.summary[:200], rank]

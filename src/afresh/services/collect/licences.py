@@ -1,0 +1,300 @@
+"""Licences of data: expressions of SPDX, what they ask for, and which licences of a model they agree with.
+
+The table takes the cautious reading: that a model which is shared is an adaptation of what it has learnt from. Courts
+and laws differ about that, and often allow more. It is no legal advice. Its sources:
+
+- Creative Commons, Using CC-Licensed Works for AI Training, 2025:
+  https://creativecommons.org/using-cc-licensed-works-for-ai-training-2/
+- Creative Commons, Compatible Licenses:
+  https://creativecommons.org/share-your-work/licensing-considerations/compatible-licenses/
+- Free Software Foundation, Various Licenses and Comments about Them: https://www.gnu.org/licenses/license-list.html
+- Open Data Commons, ODbL 1.0, section 4: https://opendatacommons.org/licenses/odbl/1-0/
+- Linux Foundation, Community Data License Agreements: https://cdla.dev/
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any
+
+from afresh.core import UserError
+from afresh.services.collect.record import UNKNOWN
+
+NO_ADVICE = "This is no legal advice."
+LONGEST = 1_000  # characters of an expression
+SAID_OF_NONE = frozenset({"", UNKNOWN, "noassertion", "none", "other"})  # which state no licence
+SHORT = {"odc-by": "ODC-By-1.0", "odbl": "ODbL-1.0", "pddl": "PDDL-1.0", "cc0": "CC0-1.0", "apache2": "Apache-2.0"}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a licence asks of those who share what was made with the data, or with a model. models: the licences that a
+    model may have; None if it may have any."""
+
+    about: str
+    attribution: bool = False
+    share_alike: bool = False
+    non_commercial: bool = False
+    models: tuple[str, ...] | None = None
+    own: bool = False  # whether what is made from a model has the terms of its licence, and no others
+
+    @property
+    def duties(self) -> tuple[str, ...]:
+        """What is asked for, in words."""
+        asked = ("attribution", self.attribution), ("share-alike", self.share_alike)
+        bounds = ("non-commercial use", self.non_commercial), ("its own terms", self.own)
+        return tuple(word for word, yes in (*asked, *bounds) if yes)
+
+
+def _alike(about: str, *models: str, non_commercial: bool = False) -> Terms:
+    return Terms(about, True, True, non_commercial, models)
+
+
+def _own(pattern: str, about: str, non_commercial: bool = False) -> tuple[str, Terms]:
+    """The row of licences of models."""
+    return rf"LicenseRef-({pattern})", Terms(about, True, False, non_commercial, own=True)
+
+
+GPL3 = ("GPL-3.0-only", "GPL-3.0-or-later", "AGPL-3.0-only", "AGPL-3.0-or-later")
+GPL2 = ("GPL-2.0-only", "GPL-2.0-or-later")
+LGPL3 = ("LGPL-3.0-only", "LGPL-3.0-or-later")
+NC = (*(f"CC-BY-NC-{v}" for v in ("4.0", "3.0", "2.5", "2.0")), "CC-BY-NC-SA-4.0", "CC-BY-NC-SA-3.0")
+# Patterns of whole identifiers of SPDX; the first that matches counts. A licence that none matches is not judged.
+TABLE: tuple[tuple[str, Terms], ...] = (
+    (r"CC0-1\.0|CC-PDDC|PDDL-1\.0|Unlicense|0BSD|MIT-0|WTFPL", Terms("given to the public domain")),
+    (r"CC-BY-(NC-)?(ND|NC-ND)-.*", Terms("no changed versions may be shared", True, models=())),
+    (r"CC-BY-NC-SA-4\.0", _alike("changed versions alike, no commerce", "CC-BY-NC-SA-4.0", non_commercial=True)),
+    (
+        r"CC-BY-NC-SA-.*",
+        _alike("changed versions alike, no commerce", "CC-BY-NC-SA-3.0", "CC-BY-NC-SA-4.0", non_commercial=True),
+    ),
+    (r"CC-BY-NC-.*", Terms("no commerce", True, False, True, NC)),
+    (r"CC-BY-SA-4\.0", _alike("changed versions alike", "CC-BY-SA-4.0", "GPL-3.0-only")),
+    (r"CC-BY-SA-[23]\..*", _alike("changed versions alike", "CC-BY-SA-3.0", "CC-BY-SA-4.0")),
+    (r"CC-BY-SA-1\.0", _alike("changed versions alike", "CC-BY-SA-1.0")),
+    (r"ODbL-1\.0", _alike("data bases made of it alike", "ODbL-1.0")),
+    (r"CDLA-Sharing-1\.0", _alike("changed data alike", "CDLA-Sharing-1.0")),
+    (r"GFDL-1\.3.*", _alike("changed versions alike", "GFDL-1.3-only", "GFDL-1.3-or-later")),
+    (r"GPL-2\.0-only", _alike("changed versions alike", "GPL-2.0-only")),
+    (r"GPL-2\.0-or-later", _alike("changed versions alike", *GPL2, *GPL3)),
+    (r"GPL-3\.0-(only|or-later)", _alike("changed versions alike", *GPL3)),
+    (r"AGPL-3\.0-(only|or-later)", _alike("changed versions alike", "AGPL-3.0-only", "AGPL-3.0-or-later")),
+    (
+        r"LGPL-2\.[01]-only",
+        _alike("changed versions alike", "LGPL-2.1-only", *GPL2, "GPL-3.0-only", "GPL-3.0-or-later"),
+    ),
+    (
+        r"LGPL-2\.[01]-or-later",
+        _alike("changed versions alike", "LGPL-2.1-only", "LGPL-2.1-or-later", *LGPL3, *GPL2, *GPL3),
+    ),
+    (r"LGPL-3\.0-(only|or-later)", _alike("changed versions alike", *LGPL3, *GPL3)),
+    (r"MPL-2\.0", _alike("changed files alike", "MPL-2.0", "LGPL-2.1-or-later", *LGPL3, "GPL-2.0-or-later", *GPL3)),
+    (r"EPL-2\.0", _alike("changed versions alike", "EPL-2.0")),
+    (r"EUPL-1\.2", _alike("changed versions alike", "EUPL-1.2", *GPL2, *GPL3, "MPL-2.0", "EPL-2.0", "CC-BY-SA-3.0")),
+    (
+        r"MIT|X11|ISC|BSD-[234]-Clause|Apache-[12]\.[01]|Zlib|BSL-1\.0|PostgreSQL|PSF-2\.0|Python-2\.0|NCSA|UPL-1\.0"
+        r"|Artistic-2\.0|BlueOak-1\.0\.0|CC-BY-\d.*|ODC-By-1\.0|CDLA-Permissive-[12]\.0|OGL-UK-.*|etalab-2\.0",
+        Terms("its notice is kept, or its authors are named", attribution=True),
+    ),
+    # Licences of models, which SPDX does not have, by their names on the hub.
+    _own(r".*\b(non-?commercial|nc|research)\b.*|mnpl.*|deepfloyd-if-license|apple-amlr", "no commerce", True),
+    _own(r"(\w+-)*openrail(-[\w.-]+)?|bigscience-bloom-rail-1\.0", "any use but those that it lists"),
+    _own(r"llama[\w.-]*", "any use within its policy, commerce below 700 million users a month"),
+    _own(r"gemma", "any use within its policy"),
+    _own(r"stabilityai-ai-community|stabilityai-community", "commerce below a million dollars a year"),
+    _own(r"qwen|tongyi-qianwen", "commerce below 100 million users a month"),
+)
+
+
+@lru_cache(1)
+def _spdx() -> Any:
+    from license_expression import get_spdx_licensing
+
+    return get_spdx_licensing()
+
+
+@lru_cache(1024)
+def normalised(text: str) -> str:
+    """A licence as an expression of SPDX in one form, such as "Apache-2.0 OR MIT", or "unknown".
+
+    Raises UserError, naming the most similar licence, if it is none. One that SPDX does not list is written as
+    "LicenseRef-" and a name.
+    """
+    if text.strip().casefold() in SAID_OF_NONE:
+        return UNKNOWN
+    return str(_parsed(text).simplify())
+
+
+def normalised_or_unknown(text: str) -> str:
+    """`normalised`, or "unknown" for what is no licence of SPDX."""
+    try:
+        return normalised(text)
+    except UserError:
+        return UNKNOWN
+    except Exception:  # what its parser raises for what is no expression
+        return UNKNOWN
+
+
+def _parsed(text: str) -> Any:
+    from license_expression import ExpressionError, ExpressionParseError
+
+    if len(text) > LONGEST:
+        raise UserError(f"A licence of {len(text):,} characters is none of SPDX. Give its identifier.", "no_licence")
+    given = SHORT.get(text.strip().casefold(), text.strip())
+    for attempt in (given, re.sub(r"\s+", "-", given)):
+        try:
+            parsed = _spdx().parse(attempt)
+            unknown = [k for k in _spdx().unknown_license_keys(parsed) if not re.fullmatch(r"LicenseRef-[\w.-]+", k)]
+        except (ExpressionError, ExpressionParseError):
+            continue
+        if not unknown:
+            return parsed
+    near = get_close_matches(text.strip().casefold(), _names(), 1, 0.4)
+    hint = f"Did you mean {_names()[near[0]]}? " if near else ""
+    raise UserError(
+        f"{text!r} is no licence of SPDX. {hint}Accepted: an identifier of https://spdx.org/licenses, several joined "
+        "by AND and OR, LicenseRef- and a name of your own, or unknown.",
+        "no_licence",
+    )
+
+
+@lru_cache(1)
+def _names() -> dict[str, str]:
+    keys = [key for key in _spdx().known_symbols if not key.startswith("LicenseRef-")]
+    return {key.casefold(): key for key in keys}
+
+
+def terms_of(licence: str) -> Terms | None:
+    """What a single licence asks for; None for one that is not in the table."""
+    return next((terms for pattern, terms in TABLE if re.fullmatch(pattern, licence)), None)
+
+
+def listed() -> list[tuple[list[str], Terms]]:
+    """The table with the identifiers of SPDX that each of its patterns is the first to match."""
+    found: dict[int, list[str]] = {}
+    for name in sorted(_names().values()):
+        row = next((i for i, (pattern, _) in enumerate(TABLE) if re.fullmatch(pattern, name)), None)
+        if row is not None:
+            found.setdefault(row, []).append(name)
+    return [(found[i], terms) for i, (_, terms) in enumerate(TABLE) if i in found]
+
+
+def objection(licence: str, model: str) -> str | None:
+    """Why data of a licence does not agree with the licence of a model, both as `normalised` writes them, or None.
+
+    Of licences joined by OR, one that agrees is enough.
+    """
+    wanted = spdx_keys(model)
+
+    def judged(node: Any) -> str | None:
+        args = getattr(node, "args", ())
+        if args:
+            found = [judged(a) for a in args]
+            objections = [o for o in found if o is not None]
+            either = node.operator.strip() == "OR"
+            return objections[0] if objections and (not either or len(objections) == len(found)) else None
+        key = _key(node)
+        terms = terms_of(key)
+        if terms is None:
+            return f"{key} is not in the table"
+        models = (key,) if terms.own else terms.models
+        if models is None or all(w in models for w in wanted):
+            return None
+        allowed = f"it allows {', '.join(models)}" if models else "it allows none"
+        return f"{key}: {terms.about}; {allowed}"
+
+    return judged(_parts(licence))
+
+
+def models_under(licence: str) -> frozenset[str] | None:
+    """The licences that a model may have which has learnt from data of a licence; None if it may have any. Of licences
+    joined by OR those of each, by AND those that all have. One that is not in the table forbids none."""
+
+    def allowed(node: Any) -> frozenset[str] | None:
+        args = [allowed(a) for a in getattr(node, "args", ())]
+        if not args:
+            terms = terms_of(key := _key(node))
+            if terms is None or (terms.models is None and not terms.own):
+                return None
+            return frozenset((key,) if terms.own else terms.models or ())
+        bounded = [a for a in args if a is not None]
+        if node.operator.strip() == "OR":
+            return frozenset().union(*bounded) if len(bounded) == len(args) else None
+        return frozenset.intersection(*bounded) if bounded else None
+
+    return None if licence == UNKNOWN else allowed(_parts(licence))
+
+
+def _parts(licence: str) -> Any:
+    """An expression as its library has it; a single licence, for which no library is needed, as it is."""
+    return _spdx().parse(licence) if " " in licence else licence
+
+
+def _key(node: Any) -> str:
+    return node if isinstance(node, str) else str(getattr(node, "license_symbol", node).key)
+
+
+def duties(licence: str) -> tuple[str, ...]:
+    """What a licence asks for, in words: of licences joined by OR the fewest duties, of others all."""
+
+    def asked(node: Any) -> tuple[str, ...]:
+        args = [asked(a) for a in getattr(node, "args", ())]
+        if args and node.operator.strip() == "OR":
+            return min(args, key=len)
+        if args:
+            return tuple(dict.fromkeys(word for words in args for word in words))
+        terms = terms_of(_key(node))
+        return () if terms is None else terms.duties
+
+    return () if licence == UNKNOWN else asked(_parts(licence))
+
+
+def spdx_keys(licence: str) -> list[str]:
+    """The single licences of an expression; none of "unknown"."""
+    if licence == UNKNOWN or " " not in licence:
+        return [] if licence == UNKNOWN else [licence]
+    return [str(key) for key in _spdx().license_keys(licence)]
+
+
+HUB = re.compile(  # https://huggingface.co/docs/hub/repositories-licenses
+    r"afl-3\.0|apache-2\.0|artistic-2\.0|bsl-1\.0|bsd-[23]-clause|cc0-1\.0|cc-by-(2\.0|2\.5|3\.0|4\.0)|cc-by-sa-[34]\.0"
+    r"|cc-by-nc-[234]\.0|cc-by-nc-sa-[234]\.0|cc-by-nd-4\.0|cc-by-nc-nd-[34]\.0|cdla-sharing-1\.0|cdla-permissive-[12]\.0"
+    r"|epl-2\.0|eupl-1\.2|isc|mit|mpl-2\.0|ncsa|ofl-1\.1|postgresql|unlicense|wtfpl|zlib|a?gpl-3\.0|gpl-2\.0"
+    r"|lgpl-(2\.1|3\.0)"
+)
+HUB_NAMES = {"ODC-By-1.0": "odc-by", "ODbL-1.0": "odbl", "PDDL-1.0": "pddl"}
+
+
+SPELLED: tuple[str, ...] = (
+    "Apache-2.0",
+    "Artistic-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "PostgreSQL",
+    "Unlicense",
+    "Zlib",
+)
+SPELLED += ("CDLA-Sharing-1.0", "CDLA-Permissive-1.0", "CDLA-Permissive-2.0")
+
+
+def of_hub(name: str, other: str = "") -> str:
+    """A licence as SPDX writes it by its name on the Hugging Face hub, or by that which a card gives to an "other" one:
+    LicenseRef- and the name where SPDX has none, or "unknown". The versions of the GNU licences are taken alone."""
+    name = name.strip().casefold()
+    name = other.strip().casefold() if name == "other" else name
+    if name in SAID_OF_NONE:
+        return UNKNOWN
+    if HUB.fullmatch(name):
+        return next((s for s in SPELLED if s.casefold() == name), name.upper() + ("-only" if "gpl" in name else ""))
+    return SHORT.get(name) or f"LicenseRef-{re.sub(r'[^a-z0-9.]+', '-', name.replace('+', '-plus')).strip('-')[:80]}"
+
+
+def hub_name(licence: str) -> str:
+    """A licence as the Hugging Face hub names it: "unknown", or "other" for one that it has no name for."""
+    if licence == UNKNOWN:
+        return UNKNOWN
+    name = HUB_NAMES.get(licence, re.sub(r"-(only|or-later)$", "", licence).casefold())
+    return name if licence in HUB_NAMES or HUB.fullmatch(name) else "other"

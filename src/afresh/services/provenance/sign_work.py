@@ -1,0 +1,70 @@
+"""Sign a work: the one call of whatever writes one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from afresh.core import UserError
+from afresh.data.storage.files import replace_file
+from afresh.services.provenance.formats import SIDECAR, media_type
+from afresh.services.provenance.needs import can_embed
+from afresh.services.provenance.work import Ingredient, Work
+
+if TYPE_CHECKING:
+    from afresh.services.provenance.signer import Signer
+
+
+@dataclass(frozen=True)
+class Signed:
+    """The content of a work with its manifest, or as it was with a sidecar that goes beside it."""
+
+    content: bytes
+    sidecar: bytes | None
+
+
+def signed_work(content: bytes, name: str, work: Work, by: Signer | None = None) -> Signed:
+    """Sign the content of a file of this name by the signer in force, which is made at first use. Whoever signs many
+    works asks for it once (`signer.signer()`) and gives it.
+
+    What can carry a manifest of C2PA does so, and everything else gets a sidecar. Without the package for C2PA every
+    format gets one. Raises UserError if nothing can be signed.
+    """
+    from afresh.services.provenance.signer import signer
+
+    by = by or signer()
+    for one in work.ingredients:
+        if one.statement is not None:
+            _check_statement(one)
+    if media_type(name) is not None and can_embed():
+        from afresh.services.provenance.embed import embedded
+
+        return Signed(embedded(content, name, work, by), None)
+    from afresh.services.provenance.sidecar import sidecar
+
+    return Signed(content, sidecar(content, PurePath(name).name, work, by))
+
+
+def _check_statement(one: Ingredient) -> None:
+    from afresh.services.provenance.sidecar import SidecarError, opened
+
+    try:
+        opened(one.statement)
+    except SidecarError as error:
+        raise UserError(
+            f"What is given as the sidecar of {one.title} is damaged: {error}. Leave it out to keep the hash alone.",
+            "signing",
+        ) from error
+
+
+def write_work(path: Path, content: bytes, work: Work, by: Signer | None = None) -> list[Path]:
+    """Write a signed work, and its sidecar beside it if it gets one. A sidecar of an older file of that name goes."""
+    signed = signed_work(content, path.name, work, by)
+    beside = path.with_name(path.name + SIDECAR)
+    replace_file(path, signed.content)
+    if signed.sidecar is None:
+        beside.unlink(missing_ok=True)
+        return [path]
+    replace_file(beside, signed.sidecar)
+    return [path, beside]

@@ -1,0 +1,85 @@
+"""Practising over HTTP, by programs and on a page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+
+import httpx
+import pytest
+
+from afresh.domains.exercises.knowledge_filter import FILE
+from afresh.domains.exercises.practise import history_from, practice_for
+from afresh.faces.http.app import ServeSettings
+from afresh.runs.run import Run
+from tests.domains.exercises.learners import train_practice
+from tests.faces.http.conftest import serving
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_practice(tmp_path_factory.mktemp("practise") / "runs")
+
+
+@pytest.fixture(scope="module")
+def web(folder: Path) -> Iterator[httpx.Client]:
+    for address in serving(ServeSettings([folder], memory=2**30)):
+        with httpx.Client(base_url=address, timeout=60) as client:
+            yield client
+
+
+def test_the_answer_is_that_of_the_command_line(web: httpx.Client, folder: Path) -> None:
+    history = [{"item": "add-1", "correct": True}, {"item": "divide-2", "correct": False, "after": 4000}]
+    answer = web.post("/afresh/v1/practise", json={"model": "practice", "history": history, "k": 2})
+    run = Run.open(folder / "practice")
+    expected = practice_for(run, history_from(run, history), k=2).json()
+    assert answer.status_code == 200 and answer.json()["answers"] == 2
+    assert [n["item"] for n in answer.json()["next"]] == [n["item"] for n in expected["next"]]
+    assert [k["chance"] for k in answer.json()["known"]] == pytest.approx(
+        [k["chance"] for k in expected["known"]], abs=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"history": []},
+        {"model": "practice", "success": 2},
+        {"model": "practice", "colour": "blue"},
+        {"model": "practice", "history": [{"item": "", "correct": True}]},
+        {"model": "practice", "skill": "nothing"},
+    ],
+)
+def test_wrong_requests_are_refused(web: httpx.Client, body: dict[str, object]) -> None:
+    answer = web.post("/afresh/v1/practise", json=body)
+    assert answer.status_code in (400, 404, 422) and answer.json()["error"]["message"]
+
+
+def hidden(page: str, name: str) -> str:
+    found = re.search(rf'name="{name}" value="([^"]*)"', page)
+    assert found is not None
+    return unescape(found[1])
+
+
+def test_the_first_visit_shows_at_once_what_it_waits_for(web: httpx.Client, folder: Path) -> None:
+    kept = folder / "practice" / FILE
+    kept.unlink(missing_ok=True)
+    page = web.get("/studio/practise", params={"run": "practice"}).text
+    assert "<progress" in page and "wait=True" in page and not kept.exists()
+    assert (
+        "What is known" in web.get("/studio/practise", params={"run": "practice", "wait": True}).text and kept.exists()
+    )
+    assert "What is known" in web.get("/studio/practise", params={"run": "practice"}).text
+
+
+def test_a_person_practises_on_a_page(web: httpx.Client) -> None:
+    assert "Practise" in web.get("/studio/run", params={"run": "practice"}).text
+    page = web.get("/studio/practise", params={"run": "practice", "wait": True})
+    assert page.status_code == 200 and "Why this next" in page.text and "What is known" in page.text
+    form = {name: hidden(page.text, name) for name in ("run", "past", "item")}
+    after = web.post("/studio/practise", data={**form, "outcome": "right"}, headers={"origin": str(web.base_url)})
+    assert after.status_code == 200 and f"{form['item']}: right" in after.text and "1 answer so far" in after.text
+    broken = web.post("/studio/practise", data={**form, "past": "[[1]]"}, headers={"origin": str(web.base_url)})
+    assert broken.status_code == 400 and "cannot be read" in broken.text
