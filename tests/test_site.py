@@ -96,7 +96,8 @@ def test_pages_are_read_and_searched_from_the_disk(
     colour = re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]
     assert (sum(map(int, colour)) < 3 * 64) == (scheme == "dark")
     page.goto((site / "search.html").as_uri() + "?q=molecules")
-    page.wait_for_selector("#search-results li a[href*='guides/molecules']")
+    # Results are added one after another and move the list: a click before the end may hit no link.
+    page.wait_for_function("document.querySelector('.search-summary')?.innerText.includes('found')")
     page.screenshot(path=tmp_path / "search.png")
     page.click("#search-results li a[href*='guides/molecules']")
     page.wait_for_function("document.title.startsWith('Molecules')")  # the page that was clicked may still be opened

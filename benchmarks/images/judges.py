@@ -3,8 +3,8 @@
 Every score stands between what real
 training pictures score (floor), copies of training pictures (copies) and a Gaussian of the pixels for each class
 (gaussian); blurred held-out pictures show what a score makes of softness. Three views: EfficientNet-Lite0 with its
-ImageNet weights (the headline), the domain encoder of afresh.evaluation (trained on training pictures apart from those
-of the floor), and pixels.
+ImageNet weights (the headline), the domain encoder of afresh.engine.evaluation (trained on training pictures apart
+from those of the floor), and pixels.
 """
 
 from __future__ import annotations

@@ -154,6 +154,8 @@ def test_a_folder_that_holds_no_codec_is_refused(photos: Path, tmp_path: Path) -
     (tmp_path / "weights" / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
     with pytest.raises(UserError, match=r"does not hold an autoencoder of images.*A codec is a folder of diffusers"):
         chosen(photos, str(tmp_path / "weights"))
+    with pytest.raises(UserError, match=r"does not hold an autoencoder of images.*A codec is a folder of diffusers"):
+        chosen(photos, str(photos))
 
 
 # --------------------------------------------------------------------------- latents

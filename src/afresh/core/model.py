@@ -193,7 +193,7 @@ class Remedy:
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of generative model: one file of afresh.families and one entry of the registry.
+    """A kind of generative model: one file of afresh.engine.families and one entry of the registry.
 
     Fields that are None are capabilities that the family lacks. `variants`: complete records of the same name for kinds
     of spaces that the family learns in another way; the first that accepts a space is used for it. `retired`: fields of

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from afresh.core.verb import Verb
 
 FAMILIES = ("transformer", "masked", "vae", "gan", "flow", "autoencoder")
-# Kinds of public weights, each a file in afresh.formats, with `PUBLIC`, and a family of its name, in the order in which
-# they are asked whether a folder is theirs.
+# Kinds of public weights, each a file in afresh.runs.formats, with `PUBLIC`, and a family of its name, in the order in
+# which they are asked whether a folder is theirs.
 PUBLIC = ("causal_lm", "diffusers", "text_to_image")
 FOREIGN = (*PUBLIC, "fewstep")  # families that start from another model: afresh tune BASE DATA, afresh distill RUN
 FITTED = ("palette", "records")  # codecs that are fitted to the data when a family needs one

@@ -52,7 +52,7 @@ def choose_codec(
     here = Path(wanted).expanduser()
     if wanted == NONE:
         return plain
-    if wanted != AUTO and here.exists() and not holds_autoencoder(here):
+    if wanted != AUTO and (here / "run.json").is_file() and not holds_autoencoder(here):
         check_source(Run.open(here))
         return CodecChoice(here, data)
     if wanted == AUTO and family is not None and not registry.family(family).mirrors:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -27,7 +24,6 @@ from afresh.services.demo.part import DemoPart, DemoVerdict, ShownPart
 from afresh.services.demo.show import (
     DRAWINGS,
     JUDGED,
-    LARGE_DRAWINGS,
     LEARNT,
     PARTS,
     PROMPTS,
@@ -38,11 +34,9 @@ from afresh.services.demo.show import (
     check_folder,
     compared,
     run_demo,
-    show,
     side_by_side,
     write_once,
 )
-from tests.autoencoders import tiny_autoencoder
 
 pytestmark = pytest.mark.slow
 
@@ -259,32 +253,6 @@ def test_plans_are_not_shown_but_progress_and_warnings_are() -> None:
 def test_the_parts_fit_into_their_minutes() -> None:
     assert sum(p.minutes for p in PARTS) <= 1.6
     assert PARTS == (DRAWINGS, STORIES, SOUNDS)
-
-
-def test_drawings_are_large_where_an_autoencoder_is_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    codec = tiny_autoencoder(tmp_path / "tiny")
-    monkeypatch.setenv("AFRESH_CODEC", str(codec))
-    asked: list[str] = []
-    with monkeypatch.context() as patch:
-        patch.setattr("afresh.services.demo.show.show", lambda part, *given: asked.append(part.name))
-        patch.setattr("afresh.services.demo.show.side_by_side", lambda *given: None)
-        patch.setattr("afresh.services.demo.show.write_page", lambda path, *given: path)
-        run_demo(tmp_path / "demo")
-        shutil.rmtree(codec)
-        run_demo(tmp_path / "demo")
-    assert asked == ["large-drawings", "tales", "sounds", "drawings", "tales", "sounds"]
-
-
-def test_large_drawings_are_made_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AFRESH_CODEC", str(tiny_autoencoder(tmp_path / "tiny")))
-    for limit in ("WORST", "ENCODING"):
-        monkeypatch.setattr(f"afresh.runs.latent_space.{limit}", math.inf)
-    write = partial(drawings.write_drawings, side=drawings.LARGE)
-    part = replace(few(LARGE_DRAWINGS, 4, write), sampling={"steps": 1}, labels=("balloon", "flower"))
-    out = show(part, "1 of 1", tmp_path, 0.01)
-    assert out.model.run.codec is not None and len(out.between) == 9
-    assert {np.asarray(x).shape for x in out.made["flower"]} == {(128, 128, 3)}
-    side_by_side(out, tmp_path / "beside.png")
 
 
 def few(part: DemoPart, each: int, write: Callable[[Path, int, int], None]) -> DemoPart:

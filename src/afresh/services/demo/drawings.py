@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-SIDE, LARGE = 48, 128  # pixels; where an autoencoder is at hand
+SIDE = 48  # pixels
 OVERSAMPLING = 4  # the canvas is this many times larger, and is averaged at the end: smooth edges
 
-Pixels = NDArray[np.uint8]  # (side, side, 3)
+Pixels = NDArray[np.uint8]  # (SIDE, SIDE, 3)
 Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
 Point = tuple[float, float]
 WHITE: Colour = (255, 255, 255)
@@ -36,8 +36,8 @@ def mix(a: Colour, b: Colour, share: float) -> Colour:
 class Canvas:
     """A square of 1 x 1 with the origin at the top left; what is outside is cut off."""
 
-    def __init__(self, side: int) -> None:
-        self.side, self.pixels = side, side * OVERSAMPLING
+    def __init__(self) -> None:
+        self.pixels = SIDE * OVERSAMPLING
         self.image = Image.new("RGB", (self.pixels, self.pixels))
         self.pen = ImageDraw.Draw(self.image)
 
@@ -64,7 +64,7 @@ class Canvas:
         self.ellipse(x, y, radius, radius, colour)
 
     def line(self, start: Point, end: Point, colour: Colour) -> None:
-        self.pen.line(self.scaled([start, end]), colour, self.pixels // (2 * SIDE))
+        self.pen.line(self.scaled([start, end]), colour, OVERSAMPLING // 2)
 
     def hills(self, top: float, height: float, phase: float, waves: float, colour: Colour) -> None:
         """Everything below a sine wave."""
@@ -72,7 +72,7 @@ class Canvas:
         self.polygon([*crest, (1.0, 1.1), (0.0, 1.1)], colour)
 
     def finish(self) -> Pixels:
-        return np.asarray(self.image.resize((self.side, self.side), Image.Resampling.BOX))
+        return np.asarray(self.image.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 def sunset(canvas: Canvas, rng: random.Random) -> None:
@@ -196,16 +196,16 @@ SCENES: dict[str, Callable[[Canvas, random.Random], None]] = {
 }
 
 
-def draw(label: str, seed: int, index: int, side: int = SIDE) -> Pixels:
+def draw(label: str, seed: int, index: int) -> Pixels:
     """One drawing of a scene; the same arguments give the same pixels."""
-    canvas = Canvas(side)
+    canvas = Canvas()
     SCENES[label](canvas, random.Random(f"{seed}/{label}/{index}"))
     return canvas.finish()
 
 
-def write_drawings(folder: Path, each: int, seed: int, side: int = SIDE) -> None:
+def write_drawings(folder: Path, each: int, seed: int) -> None:
     """`each` drawings of every scene as PNG files in folders named after the scenes."""
     for label in SCENES:
         (folder / label).mkdir(parents=True)
         for index in range(each):
-            Image.fromarray(draw(label, seed, index, side)).save(folder / label / f"{index:03d}.png")
+            Image.fromarray(draw(label, seed, index)).save(folder / label / f"{index:03d}.png")

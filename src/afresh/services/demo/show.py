@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,9 @@ from afresh.data.storage.folders import check_free, new_folder
 from afresh.engine.evaluation.distribution import distances, two_sample_linear
 from afresh.engine.evaluation.estimate import Array
 from afresh.engine.evaluation.memorisation import near_copies, nearest
-from afresh.runs.formats.autoencoders import at_hand
 from afresh.services.demo import drawings, sounds, tales
 from afresh.services.demo.page import write_page
 from afresh.services.demo.part import DemoPart, DemoVerdict, ShownPart
-from afresh.verbs.choose_codec import usual_codec
 from afresh.verbs.console import default_listener
 
 LEARNT, FRESH = 0, 1  # seeds of the data that is learnt, and of data that no model has seen
@@ -54,17 +51,6 @@ DRAWINGS = DemoPart(
     drawings.draw,
     300,
     settings={"family.latent": 64, "family.components": 2, "family.patch": 3, **SMALL},
-)
-LARGE_DRAWINGS = DemoPart(
-    "large-drawings",
-    "600 drawings of 128 pixels, learnt by a flow on the latents of an autoencoder",
-    "flow",
-    1.0,
-    lambda folder: drawings.write_drawings(folder, 100, LEARNT, drawings.LARGE),
-    tuple(drawings.SCENES),
-    partial(drawings.draw, side=drawings.LARGE),
-    100,
-    sampling={"guidance": 2.0, "steps": 10},
 )
 SOUNDS = DemoPart(
     "sounds",
@@ -107,9 +93,8 @@ def run_demo(out: Path, scale: float = 1.0, commands: Sequence[tuple[str, str]] 
         out.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(f"Cannot write the demonstration to {out}: {e.strerror or e}. Choose another folder.") from e
-    parts = (LARGE_DRAWINGS, *PARTS[1:]) if at_hand(usual_codec()) else PARTS
     with listening(brief(events.listener() or default_listener())):
-        shown = [show(part, f"{number} of {len(parts)}", out, scale) for number, part in enumerate(parts, 1)]
+        shown = [show(part, number, out, scale) for number, part in enumerate(PARTS, 1)]
     image = out / "drawings.png"
     side_by_side(shown[0], image)
     page = write_page(out / "index.html", shown, time.perf_counter() - begun, commands)
@@ -137,9 +122,9 @@ def brief(listener: Callable[[Event], None]) -> Callable[[Event], None]:
     return chosen
 
 
-def show(part: DemoPart, number: str, out: Path, scale: float) -> ShownPart:
+def show(part: DemoPart, number: int, out: Path, scale: float) -> ShownPart:
     """Write the data, train, sample and judge one part."""
-    events.note(f"{number}: {part.what}, in {60 * part.minutes * scale:.0f} seconds", "demo")
+    events.note(f"{number} of {len(PARTS)}: {part.what}, in {60 * part.minutes * scale:.0f} seconds", "demo")
     seconds: dict[str, float] = {}
     data = out / "data" / part.name
     with timed(seconds, "data"):
@@ -182,7 +167,7 @@ def write_once(part: DemoPart, folder: Path) -> None:
 def show_fields(part: DemoPart, model: Model, seconds: dict[str, float]) -> ShownPart:
     """Samples of every label; how they compare with data that no model has seen."""
     assert part.make is not None
-    samples = {label: model.sample(JUDGED, label=label, seed=1, **part.sampling) for label in part.labels}
+    samples = {label: model.sample(JUDGED, label=label, seed=1) for label in part.labels}
     encoder = model.run.encoder
     verdicts = compared(
         torch.cat([s.x for s in samples.values()]),
@@ -200,7 +185,7 @@ def show_fields(part: DemoPart, model: Model, seconds: dict[str, float]) -> Show
         values,
         verdicts,
         seconds,
-        between=between(part, model) if pictures else (),
+        between=between(model) if pictures else (),
         loop=None if pictures else arranged({label: v[:3] for label, v in values.items()}),
     )
 
@@ -252,10 +237,9 @@ def compared(made: Tensor, fresh: Tensor, learnt: Tensor, part: DemoPart) -> lis
     ]
 
 
-def between(part: DemoPart, model: Model) -> Sequence[Any]:
+def between(model: Model) -> Sequence[Any]:
     """Nine drawings on the way from a balloon to a flower, through the model's latents."""
-    assert part.make is not None
-    first, second = (part.make(label, FRESH, 0) for label in ("balloon", "flower"))
+    first, second = (drawings.draw(label, FRESH, 0) for label in ("balloon", "flower"))
     return model.interpolate(first, second, 9, label="balloon", to_label="flower").values
 
 
@@ -274,7 +258,7 @@ def arranged(instruments: Mapping[str, Sequence[Sound]]) -> Sound:
 
 def side_by_side(shown: ShownPart, file: Path) -> None:
     """An image with a row for each label: three drawings of the script, a gap, and samples of the model."""
-    gap = np.full_like(shown.real[shown.part.labels[0]][0], 255)
+    gap = np.full((drawings.SIDE, drawings.SIDE, 3), 255, np.uint8)
     rows = [[*shown.real[label][:3], gap, *shown.made[label]] for label in shown.part.labels]
     image_grid([pixels for row in rows for pixels in row], columns=len(rows[0]), scale=2).save(file)
 

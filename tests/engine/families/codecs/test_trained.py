@@ -275,7 +275,7 @@ def test_a_run_of_another_family_is_refused_before_data_is_read(numbers: Path, t
 
 
 def test_a_folder_without_a_codec_is_refused(data: Path, numbers: Path, tmp_path: Path) -> None:
-    refused(data, tmp_path, "not a run", codec=tmp_path)
+    refused(data, tmp_path, "does not hold an autoencoder.*or a run of the family autoencoder", codec=tmp_path)
     other = afresh.train(data, family="vae", steps=1, out=tmp_path / "vae", settings={"family.width": 8}, quiet=True)
     refused(data, tmp_path, "is a vae; .*finished run of the family autoencoder.*family=.autoencoder", codec=other.path)
     behind = afresh.train(
