@@ -36,6 +36,7 @@ from afresh.verbs.choose_codec import CodecChoice, choose_codec, chosen_size
 from afresh.verbs.resume import resume
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
+from afresh.verbs.use_command import use_command
 from tests.autoencoders import tiny_autoencoder
 from tests.heard import heard
 from tests.hub_server import serving
@@ -209,6 +210,7 @@ def run(photos: Path, autoencoder: Path, tmp_path_factory: pytest.TempPathFactor
 def test_samples_have_the_size_of_the_images(run: Model) -> None:
     (sample,) = run.sample(1, label="a", steps=2, guidance=2.0)
     assert np.asarray(sample).shape == (SIDE, SIDE, 3)
+    assert use_command(Run.open(run.path)).startswith(f"afresh sample {run.path} -n 16 --guidance 2 --out ")
     pair = run.sample(2, label="a", steps=2, guidance=2.0)
     assert np.abs(np.asarray(pair[0]).astype(int) - np.asarray(sample)).max() <= 1
 

@@ -228,12 +228,18 @@ def test_weight_zero_is_no_energy() -> None:
 
 
 def test_gradient_and_curvature_of_a_quadratic() -> None:
-    """Of 3 |x|^2: 6 x and 6. The curvature of linear and concave energies is 0."""
+    """Of 3 |x|^2: 6 x and 6. The curvature of linear energies is 0."""
     slope, curvature = descent(lambda x: 3 * x.square().flatten(1).sum(1), START, 0.01)
     torch.testing.assert_close(slope, 6 * START)
     torch.testing.assert_close(curvature, torch.full((N, 1, 1), 6.0, dtype=torch.float64))
     assert float(descent(lambda x: (x * C).flatten(1).sum(1), START, 0.01)[1].abs().max()) < 1e-12
-    assert float(descent(lambda x: -x.square().flatten(1).sum(1), START, 0.01)[1].max()) == 0
+
+    def hill(x: Tensor) -> Tensor:
+        return (1 + x.square().flatten(1).sum(1)).log()
+
+    slope, curvature = descent(hill, 10 * START, 0.1)  # concave, and at least 0: the minimum is 2 value / slope away
+    size = slope.flatten(1).norm(dim=1)
+    torch.testing.assert_close(curvature.flatten(), size.square() / (2 * hill(10 * START)))
 
 
 def test_all_three_combine() -> None:

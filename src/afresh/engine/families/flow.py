@@ -375,7 +375,7 @@ def coded_sizes(space: Space) -> Sequence[FlowConfig]:
 
 def examples_wanted(parameters: int, space: Space) -> int:
     """One image for every 12 parameters, one for every 64 where images are LARGE and teach more each, and one for every
-    110 where they are latents.
+    125 where they are latents.
 
     On 28x28 images of clothes, networks of 0.6M to 1.8M parameters were equally good after 150 s on one core, and small
     ones sample faster. On 64x64 emoji, 2.6M parameters were far better after 143,000 images than 1.4M that fold cells
@@ -384,7 +384,7 @@ def examples_wanted(parameters: int, space: Space) -> int:
     if space.local:
         return local_examples(parameters, space)
     if space.coded:
-        return parameters // 110
+        return parameters // 125
     large = min(space.shape[1:]) >= LARGE and not space.timed
     return parameters // (64 if large else 12)
 

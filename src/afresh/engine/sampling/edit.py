@@ -22,6 +22,7 @@ from afresh.engine.sampling.posterior import condition_on
 # Bound on the change of a velocity by an energy, relative to the change for data without correlations: larger changes
 # come from errors of the network's derivatives.
 FARTHEST = 4.0
+CONCAVE = 1e-3  # relative fall of the slope over the distance of a difference, above rounding errors
 SEGMENTS = 10  # number of time intervals that `resample` repeats
 
 
@@ -181,23 +182,25 @@ def norm_bound(x: Tensor, most: Tensor) -> Tensor:
 
 
 def descent(energy: Callable[[Tensor], Tensor], x: Tensor, far: float) -> tuple[Tensor, Tensor]:
-    """The gradient of an energy at x (B, *shape), and the curvature along it, (B, 1, ...), 0 where negative.
+    """The gradient of an energy at x (B, *shape), and the curvature along it, (B, 1, ...), at least 0.
 
     The curvature is a finite difference of the gradient over a distance of root mean square `far`, which measures
-    convexity at that scale and needs no second derivative. Raises UserError for an energy that is not (B,) or has no
-    gradient.
+    convexity at that scale and needs no second derivative. Where the energy is concave, as colours behind a decoder
+    are, it is that of the parabola with this value, this slope and the minimum 0 (Polyak's step): without a bound, one
+    step left the data. Raises UserError for an energy that is not (B,) or has no gradient.
     """
-    slope = gradient(energy, x)
+    value, slope = gradient(energy, x)
     rank = [1] * (x.dim() - 1)
     size = slope.flatten(1).norm(dim=1).view(-1, *rank)
     unit = slope / size.clamp_min(1e-12)
     distance = far * math.sqrt(x[0].numel())
-    change = (gradient(energy, x + distance * unit) - slope) * unit
-    return slope, (change.flatten(1).sum(1).view(-1, *rank) / distance).clamp_min(0)
+    change = ((gradient(energy, x + distance * unit)[1] - slope) * unit).flatten(1).sum(1).view(-1, *rank)
+    parabola = size.square() / (2 * value.abs().view(-1, *rank)).clamp_min(1e-12)
+    return slope, torch.where(change < -CONCAVE * size, parabola, (change / distance).clamp_min(0))
 
 
-def gradient(energy: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The gradient of an energy whose rows depend only on their own example, like x."""
+def gradient(energy: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """An energy (B,) whose rows depend only on their own example, and its gradient, like x."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = energy(x)
@@ -207,7 +210,7 @@ def gradient(energy: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
             )
         if not value.requires_grad:
             raise UserError("An energy must be differentiable: use torch operations on x, without detach or item.")
-        return torch.autograd.grad(value.sum(), x)[0]
+        return value.detach(), torch.autograd.grad(value.sum(), x)[0]
 
 
 def intervals(ts: Tensor, resample: int) -> list[tuple[Tensor, bool]]:
