@@ -32,9 +32,9 @@ def use_command(run: Run) -> str:
     out = shell_word(f"{run.path.name}-samples")
     if writes_text(run.encoder, run.space):
         return f'afresh sample {name} -n 16 --prompt "..." --out {out}'
-    # Photos over latents look like their kind only with guidance (docs/development/log.md).
-    guidance = " --guidance 2" if run.space.coded and run.guided and run.family.sampling.guided else ""
-    return f"afresh sample {name} -n 16{guidance} --out {out}"
+    if run.codec is not None and run.guided and run.family.sampling.guided:  # docs/development/log.md
+        return f"afresh sample {name} -n 16 --guidance 2 --out {out}"
+    return f"afresh sample {name} -n 16 --out {out}"
 
 
 def _may_be_read(run: Run) -> bool:

@@ -66,9 +66,7 @@ def verify(run: Run) -> list[Check]:
         checks.append(guarded("resume", lambda: check_resume(run, saved, found[0])))
     else:
         checks.append(Check("resume", None, "the data is not available"))
-    checks.append(guarded("cache", lambda: check_cache(run)))
-    checks.append(guarded("samples", lambda: check_samples(run)))
-    return checks
+    return [*checks, guarded("cache", lambda: check_cache(run)), guarded("samples", lambda: check_samples(run))]
 
 
 def guarded(name: str, work: Callable[[], Check]) -> Check:

@@ -22,7 +22,6 @@ from afresh.engine.sampling.posterior import condition_on
 # Bound on the change of a velocity by an energy, relative to the change for data without correlations: larger changes
 # come from errors of the network's derivatives.
 FARTHEST = 4.0
-CONCAVE = 1e-3  # relative fall of the slope over the distance of a difference, above rounding errors
 SEGMENTS = 10  # number of time intervals that `resample` repeats
 
 
@@ -190,13 +189,13 @@ def descent(energy: Callable[[Tensor], Tensor], x: Tensor, far: float) -> tuple[
     step left the data. Raises UserError for an energy that is not (B,) or has no gradient.
     """
     value, slope = gradient(energy, x)
-    rank = [1] * (x.dim() - 1)
-    size = slope.flatten(1).norm(dim=1).view(-1, *rank)
+    size = slope.flatten(1).norm(dim=1).view(-1, *[1] * (x.dim() - 1))
     unit = slope / size.clamp_min(1e-12)
     distance = far * math.sqrt(x[0].numel())
-    change = ((gradient(energy, x + distance * unit)[1] - slope) * unit).flatten(1).sum(1).view(-1, *rank)
-    parabola = size.square() / (2 * value.abs().view(-1, *rank)).clamp_min(1e-12)
-    return slope, torch.where(change < -CONCAVE * size, parabola, (change / distance).clamp_min(0))
+    change = ((gradient(energy, x + distance * unit)[1] - slope) * unit).flatten(1).sum(1).view_as(size)
+    parabola = size.square() / (2 * value.abs().view_as(size)).clamp_min(1e-12)
+    # A slope that falls by less than a thousandth may be that of a straight line with rounding errors.
+    return slope, torch.where(change < -1e-3 * size, parabola, (change / distance).clamp_min(0))
 
 
 def gradient(energy: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
