@@ -286,7 +286,7 @@ def test_a_family_and_a_method_of_the_package_are_used_by_name(walks: Path, site
     assert "walker" in registry.family_names() and "walker" in [f.name for f in registry.families()]
 
 
-RECORD = "from afresh.core import Plugin\n\nPLUGIN = Plugin({})\n"
+RECORD = "from afresh.core.plugin import Plugin\n\nPLUGIN = Plugin({})\n"
 
 
 def package(folder: Path, code: str, *entries: str) -> Path:
