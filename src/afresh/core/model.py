@@ -94,7 +94,7 @@ class Latents:
 def batch_of_fields(examples: int, space: Space) -> int:
     """Examples of a step for fields: 16, 32 or 64, so that short runs have about a thousand steps. In 40 s of a core, a
     flow that saw 6,600 images in steps of 16 was better than one that saw 17,600 in steps of 64, and over latents of
-    256 pixels one that saw 25,000 in steps of 32 better than one that saw 74,000 in steps of 64
+    256 pixels one that saw 68,000 in steps of 32 better than one that saw 74,000 in steps of 64
     (docs/development/log.md)."""
     return 16 if examples < 16_000 else 32 if examples < (256_000 if space.coded else 64_000) else 64
 

@@ -403,12 +403,12 @@ def config_for_epochs(epochs: float, space: Space) -> dict[str, float]:
     Augmentation is not a property of the sizes, since the size determines the number of epochs. Runs of few epochs have
     no parameters for it.
     """
-    return {"augment": AUGMENT} if epochs >= OFTEN and may_augment(space) and not space.coded else {}
+    return {"augment": AUGMENT} if epochs >= OFTEN and may_augment(space) else {}
 
 
 def build(config: FlowConfig, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
     """Raises UserError if fields that cannot be transformed are to be augmented."""
-    if config.augment and not may_augment(space):
+    if config.augment and not may_augment(space) and not space.coded:  # latents are mirrored, not moved
         raise UserError(
             f"family.augment transforms images with sides of more than {LEAST} pixels, but the data are fields on the "
             f"grid {tuple(space.shape[1:])}. Leave it out, or set it to 0."
