@@ -201,8 +201,8 @@ def pair_view(pair: DuplicatePair, folder: Path) -> tuple[str, dict[str, Any], d
         before, after = differences(first, second)
     else:
         before, after = ([(cut(t or ""), False)] if t else [] for t in (first, second))
-    views = ({**item_view(folder, row), "pieces": p} for row, p in ((pair.first, before), (pair.second, after)))
-    return (visible_line(pair.reason)[:200], *views)
+    kept, left = ({**item_view(folder, r), "pieces": p} for r, p in ((pair.first, before), (pair.second, after)))
+    return visible_line(pair.reason)[:200], kept, left
 
 
 def map_view(m: Map, folder: Path) -> dict[str, Any]:
