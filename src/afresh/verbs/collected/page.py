@@ -251,7 +251,7 @@ def charts(found: Survey) -> list[dict[str, Any]]:
 
 
 def histogram(name: str, values: Sequence[float], log: bool = False) -> dict[str, Any]:
-    """Bars of a histogram between the values that all but a few lie between; those are in the outermost bars."""
+    """The counts of a histogram between the values that all but a few lie between; those are in the outermost ones."""
     numbers = np.asarray(values, np.float64)
     low, high = np.quantile(numbers, [0.005, 0.995]) if len(numbers) > 200 else (numbers.min(), numbers.max())
     log = log and low > 0 and high > 20 * low
@@ -260,20 +260,13 @@ def histogram(name: str, values: Sequence[float], log: bool = False) -> dict[str
     if ends[0] == ends[1]:
         ends = (ends[0] - 0.5, ends[1] + 0.5)
     counts, _ = np.histogram(np.clip(scaled, *ends), BINS, ends)
-    most = max(1, int(counts.max()))
-    width = 240 / BINS
     return {
         "name": name,
-        "bars": [
-            {"x": f"{i * width:.1f}", "width": f"{width - 1.5:.1f}", "y": f"{80 - 76 * c / most:.1f}",
-             "height": f"{76 * c / most:.1f}"}
-            for i, c in enumerate(counts.tolist())
-        ],
+        "counts": counts.tolist(),
         "low": short(low),
         "high": short(high),
         "middle": short(float(np.median(numbers))),
-        "items": f"{len(numbers):,}",
-    }  # fmt: skip
+    }
 
 
 def short(value: float) -> str:
