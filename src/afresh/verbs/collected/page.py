@@ -213,7 +213,7 @@ def map_view(m: Map, folder: Path) -> dict[str, Any]:
         values = Counter(row[name] for row, kept in zip(m.rows, m.kept, strict=True) if kept and row[name])
         if len(values) > 1:
             palettes[name] = [v for v, _ in values.most_common(COLOURS - (len(values) > COLOURS))]
-    dots = []
+    dots: list[dict[str, Any]] = []
     for row, (x, y), kept in zip(m.rows, m.points, m.kept, strict=True):
         colours = (
             f"{name}-{named.index(row[name]) + 1 if row[name] in named else COLOURS}"
