@@ -14,12 +14,13 @@ import pytest
 
 from afresh.core import UserError
 from afresh.services.catalogue.add import add, set_price, take_down
-from afresh.services.catalogue.feeds import GOOGLE, SITEMAP
 from afresh.services.catalogue.folder import Catalogue
 from afresh.services.catalogue.site import publish
 from afresh.services.provenance.layers import Status
 from afresh.services.provenance.read import read
 
+GOOGLE = "http://base.google.com/ns/1.0"
+SITEMAP = "http://www.sitemaps.org/schemas/sitemap/0.9"
 WHEN = datetime(2026, 12, 2, tzinfo=UTC)
 BAD = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \u2028\" ' & {{ 7*7 }}".replace("\u2028", "")
 

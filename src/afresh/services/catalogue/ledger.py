@@ -15,7 +15,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -31,27 +30,19 @@ MOST_LINE = 1 << 16  # bytes; lines of this program have a few hundred
 Entry = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class State:
-    """How far a ledger was read: bytes of whole lines, their number, and the hash of the last one."""
-
-    offset: int = 0
-    lines: int = 0
-    last: str = FIRST
-
-
 class Ledger:
     """A ledger and what was read of it, which grows with the file. `follow` is called once with each entry, in order.
     Several processes may append; threads of one share the object."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.state = path, State()
+        self.path = path
+        self.offset, self.lines, self.last = 0, 0, FIRST  # bytes and number of whole lines that were read, and the hash
         self.followers: list[Callable[[Entry], None]] = []
         self.guard = threading.RLock()
 
     def follow(self, follower: Callable[[Entry], None]) -> None:
         """Must be called before anything is read."""
-        assert self.state == State()
+        assert not self.lines
         self.followers.append(follower)
 
     def read(self) -> None:
@@ -64,30 +55,29 @@ class Ledger:
 
     def _read(self, handle: int) -> bytes:
         """Returns what follows the last whole line."""
-        if os.fstat(handle).st_size < self.state.offset:
-            raise self._damaged(self.state.lines, "lines that were there are gone")
+        if os.fstat(handle).st_size < self.offset:
+            raise self._damaged(self.lines, "lines that were there are gone")
         rest = b""
-        while chunk := os.pread(handle, 1 << 20, self.state.offset + len(rest)):
+        while chunk := os.pread(handle, 1 << 20, self.offset + len(rest)):
             *whole, rest = (rest + chunk).split(b"\n")
             for line in whole:
                 entry = self._continues(line)
                 for follower in self.followers:
                     follower(entry)
-                self.state = State(self.state.offset + len(line) + 1, self.state.lines + 1, sha256(line).hexdigest())
+                self.offset, self.lines = self.offset + len(line) + 1, self.lines + 1
+                self.last = sha256(line).hexdigest()
             if len(rest) > MOST_LINE:
-                raise self._damaged(self.state.lines, f"it has more than {MOST_LINE:,} bytes")
+                raise self._damaged(self.lines, f"it has more than {MOST_LINE:,} bytes")
         return rest
 
     def _continues(self, line: bytes) -> Entry:
         try:
             entry = parse_json(line)
-            right = (
-                entry["n"] == self.state.lines and entry["before"] == self.state.last and isinstance(entry["what"], str)
-            )
+            right = entry["n"] == self.lines and entry["before"] == self.last and isinstance(entry["what"], str)
         except (ValueError, KeyError, TypeError):
-            raise self._damaged(self.state.lines, "it is no entry") from None
+            raise self._damaged(self.lines, "it is no entry") from None
         if not right:
-            raise self._damaged(self.state.lines, "it does not continue the chain")
+            raise self._damaged(self.lines, "it does not continue the chain")
         return dict(entry)
 
     def _damaged(self, number: int, why: str) -> UserError:
@@ -108,12 +98,12 @@ class Ledger:
             try:
                 torn = self._read(handle)
                 if torn:
-                    os.ftruncate(handle, self.state.offset)
+                    os.ftruncate(handle, self.offset)
 
                 def append(what: str, **fields: Any) -> Entry:
                     nonlocal torn
                     now = datetime.now(UTC).isoformat(timespec="seconds")
-                    head = {"n": self.state.lines, "before": self.state.last, "at": now, "what": what}
+                    head = {"n": self.lines, "before": self.last, "at": now, "what": what}
                     mended = {"mended": {"bytes": len(torn), "sha256": sha256(torn).hexdigest()}} if torn else {}
                     line = (
                         json.dumps({**head, **fields, **mended}, ensure_ascii=False, allow_nan=False).encode() + b"\n"
@@ -131,15 +121,15 @@ class Ledger:
     def _write(self, handle: int, line: bytes) -> None:
         """Raises OSError, with the file as it was, when the disk is full."""
         try:
-            os.lseek(handle, self.state.offset, os.SEEK_SET)
+            os.lseek(handle, self.offset, os.SEEK_SET)
             written = 0
             while written < len(line):
                 written += os.write(handle, line[written:])
             os.fsync(handle)
         except OSError:
-            os.ftruncate(handle, self.state.offset)
+            os.ftruncate(handle, self.offset)
             raise
-        if not self.state.offset:
+        if not self.offset:
             sync_folder(self.path.parent)
 
     def append(self, what: str, **fields: Any) -> Entry:
@@ -156,4 +146,4 @@ def check_ledger(path: Path) -> tuple[int, str, int]:
     if path.exists():
         with path.open("rb") as stream:
             torn = len(ledger._read(stream.fileno()))
-    return ledger.state.lines, ledger.state.last, torn
+    return ledger.lines, ledger.last, torn

@@ -128,6 +128,26 @@ class Listing(Stored):
         return self.price if isinstance(self.price, Money) else None
 
     @property
+    def cost(self) -> str:
+        """The price in words."""
+        return "Free" if self.money is None else str(self.money)
+
+    @property
+    def thumbnail(self) -> str | None:
+        """The picture that is shown, in the site."""
+        return None if self.preview is None or not self.preview.thumbnail else f"previews/{self.preview.thumbnail}"
+
+    @property
+    def excerpt(self) -> str:
+        """The text that is shown."""
+        return "" if self.preview is None else self.preview.excerpt
+
+    @property
+    def download(self) -> str | None:
+        """Where the bundle is in the site; None if it is to be bought."""
+        return f"bundles/{self.id}/{self.bundle.name}" if self.money is None else None
+
+    @property
     def offered(self) -> bool:
         """Whether it is published: it has a price or is free, and was not taken down."""
         return self.price is not None and self.removed is None

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,15 @@ from afresh.core import UserError
 from afresh.data.storage.files import free_bytes
 from afresh.data.storage.folders import is_result, new_folder
 from afresh.engine.pages.render import BASE, environment
-from afresh.services.catalogue import feeds
 from afresh.services.catalogue.folder import Catalogue, bundle_fault
 from afresh.services.catalogue.lineage import Lineage, check_lineage
 from afresh.services.catalogue.listing import Listing
+from afresh.services.catalogue.product import licence_url, product
 
 HERE = Path(__file__).parent / "templates"
 INDEX = "catalogue.json"
 FORMAT, VERSION = "afresh-catalogue", 1
-FIRST = 24  # listings that the first page has without its script
+FEEDS = ("feed.xml", "sitemap.xml", "products.xml")  # of a site whose address is known
 INDEXED = {"id", "title", "kind", "licence", "summary", "maker", "quality", "lineage", "parents", "safety"}
 LABELS = {"card.md": "Model card", "label.json": "Label", "cdx.json": "CycloneDX"}
 KINDS = {"model": "Model", "adapter": "Adapter", "data": "Data set", "work": "Work"}
@@ -72,37 +73,33 @@ def files(catalogue: Catalogue, offered: Sequence[Listing], made: datetime) -> I
     from afresh.services.provenance.sidecar import Purpose, signed_statement
     from afresh.services.provenance.signer import signer
 
-    settings, lineage = catalogue.settings, Lineage(offered)
+    settings, pages = catalogue.settings, environment(HERE)
     newest = sorted(offered, key=lambda x: (x.added, x.id), reverse=True)
-    pages, parts = environment(HERE), {"name": settings.name, "kinds": KINDS}
-    views = [view(x, lineage) for x in newest]
-    yield (
-        "index.html",
-        pages.get_template("index.html")
-        .render(**parts, root="", feed=settings.url is not None, first=views[:FIRST], count=len(offered))
-        .encode(),
-    )
+    shared = {
+        "name": settings.name,
+        "base": (settings.url or "").rstrip("/"),
+        "listings": newest,
+        "lineage": Lineage(offered),
+        "kinds": KINDS,
+        "labels": LABELS,
+        **{f.__name__: f for f in (flat, format_datetime, licence_url, size)},
+    }
+    yield "index.html", pages.get_template("index.html").render(shared, root="", feed=settings.url is not None).encode()
     page = pages.get_template("listing.html")
-    for x, seen in zip(newest, views, strict=True):
-        yield (
-            f"listings/{x.id}.html",
-            page.render(
-                **parts, root="../", feed=False, x=seen, data=Markup(in_script(feeds.product(x, settings.url)))
-            ).encode(),
-        )
+    for x in newest:
+        data = Markup(in_script(product(x, settings.url)))
+        yield f"listings/{x.id}.html", page.render(shared, root="../", feed=False, x=x, data=data).encode()
     yield "style.css", BASE.read_bytes() + (HERE / "catalogue.css").read_bytes()
     yield "search.js", (HERE / "search.js").read_bytes()
     prices = sorted({(m.currency, m.amount) for x in newest if (m := x.money) is not None and m.amount})
     ranks = {price: rank for rank, price in enumerate(prices, 1)}
-    rows = [search_row(x, seen, ranks) for x, seen in zip(newest, views, strict=True)]
+    rows = [search_row(x, ranks) for x in newest]
     yield "listings.js", f"const LISTINGS = {in_script(rows)};\n".encode()
     index = (json.dumps(index_of(catalogue, newest, made), ensure_ascii=False, indent=1) + "\n").encode()
     yield INDEX, index
     yield INDEX + SIDECAR, signed_statement(index, INDEX, Purpose.CATALOGUE, signer())
-    if settings.url is not None:
-        yield "feed.xml", feeds.rss(settings.name, settings.url, newest[: feeds.MOST_NEWS])
-        yield "sitemap.xml", feeds.sitemap(settings.url, newest)
-        yield "products.xml", feeds.merchant(settings.name, settings.url, newest)
+    for feed in FEEDS if settings.url is not None else ():
+        yield feed, pages.get_template(feed).render(shared).encode()
 
 
 def index_of(catalogue: Catalogue, listings: Sequence[Listing], made: datetime) -> dict[str, Any]:
@@ -117,7 +114,7 @@ def index_of(catalogue: Catalogue, listings: Sequence[Listing], made: datetime) 
             {
                 **x.model_dump(mode="json", include=INDEXED),
                 **x.bundle.model_dump(include={"sha256", "size"}),
-                "bundle": bundle_url(x),
+                "bundle": x.download,
                 "price": None if x.money is None else x.money.model_dump(),
                 "page": f"listings/{x.id}.html",
                 "buy": x.link,
@@ -126,11 +123,6 @@ def index_of(catalogue: Catalogue, listings: Sequence[Listing], made: datetime) 
             for x in listings
         ],
     }
-
-
-def bundle_url(x: Listing) -> str | None:
-    """Where the bundle is, from the index; None if it is to be bought."""
-    return f"bundles/{x.id}/{x.bundle.name}" if x.money is None else None
 
 
 def in_script(value: Any) -> str:
@@ -149,12 +141,12 @@ def write(path: Path, content: bytes) -> None:
 
 def copy_parts(catalogue: Catalogue, x: Listing, folder: Path) -> None:
     """The thumbnail and the label of a listing, and its bundle if it is free."""
-    if x.preview is not None and x.preview.thumbnail is not None:
-        link_or_copy(catalogue.folder / "previews" / x.preview.thumbnail, folder / "previews" / x.preview.thumbnail)
+    if x.thumbnail:
+        link_or_copy(catalogue.folder / x.thumbnail, folder / x.thumbnail)
     for name in x.labels:
         link_or_copy(catalogue.label(x, name), folder / "labels" / x.id / name)
-    if x.money is None:
-        link_or_copy(catalogue.bundle(x), folder / "bundles" / x.id / x.bundle.name)
+    if x.download:
+        link_or_copy(catalogue.bundle(x), folder / x.download)
 
 
 def link_or_copy(source: Path, to: Path) -> None:
@@ -174,43 +166,6 @@ def size(count: int) -> str:
     return f"{count:,} {unit}"
 
 
-def view(x: Listing, lineage: Lineage) -> dict[str, Any]:
-    """A listing as the templates show it: texts, which they escape."""
-    parents = []
-    for p in x.parents:
-        known = lineage.named(p.of)
-        title = p.of if known is None else known.title
-        parents.append((title, None if known is None else f"{known.id}.html", f"{p.share / 100:g}%" if p.share else ""))
-    thumb = None if x.preview is None else x.preview.thumbnail
-    return {
-        **x.model_dump(include={"id", "title", "summary", "maker", "licence", "terms", "safety", "link"}),
-        "kind": KINDS[x.kind],
-        "licence_url": feeds.licence_url(x.licence),
-        "price": "Free" if x.money is None else str(x.money),
-        "bundle": bundle_url(x),
-        "thumbnail": None if thumb is None else f"previews/{thumb}",
-        "sound": x.preview is not None and x.preview.kind == "sound",
-        "excerpt": "" if x.preview is None else x.preview.excerpt,
-        "size": size(x.bundle.size),
-        "sha256": x.bundle.sha256,
-        "added": x.added.date().isoformat(),
-        "scores": [] if x.quality is None else [score_view(s) for s in x.quality.scores],
-        "protocol": [] if x.quality is None else flat(x.quality.card),
-        "lineage": flat(x.lineage),
-        "parents": parents,
-        "labels": [(LABELS.get(name, name), f"labels/{x.id}/{name}") for name in x.labels],
-    }
-
-
-def score_view(score: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Name, value with its interval, and what is better."""
-    low, high, better = score.get("low"), score.get("high"), score.get("better")
-    interval = "" if low is None or high is None else f" ({low:.4g} to {high:.4g})"
-    value = score.get("value")
-    said = {"lower": "lower is better", "higher": "higher is better"}.get(str(better), "")
-    return str(score.get("name", "")).replace("_", " "), f"{value:.4g}{interval}" if value is not None else "", said
-
-
 def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and values in words; what is empty is left out."""
     return [
@@ -223,10 +178,9 @@ def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def search_row(x: Listing, seen: Mapping[str, Any], ranks: Mapping[tuple[str, int], int]) -> list[Any]:
+def search_row(x: Listing, ranks: Mapping[tuple[str, int], int]) -> list[Any]:
     """What search.js knows of a listing: id, title, kind, price, whether it has a thumbnail, excerpt, maker, licence,
     the beginning of the summary, and the rank of its price within those of its currency."""
-    money, picture = x.money, seen["thumbnail"] is not None
-    excerpt = "" if picture else seen["excerpt"][:160]
-    rank = 0 if money is None else ranks.get((money.currency, money.amount), 0)
-    return [x.id, x.title, x.kind, seen["price"], int(picture), excerpt, x.maker, x.licence, x.summary[:200], rank]
+    excerpt = "" if x.thumbnail else x.excerpt[:160]
+    rank = 0 if x.money is None else ranks.get((x.money.currency, x.money.amount), 0)
+    return [x.id, x.title, x.kind, x.cost, int(bool(x.thumbnail)), excerpt, x.maker, x.licence, x.summary[:200], rank]

@@ -18,6 +18,7 @@ from afresh.core.plural import counted
 from afresh.core.safe_text import visible_line
 from afresh.data.collected import ITEMS, SCHEMA, rows
 from afresh.data.storage.files import replace_file
+from afresh.engine.pages.render import render_page
 from afresh.services.collect.ledger import Ledger, percentages, summed
 from afresh.services.collect.licences import NO_ADVICE, duties, hub_name, spdx_keys
 from afresh.services.collect.record import UNKNOWN
@@ -96,7 +97,7 @@ def datacard(name: str, facts: CardFacts, manifest: Mapping[str, Any]) -> str:
     others = [s.licence for s in facts.ledger.shares if hub_name(s.licence) == "other"]
     two = [code for code, _ in facts.languages.most_common(MOST) if re.fullmatch(r"[a-z]{2,3}", code)]
     tasks = {("text-to-image" if k == "image" and facts.captions else TASKS[k]) for k in facts.kinds if k in TASKS}
-    head: dict[str, Any] = {
+    head = {
         "pretty_name": name,
         "license": licences[0] if len(licences) == 1 else licences,
         "license_name": others[0].casefold() if licences == ["other"] and len(others) == 1 else None,
@@ -105,8 +106,22 @@ def datacard(name: str, facts: CardFacts, manifest: Mapping[str, Any]) -> str:
         "task_categories": sorted(tasks),
         "tags": ["afresh"],
     }
-    yaml = "".join(f"{k}: {json.dumps(v, ensure_ascii=True)}\n" for k, v in head.items() if v)
-    return f"---\n{yaml}---\n\n" + "\n".join(body(name, facts, manifest))
+    return render_page(
+        Path(__file__).with_name("templates") / "datacard.md.j2",
+        head=head,
+        name=name,
+        facts=facts,
+        digest=manifest.get("digest", ""),
+        sources=sorted(facts.sources.items(), key=lambda pair: (-pair[1][0], pair[0]))[:MOST],
+        languages=percentages(dict(facts.languages.most_common(MOST))),
+        left_out=sorted(manifest.get("left_out", {}).items(), key=lambda pair: (-pair[1], pair[0])),
+        no_advice=NO_ADVICE,
+        unknown=UNKNOWN,
+        items=ITEMS,
+        json=json.dumps,
+        number="{:,}".format,
+        **{f.__name__: f for f in (asked, cell, counted)},
+    )
 
 
 def size_category(items: int) -> str:
@@ -114,73 +129,13 @@ def size_category(items: int) -> str:
     return next((name for most, name in SIZES if items < most), "n>10M")
 
 
-def body(name: str, facts: CardFacts, manifest: Mapping[str, Any]) -> list[str]:
-    """The lines of the page below its head."""
-    kinds = ", ".join(f"{n:,} {k}" for k, n in sorted(facts.kinds.items()))
-    splits = ", ".join(f"{n:,} {k}" for k, n in sorted(facts.splits.items()))
-    lines = [
-        f"# {name}",
-        "",
-        f"{counted(facts.items, 'item')} ({kinds}), {facts.bytes:,} bytes; {splits}.",
-        "",
-        f"Digest of the items: `{manifest.get('digest', '')}`.",
-        "",
-        "## Licences",
-        "",
-        f"By bytes: {facts.ledger}. {NO_ADVICE}",
-        "",
-        *markdown_table(
-            ("licence", "items", "bytes", "asks for"),
-            [
-                (
-                    s.licence,
-                    f"{s.items:,}",
-                    f"{s.bytes:,}",
-                    "nobody knows" if s.licence == UNKNOWN else asked(s.licence),
-                )
-                for s in facts.ledger.shares
-            ],
-        ),
-    ]
-    if facts.ledger.without_consent:
-        lines += [f"No consent is known for {counted(facts.ledger.without_consent, 'item')} that show persons.", ""]
-    sources = sorted(facts.sources.items(), key=lambda pair: (-pair[1][0], pair[0]))
-    lines += [
-        "## Sources",
-        "",
-        *markdown_table(
-            ("source", "items", "licences, and who states them"),
-            [(source, f"{n:,}", "; ".join(sorted(said))) for source, (n, said) in sources[:MOST]],
-        ),
-    ]
-    if facts.languages:
-        lines += ["## Languages", "", percentages(dict(facts.languages.most_common(MOST))) + ".", ""]
-    left = sorted(manifest.get("left_out", {}).items(), key=lambda pair: (-pair[1], pair[0]))
-    if left:
-        lines += ["## Left out", "", *markdown_table(("stage and rule", "items"), [(k, f"{n:,}") for k, n in left])]
-    lines += [
-        "## Use",
-        "",
-        f"    afresh train {name}",
-        "",
-        f"Items are rows of `{ITEMS}`; those that are files lie in `blobs`. Made by `afresh collect`.",
-        "",
-    ]
-    return lines
-
-
 def asked(licence: str) -> str:
     return ", ".join(duties(licence)) or "nothing that is known here"
 
 
-def markdown_table(head: tuple[str, ...], table: list[tuple[str, ...]]) -> list[str]:
-    """The lines of a table, in whose cells nothing is markup."""
-
-    def cell(text: str) -> str:
-        return re.sub(r"([\\`*_{}\[\]<>|#!~$&])", r"\\\1", visible_line(text)[:300])
-
-    made = ["| " + " | ".join(map(cell, row)) + " |" for row in table]
-    return ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head), *made, ""]
+def cell(text: str) -> str:
+    """A cell of a table, in which nothing is markup."""
+    return re.sub(r"([\\`*_{}\[\]<>|#!~$&])", r"\\\1", visible_line(text)[:300])
 
 
 # --------------------------------------------------------------------------- Croissant
@@ -205,15 +160,30 @@ WORDS = (
 CONTEXT: dict[str, Any] = {word: OTHERS.get(word, f"cr:{word}") for word in WORDS.split()}
 
 
-def croissant_head(name: str, description: str, digest: str) -> dict[str, Any]:
-    """What every croissant.json begins with: the vocabulary, the name, what it is, and its version by its digest."""
-    return {
+def croissant_document(name: str, description: str, digest: str, **more: Any) -> dict[str, Any]:
+    """A croissant.json without what is empty: the vocabulary, the name, what it is, its version by its digest, and
+    more."""
+    head = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": name or "data",
+        "name": re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data",
         "description": description,
         "version": f"1.0.0+{digest[:16]}",
+    }
+    return {key: value for key, value in {**head, **more}.items() if value}
+
+
+def file_object(id: str, file: Path, url: str, encoding: str, sha256: str) -> dict[str, Any]:
+    """A file of a data set."""
+    return {
+        "@type": "cr:FileObject",
+        "@id": id,
+        "name": id,
+        "contentUrl": url,
+        "contentSize": f"{file.stat().st_size} B",
+        "encodingFormat": encoding,
+        "sha256": sha256,
     }
 
 
@@ -230,39 +200,25 @@ def croissant(folder: Path, name: str, facts: CardFacts, manifest: Mapping[str, 
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     about = f"{counted(facts.items, 'item')} collected by afresh. Licences by bytes: {facts.ledger}."
-    made = croissant_head(re.sub(r"[^\w.-]+", "-", name), about, manifest.get("digest", "")) | {
-        "license": licence_pages(s.licence for s in facts.ledger.shares),
-        "inLanguage": sorted(facts.languages),
-        "distribution": [
-            {
-                "@type": "cr:FileObject",
-                "@id": ITEMS,
-                "name": ITEMS,
-                "contentUrl": ITEMS,
-                "contentSize": f"{file.stat().st_size} B",
-                "encodingFormat": "application/x-parquet",
-                "sha256": sha256,
-            }
-        ],
-        "recordSet": [
-            {
-                "@type": "cr:RecordSet",
-                "@id": "items",
-                "name": "items",
-                "key": {"@id": "items/id"},
-                "field": [
-                    {
-                        "@type": "cr:Field",
-                        "@id": f"items/{column}",
-                        "name": column,
-                        "description": ABOUT.get(column, column.replace("_", " ")),
-                        "dataType": "sc:Integer" if column == "bytes" else "sc:Text",
-                        "source": {"fileObject": {"@id": ITEMS}, "extract": {"column": column}},
-                    }
-                    for column in SCHEMA.names
-                    if column not in ("extra", "scores", "changed")
-                ],
-            }
-        ],
-    }
-    return {k: v for k, v in made.items() if v != []}
+    fields = [
+        {
+            "@type": "cr:Field",
+            "@id": f"items/{column}",
+            "name": column,
+            "description": ABOUT.get(column, column.replace("_", " ")),
+            "dataType": "sc:Integer" if column == "bytes" else "sc:Text",
+            "source": {"fileObject": {"@id": ITEMS}, "extract": {"column": column}},
+        }
+        for column in SCHEMA.names
+        if column not in ("extra", "scores", "changed")
+    ]
+    records = {"@type": "cr:RecordSet", "@id": "items", "name": "items", "key": {"@id": "items/id"}, "field": fields}
+    return croissant_document(
+        name,
+        about,
+        manifest.get("digest", ""),
+        license=licence_pages(s.licence for s in facts.ledger.shares),
+        inLanguage=sorted(facts.languages),
+        distribution=[file_object(ITEMS, file, ITEMS, "application/x-parquet", sha256)],
+        recordSet=[records],
+    )

@@ -31,7 +31,7 @@ from afresh.data.files import check_links
 from afresh.data.storage.files import CANNOT_WRITE, append_lines, free_bytes, new_file, replace_file
 from afresh.data.storage.lock import open_locked
 from afresh.services.collect.deletion_marks import FORGOTTEN, WHY, mark
-from afresh.services.collect.process import Changed, SourcePart
+from afresh.services.collect.process import SourcePart
 from afresh.services.collect.record import Record, Rejection, encodable
 
 WORK, JOURNAL, LOCK = "work", "journal.jsonl", "lock"
@@ -129,10 +129,6 @@ class SourceParts:
         """The counts of a part."""
         found: dict[str, Any] = json.loads((self.folder / f"{name}.json").read_text())
         return found
-
-    def examples(self, name: str) -> list[Changed]:
-        """What rules changed in a part."""
-        return [Changed(**e) for e in self.facts(name)["examples"]]
 
     def tables(self, name: str) -> tuple[Path, Path]:
         """The files of the items and of what was left out."""

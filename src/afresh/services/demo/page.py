@@ -56,30 +56,13 @@ def write_page(path: Path, shown: Sequence[ShownPart], seconds: float, commands:
         total=clock(seconds),
         machine=f"{machine['name']}, {machine['threads']} threads",
         times=[(text, clock(value), 100 * value / seconds) for text, value in spent.items()],
-        drawings={
-            **facts(drawings),
-            "verdicts": drawings.verdicts,
-            "cards": [
-                (label, [picture(p) for p in drawings.made[label]], [picture(p) for p in drawings.real[label][:3]])
-                for label in drawings.part.labels
-            ],
-            "between": [picture(p) for p in drawings.between],
-        },
-        tales={
-            **facts(tales),
-            "verdicts": tales.verdicts,
-            "made": list(zip(tales.prompts, tales.made[""], strict=True)),
-            "real": tales.real[""],
-        },
-        sounds={
-            **facts(sounds),
-            "verdicts": sounds.verdicts,
-            "loop": None if sounds.loop is None else player(sounds.loop),
-            "cards": [
-                (label, *([player(s, SECONDS) for s in of[label][:3]] for of in (sounds.made, sounds.real)))
-                for label in sounds.part.labels
-            ],
-        },
+        drawings=drawings,
+        tales=tales,
+        sounds=sounds,
+        facts=facts,
+        picture=picture,
+        player=player,
+        seconds=SECONDS,
         commands=commands,
     )
     replace_file(path, page.encode())

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import json
 import mimetypes
-import re
 from pathlib import Path
 from typing import Any
 
 from afresh.core.safe_text import visible_line
 from afresh.data.collected import is_collected, manifest
-from afresh.services.collect.cards import CROISSANT, croissant, croissant_head, facts_of, licence_pages
+from afresh.services.collect.cards import CROISSANT, croissant, croissant_document, facts_of, file_object, licence_pages
 from afresh.services.labels.data_label import files_in, hash_of, label_of_data
 from afresh.services.labels.label import Label, Part
 
 LISTED = 1_000  # files of a folder that are listed one by one
-OCTETS = "application/octet-stream"
 
 
 def croissant_of_data(path: Path) -> dict[str, Any]:
@@ -34,28 +32,16 @@ def croissant_of_data(path: Path) -> dict[str, Any]:
     root = path if path.is_dir() else path.parent
     more = f"; the first {LISTED:,} are listed" if len(files) > LISTED else ""
     text = f"{len(files):,} files, {label.facts['bytes']:,} bytes{more}. Its licences are not recorded."
-    return document(name, text, label.id, [file_object(f, root, n) for n, f in enumerate(files[:LISTED], 1)])
+    listed = []
+    for n, file in enumerate(files[:LISTED], 1):
+        url = file.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()
+        encoding = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        listed.append(file_object(f"file-{n}", file, url, encoding, hash_of(file)))
+    return croissant_document(name, text, label.id.partition(":")[2], identifier=label.id, distribution=listed)
 
 
 def croissant_of_part(label: Label, part: Part) -> dict[str, Any]:
     """The Croissant of the data that a run has learnt from, as far as the run's record knows them: without files."""
     urls = licence_pages(s.licence for s in part.licences)
     text = f"Data that a model has learnt from, whose content hash is {label.id}. {part.note}".strip()
-    return document(part.name, text, part.id, []) | ({"license": urls} if urls else {})
-
-
-def document(name: str, description: str, id: str, files: list[dict[str, Any]]) -> dict[str, Any]:
-    made = croissant_head(re.sub(r"[^\w.-]+", "-", name).strip("-."), description, id.partition(":")[2])
-    return made | {"identifier": id} | ({"distribution": files} if files else {})
-
-
-def file_object(file: Path, root: Path, number: int) -> dict[str, Any]:
-    return {
-        "@type": "cr:FileObject",
-        "@id": f"file-{number}",
-        "name": f"file-{number}",
-        "contentUrl": file.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode(),
-        "contentSize": f"{file.stat().st_size} B",
-        "encodingFormat": mimetypes.guess_type(file.name)[0] or OCTETS,
-        "sha256": hash_of(file),
-    }
+    return croissant_document(part.name, text, part.id.partition(":")[2], identifier=part.id, license=urls)

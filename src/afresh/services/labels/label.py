@@ -6,29 +6,32 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 Subject = Literal["model", "data", "work"]
 
 
-class Stated(BaseModel):
+class Frozen(BaseModel):
+    """What a label is made of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Stated(Frozen):
     """A licence as it is stated for a part: an expression of SPDX or "unknown", who states it, and for how many items
     and bytes, if that is counted."""
 
-    model_config = FROZEN
     licence: str
     said_by: str = ""
     items: int | None = None
     bytes: int | None = None
 
 
-class Part(BaseModel):
+class Part(Frozen):
     """Something that the subject is made of. `id`: ALGORITHM:DIGEST, or "name:" and the hint if no digest is known.
 
     `about` says in words what the digest is of, and `note` what is not known of the part. `run`: the content hash of
     the run that a model is, where that is here.
     """
 
-    model_config = FROZEN
     id: str
     kind: Literal["model", "data", "preferences", "reward", "codec"]
     name: str
@@ -38,36 +41,32 @@ class Part(BaseModel):
     note: str = ""
 
 
-class Link(BaseModel):
+class Link(Frozen):
     """That a part, or the subject, was made from another: `how` completes "`of` was ... `source`", as "tuned from"."""
 
-    model_config = FROZEN
     of: str
     how: str
     source: str
 
 
-class Follows(BaseModel):
+class Follows(Frozen):
     """A licence that follows from what the subject is made of, what it asks for, and the names of those parts."""
 
-    model_config = FROZEN
     licence: str
     duties: tuple[str, ...]
     of: tuple[str, ...]
 
 
-class Consent(BaseModel):
+class Consent(Frozen):
     """without_consent: items that show persons of whom no consent is known; None where nobody has looked."""
 
-    model_config = FROZEN
     without_consent: int | None
     sentence: str
 
 
-class Price(BaseModel):
+class Price(Frozen):
     """An amount of money: a decimal number, the currency of ISO 4217, and the amount in whole minor units."""
 
-    model_config = FROZEN
     amount: str
     currency: str
     minor_units: int
@@ -76,11 +75,10 @@ class Price(BaseModel):
         return f"{self.amount} {self.currency}"
 
 
-class Cost(BaseModel):
+class Cost(Frozen):
     """What something took. joules: measured where the machine tells, else `estimated_joules`, what is estimated from
     seconds alone; `measured`: whether nothing of it is estimated. money: None where no price is stated."""
 
-    model_config = FROZEN
     seconds: float
     joules: float
     estimated_joules: float
@@ -89,11 +87,10 @@ class Cost(BaseModel):
     money: Price | None = None
 
 
-class Stage(BaseModel):
+class Stage(Frozen):
     """What one training took: of the subject, or of a model that it is made from. apart: seconds of it that went to
     something else than steps. known: whether it was counted, or is estimated from the log of an earlier version."""
 
-    model_config = FROZEN
     name: str
     of: str
     sessions: int
@@ -102,7 +99,7 @@ class Stage(BaseModel):
     known: bool = True
 
 
-class Label(BaseModel):
+class Label(Frozen):
     """What a model, a data set or a work is made of.
 
     `id`: ALGORITHM:DIGEST of its content. `weights`: the digest by which what is made from a model names it; None where
@@ -113,7 +110,6 @@ class Label(BaseModel):
     `work` and `thousand_works`: what drawing takes, if that was measured. `prices`: what `money` rests on.
     """
 
-    model_config = FROZEN
     label: Literal[1] = 1
     subject: Subject
     id: str

@@ -19,7 +19,7 @@ from blake3 import blake3
 from afresh.core.plural import counted
 from afresh.data.collected import ITEMS, REJECTED, manifest
 from afresh.services.collect.cards import CardFacts, facts_of
-from afresh.services.collect.dataset_store import SourceParts, Store
+from afresh.services.collect.dataset_store import SourceParts, Store, all_rows
 from afresh.services.collect.process import Changed
 from afresh.services.collect.rules import rules
 
@@ -195,7 +195,7 @@ def left_out(path: Path) -> dict[tuple[str, str], Judged]:
     """What was left out, by stage and rule, with some of it."""
     out: dict[tuple[str, str], Judged] = {}
     order: dict[tuple[str, str], list[tuple[str, Row]]] = defaultdict(list)
-    for row in read_rows(path / REJECTED):
+    for row in all_rows([path / REJECTED]):
         key = row["stage"], row["rule"]
         judged = out.setdefault(key, Judged(*key))
         judged.left_out += 1
@@ -208,12 +208,6 @@ def left_out(path: Path) -> dict[tuple[str, str], Judged]:
     for key, ranked in order.items():
         out[key].samples = [row for _, row in sorted(ranked, key=lambda pair: pair[0])[:OUTSIDE]]
     return out
-
-
-def read_rows(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(1_000, columns=columns):
-            yield from batch.to_pylist()
 
 
 SHOWN_COLUMNS = ["id", "kind", "text", "file", "source", "where", "licence", "language", "split", "label", "bytes"]
@@ -240,7 +234,7 @@ def measured(path: Path) -> Iterator[Row]:
     """Lengths and scores of items, of as many as `MEASURED`."""
     with pq.ParquetFile(path / ITEMS) as file:
         limit = min(1.0, MEASURED / max(1, file.metadata.num_rows)) * (1 << 32)
-    for row in read_rows(path / ITEMS, ["id", "kind", "bytes", "scores"]):
+    for row in all_rows([path / ITEMS], ["id", "kind", "bytes", "scores"]):
         if int(row["id"][:8], 16) < limit:
             yield row
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,7 +16,7 @@ from afresh.core import UserError
 from afresh.core.library_words import in_plain_words
 from afresh.services.collect.record import Record
 
-# Files in this folder, each with RULES. What changes a text comes before what judges it.
+# Files in this folder, which declare rules. What changes a text comes before what judges it.
 RULES = (
     "basic",
     "encoding",
@@ -34,6 +35,7 @@ RULES = (
 # A record that is kept, as it is or changed or with more scores; or the reason why it is left out.
 Verdict = Record | str
 Mask = Callable[[Record], Record]
+Judge = TypeVar("Judge", bound=Callable[..., Record | str])
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,30 @@ class Rule:
             raise UserError(f"The rule {self.name} does not take {given!r}: {why}.{own}", "rule_value") from None
 
 
+declared: dict[str, list[Rule]] = defaultdict(list)  # by the module, in their order
+
+
+def rule(
+    kinds: tuple[str, ...],
+    *,
+    on: bool = True,
+    value: Any = None,
+    accepts: Any = None,
+    needs: str = "",
+    concealing: Callable[[Any], Mask | None] | None = None,
+) -> Callable[[Judge], Judge]:
+    """Declare a rule by its function, whose name it has. The docstring is the sentence about it, in which names in
+    braces are constants of the module."""
+
+    def declare(judge: Judge) -> Judge:
+        name, about = judge.__name__, " ".join((judge.__doc__ or "").format_map(judge.__globals__).split())
+        made = Rule(name, about, kinds, judge, on, value, accepts, needs, concealing)
+        declared[judge.__module__].append(made)
+        return judge
+
+    return declare
+
+
 def shown(value: Any) -> str:
     """A value as it is given on the command line; empty for none, and for a list of words, which is long."""
     if value is None or "\n" in str(value):
@@ -92,7 +118,8 @@ def shown(value: Any) -> str:
 @cache
 def rules() -> tuple[Rule, ...]:
     """All rules in the order in which they are applied."""
-    return tuple(rule for name in RULES for rule in import_module(f"afresh.services.collect.rules.{name}").RULES)
+    modules = [import_module(f"afresh.services.collect.rules.{name}").__name__ for name in RULES]
+    return tuple(rule for module in modules for rule in declared[module])
 
 
 def chosen(on: Sequence[str] = (), off: Sequence[str] = (), before: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from afresh.services.collect.record import Record
-from afresh.services.collect.rules import Rule, Verdict
+from afresh.services.collect.rules import Verdict, rule
 from afresh.services.collect.rules.text import changed_lines
 
 LONGEST = 300  # characters of such a line
@@ -50,7 +50,10 @@ SCRIPT = re.compile(
 )
 
 
+@rule(("text",))
 def navigation(record: Record) -> Verdict:
+    """Lines are removed that are a menu, a link to share, log in or read more, or a copyright notice, in English,
+    German, French or Spanish."""
     return changed_lines(record, lambda line: not _navigates(line.strip()), f"{NOTHING}: menus and links")
 
 
@@ -70,39 +73,21 @@ def _without(record: Record, pattern: re.Pattern[str], word: str, what: str) -> 
     return changed_lines(record, lambda x: len(x) > LONGEST or not pattern.search(x), f"{NOTHING}: {what}")
 
 
+@rule(("text",))
 def cookie_notices(record: Record) -> Verdict:
+    """Lines of at most {LONGEST} characters are removed that tell of a site's cookies or ask to accept them."""
     return _without(record, COOKIES, "cookie", "notices of cookies")
 
 
-def policy_lines(record: Record) -> Verdict:
-    return _without(record, POLICY, "", "terms and policies")
-
-
+@rule(("text",))
 def script_lines(record: Record) -> Verdict:
+    """Lines of at most {LONGEST} characters are removed that ask to switch on JavaScript, a narrower form of a rule
+    of C4 (Raffel et al. 2020)."""
     return _without(record, SCRIPT, "javascript", "asking for JavaScript")
 
 
-SHORT = f"Lines of at most {LONGEST} characters are removed"
-RULES = (
-    Rule(
-        "navigation",
-        "Lines are removed that are a menu, a link to share, log in or read more, or a copyright notice, in English, "
-        "German, French or Spanish.",
-        ("text",),
-        navigation,
-    ),
-    Rule("cookie_notices", f"{SHORT} that tell of a site's cookies or ask to accept them.", ("text",), cookie_notices),
-    Rule(
-        "script_lines",
-        f"{SHORT} that ask to switch on JavaScript, a narrower form of a rule of C4 (Raffel et al. 2020).",
-        ("text",),
-        script_lines,
-    ),
-    Rule(
-        "policy_lines",
-        f"{SHORT} that name terms of use or a privacy policy, as the code of C4 does (Raffel et al. 2020).",
-        ("text",),
-        policy_lines,
-        False,
-    ),
-)
+@rule(("text",), on=False)
+def policy_lines(record: Record) -> Verdict:
+    """Lines of at most {LONGEST} characters are removed that name terms of use or a privacy policy, as the code of
+    C4 does (Raffel et al. 2020)."""
+    return _without(record, POLICY, "", "terms and policies")

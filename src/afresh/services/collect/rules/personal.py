@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from afresh.services.collect.record import Record
-from afresh.services.collect.rules import Mask, Rule, Verdict
+from afresh.services.collect.rules import Mask, Verdict, rule
 from afresh.services.collect.rules.mail import mail_addresses
 from afresh.services.collect.rules.spans import ACTIONS, COUNT, KINDS, Span, apart, concealed, treated
 from afresh.services.collect.rules.values import Names
@@ -243,17 +243,6 @@ def _phones(text: str, countries: tuple[str, ...]) -> Iterator[Span]:
                 break
 
 
-def personal(record: Record, value: tuple[str, ...]) -> Verdict:
-    action, *countries = value
-    return treated(record, action, "personal", partial(find, countries=tuple(countries)))
-
-
-def concealing(value: tuple[str, ...]) -> Mask | None:
-    action, *countries = value
-    finder = partial(find, countries=tuple(countries))
-    return None if action == COUNT else lambda record: concealed(record, finder)
-
-
 def _action(given: list[str]) -> list[str]:
     """What is done, and countries."""
     from phonenumbers import SUPPORTED_REGIONS
@@ -266,19 +255,20 @@ def _action(given: list[str]) -> list[str]:
     return given
 
 
-RULES = (
-    Rule(
-        "personal",
-        "E-mail addresses, phone numbers, IBANs, numbers of credit cards, public IP addresses, and numbers of identity "
-        "with a checksum (BE, BR, CN, DE, ES, FI, FR, IN, IT, PL, SE) are counted as scores; with `mask`, they become "
-        "<email>, <phone>, <iban>, <card>, <ip> and <id>; with `drop`, the text is left out. Phone numbers are found "
-        "if they begin with +, and without it if their countries are named, as `mask,DE,US`. Names and addresses of "
-        "persons are not found.",
-        KINDS,
-        personal,
-        value=[COUNT],
-        accepts=Annotated[Names, AfterValidator(_action)],
-        needs="phonenumbers",
-        concealing=concealing,
-    ),
+def concealing(value: tuple[str, ...]) -> Mask | None:
+    action, *countries = value
+    finder = partial(find, countries=tuple(countries))
+    return None if action == COUNT else lambda record: concealed(record, finder)
+
+
+@rule(
+    KINDS, value=[COUNT], accepts=Annotated[Names, AfterValidator(_action)], needs="phonenumbers", concealing=concealing
 )
+def personal(record: Record, value: tuple[str, ...]) -> Verdict:
+    """E-mail addresses, phone numbers, IBANs, numbers of credit cards, public IP addresses, and numbers of identity
+    with a checksum (BE, BR, CN, DE, ES, FI, FR, IN, IT, PL, SE) are counted as scores; with `mask`, they become
+    <email>, <phone>, <iban>, <card>, <ip> and <id>; with `drop`, the text is left out. Phone numbers are found if
+    they begin with +, and without it if their countries are named, as `mask,DE,US`. Names and addresses of persons
+    are not found."""
+    action, *countries = value
+    return treated(record, action, "personal", partial(find, countries=tuple(countries)))

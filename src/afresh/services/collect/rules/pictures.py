@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from afresh.data.image.images import Pixels
 from afresh.services.collect.extract.media import decoded
 from afresh.services.collect.record import Record
-from afresh.services.collect.rules import Rule, Verdict
+from afresh.services.collect.rules import Verdict, rule
 from afresh.services.collect.rules.values import Amount, Count
 
 SIDE = 512  # pixels; longer sides are reduced, so that photographs of all sizes are compared
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+IMAGE = ("image",)
 GREY = 4.0  # the mean difference between the channels, of 255, below which an image counts as grey
 
 
@@ -66,7 +67,9 @@ def laplacian_variance(grey: NDArray[np.float32]) -> float:
     return float((grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner).var())
 
 
+@rule(IMAGE)
 def image_numbers(record: Record) -> Verdict:
+    """Size, contrast, sharpness and colour are noted as scores."""
     found = look(record.content or b"")
     return record.scored(
         image_height=found.height,
@@ -77,12 +80,16 @@ def image_numbers(record: Record) -> Verdict:
     )
 
 
+@rule(IMAGE, on=False, value=64, accepts=Count)
 def image_small(record: Record, value: int) -> Verdict:
+    """The shorter side has at least so many pixels."""
     found = look(record.content or b"")
     return record if min(found.height, found.width) >= value else f"{found.width} x {found.height} pixels"
 
 
+@rule(IMAGE, value=8.0, accepts=Amount)
 def image_aspect(record: Record, value: float) -> Verdict:
+    """The longer side is at most so many times the shorter one; banners are longer."""
     found = look(record.content or b"")
     return (
         record
@@ -91,55 +98,22 @@ def image_aspect(record: Record, value: float) -> Verdict:
     )
 
 
+@rule(IMAGE, value=1.0, accepts=Amount)
 def image_blank(record: Record, value: float) -> Verdict:
+    """The pixels of a channel have a standard deviation of at least so much, of 255."""
     contrast = look(record.content or b"").contrast
     return record if contrast >= value else f"its pixels have a standard deviation of {contrast:.2f} of 255"
 
 
+@rule(IMAGE, on=False, value=50.0, accepts=Amount)
 def image_blurred(record: Record, value: float) -> Verdict:
+    """The variance of the Laplacian of the brightness is at least so much (Pech-Pacheco et al. 2000), for images
+    reduced to {SIDE} pixels; drawings and photographs differ, so look at the scores first."""
     found = look(record.content or b"")
     return record if found.sharpness >= value else f"the variance of its Laplacian is {found.sharpness:.1f}"
 
 
+@rule(IMAGE, on=False)
 def image_grey(record: Record) -> Verdict:
+    """Images are left out whose channels differ by less than {GREY:.0f} of 255 on average."""
     return record if look(record.content or b"").colour >= GREY else "it has no colours"
-
-
-IMAGE = ("image",)
-RULES = (
-    Rule("image_numbers", "Size, contrast, sharpness and colour are noted as scores.", IMAGE, image_numbers),
-    Rule("image_small", "The shorter side has at least so many pixels.", IMAGE, image_small, False, 64, Count),
-    Rule(
-        "image_aspect",
-        "The longer side is at most so many times the shorter one; banners are longer.",
-        IMAGE,
-        image_aspect,
-        value=8.0,
-        accepts=Amount,
-    ),
-    Rule(
-        "image_blank",
-        "The pixels of a channel have a standard deviation of at least so much, of 255.",
-        IMAGE,
-        image_blank,
-        value=1.0,
-        accepts=Amount,
-    ),
-    Rule(
-        "image_blurred",
-        "The variance of the Laplacian of the brightness is at least so much (Pech-Pacheco et al. 2000), for images "
-        f"reduced to {SIDE} pixels; drawings and photographs differ, so look at the scores first.",
-        IMAGE,
-        image_blurred,
-        False,
-        50.0,
-        Amount,
-    ),
-    Rule(
-        "image_grey",
-        f"Images are left out whose channels differ by less than {GREY:.0f} of 255 on average.",
-        IMAGE,
-        image_grey,
-        False,
-    ),
-)

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import partial
 from operator import ge, le
 
 from afresh.services.collect.record import Record
-from afresh.services.collect.rules import Rule, Verdict
+from afresh.services.collect.rules import Verdict, rule
 from afresh.services.collect.rules.text import RuleText, changed_lines, text_of
 from afresh.services.collect.rules.values import Amount, Count, Share
 
@@ -34,7 +33,9 @@ def _judged(record: Record) -> RuleText | None:
     return text if text.alphabetic and len(text.words) >= FEW else None
 
 
+@rule(TEXT)
 def text_numbers(record: Record) -> Verdict:
+    """The numbers of words and lines and the mean length of words are noted as scores."""
     text = text_of(record.text or "")
     words = len(text.words)
     if not words:
@@ -46,17 +47,21 @@ def text_numbers(record: Record) -> Verdict:
 # --------------------------------------------------------------------------- Gopher
 
 
+@rule(TEXT, on=False, value=50, accepts=Count)
 def words_few(record: Record, value: int) -> Verdict:
+    """A text has at least so many words (Gopher)."""
     words = len(text_of(record.text or "").words)
     return record if words >= value else f"{words:,} words"
 
 
+@rule(TEXT, on=False, value=100_000, accepts=Count)
 def words_many(record: Record, value: int) -> Verdict:
+    """A text has at most so many words (Gopher)."""
     words = len(text_of(record.text or "").words)
     return record if words <= value else f"{words:,} words"
 
 
-def word_length(record: Record, value: float, within: Callable[[float, float], bool]) -> Verdict:
+def _word_length(record: Record, value: float, within: Callable[[float, float], bool]) -> Verdict:
     """Whether the characters of all words are within `value` for each word: at least or at most so many."""
     text = _judged(record)
     if text is None or within(text.characters, value * len(text.words)):
@@ -64,7 +69,21 @@ def word_length(record: Record, value: float, within: Callable[[float, float], b
     return f"words of {text.characters / len(text.words):.1f} characters on average"
 
 
+@rule(TEXT, value=3.0, accepts=Amount)
+def words_short(record: Record, value: float) -> Verdict:
+    """Words have at least so many characters on average (Gopher)."""
+    return _word_length(record, value, ge)
+
+
+@rule(TEXT, value=10.0, accepts=Amount)
+def words_long(record: Record, value: float) -> Verdict:
+    """Words have at most so many characters on average (Gopher)."""
+    return _word_length(record, value, le)
+
+
+@rule(TEXT, value=0.1, accepts=Amount)
 def symbols(record: Record, value: float) -> Verdict:
+    """There are at most so many number signs, and so many ellipses, for each word (Gopher)."""
     text = _judged(record)
     if text is None:
         return record
@@ -84,15 +103,21 @@ def _few_lines(record: Record, text: RuleText | None, value: float, has: Callabl
     return record if count <= value * len(text.lines) else f"{count:,} of {len(text.lines):,} lines {what}"
 
 
+@rule(TEXT, value=0.9, accepts=Share)
 def bullets(record: Record, value: float) -> Verdict:
+    """At most this share of the lines begins like the entry of a list (Gopher)."""
     return _few_lines(record, _judged(record), value, lambda line: line.startswith(BULLETS), "are of a list")
 
 
+@rule(TEXT, value=0.3, accepts=Share)
 def ellipses(record: Record, value: float) -> Verdict:
+    """At most this share of the lines ends in an ellipsis (Gopher)."""
     return _few_lines(record, _judged(record), value, lambda line: line.endswith(("...", "…")), "end in an ellipsis")
 
 
+@rule(TEXT, value=0.8, accepts=Share)
 def letters(record: Record, value: float) -> Verdict:
+    """At least this share of the words has a letter (Gopher)."""
     text = _judged(record)
     if text is None:
         return record
@@ -100,7 +125,9 @@ def letters(record: Record, value: float) -> Verdict:
     return record if count >= value * len(text.words) else f"{count:,} of {len(text.words):,} words have a letter"
 
 
+@rule(TEXT, value=2, accepts=Count)
 def stop_words(record: Record, value: int) -> Verdict:
+    """An English text has at least so many of the words be, have, of, that, the, to, with, and (Gopher)."""
     text = _judged(record) if record.language == "en" else None
     if text is None:
         return record
@@ -116,15 +143,36 @@ def stop_words(record: Record, value: int) -> Verdict:
 # --------------------------------------------------------------------------- C4
 
 
+@rule(TEXT)
 def placeholder(record: Record) -> Verdict:
+    """Texts with lorem ipsum are left out (C4)."""
     return "it holds lorem ipsum" if "lorem ipsum" in (record.text or "").lower() else record
 
 
+@rule(TEXT, on=False)
 def curly_brackets(record: Record) -> Verdict:
+    """Texts with a curly bracket, as programs have it, are left out (C4)."""
     return "it holds a curly bracket" if "{" in (record.text or "") else record
 
 
+@rule(TEXT, on=False)
+def lines_unfinished(record: Record) -> Verdict:
+    """Lines that do not end in punctuation are removed (C4); this takes headings, verses and lists."""
+    nothing = "no line ends in punctuation"
+    return changed_lines(
+        record, lambda line: line.rstrip().endswith((".", "!", "?", '"', "”", "。", "！", "？")), nothing
+    )
+
+
+@rule(TEXT, on=False, value=3, accepts=Count)
+def lines_few_words(record: Record, value: int) -> Verdict:
+    """Lines of fewer words are removed (C4)."""
+    return changed_lines(record, lambda line: len(line.split()) >= value, f"no line has {value} words")
+
+
+@rule(TEXT, on=False, value=3, accepts=Count)
 def sentences_few(record: Record, value: int) -> Verdict:
+    """A text has at least so many sentences (C4)."""
     found = 0
     for _ in SENTENCE.finditer(record.text or ""):
         found += 1
@@ -133,139 +181,27 @@ def sentences_few(record: Record, value: int) -> Verdict:
     return record if found >= value else f"{found:,} sentences"
 
 
-def lines_unfinished(record: Record) -> Verdict:
-    nothing = "no line ends in punctuation"
-    return changed_lines(
-        record, lambda line: line.rstrip().endswith((".", "!", "?", '"', "”", "。", "！", "？")), nothing
-    )
-
-
-def lines_few_words(record: Record, value: int) -> Verdict:
-    return changed_lines(record, lambda line: len(line.split()) >= value, f"no line has {value} words")
-
-
 # --------------------------------------------------------------------------- FineWeb
 
 
+@rule(TEXT, on=False, value=0.12, accepts=Share)
 def lines_finished(record: Record, value: float) -> Verdict:
+    """At least this share of the lines ends in punctuation (FineWeb)."""
     lines = text_of(record.text or "").lines
     count = sum(line.endswith(ENDS) for line in lines)
     return record if count >= value * len(lines) else f"{count:,} of {len(lines):,} lines end in punctuation"
 
 
+@rule(TEXT, on=False, value=0.67, accepts=Share)
 def lines_short(record: Record, value: float) -> Verdict:
+    """At most this share of the lines has fewer than {SHORT_LINE} characters (FineWeb)."""
     what = f"have fewer than {SHORT_LINE} characters"
     return _few_lines(record, text_of(record.text or ""), value, lambda line: len(line) < SHORT_LINE, what)
 
 
+@rule(TEXT, on=False, value=0.3, accepts=Amount)
 def newlines(record: Record, value: float) -> Verdict:
+    """There are at most so many ends of lines for each word (FineWeb)."""
     text = text_of(record.text or "")
     count = text.text.count("\n")
     return record if count <= value * len(text.words) else f"{count:,} ends of lines to {len(text.words):,} words"
-
-
-GOPHER, C4, FINEWEB = "(Gopher)", "(C4)", "(FineWeb)"
-
-RULES = (
-    Rule(
-        "text_numbers",
-        "The numbers of words and lines and the mean length of words are noted as scores.",
-        TEXT,
-        text_numbers,
-    ),
-    Rule("words_few", f"A text has at least so many words {GOPHER}.", TEXT, words_few, False, 50, Count),
-    Rule("words_many", f"A text has at most so many words {GOPHER}.", TEXT, words_many, False, 100_000, Count),
-    Rule(
-        "words_short",
-        f"Words have at least so many characters on average {GOPHER}.",
-        TEXT,
-        partial(word_length, within=ge),
-        True,
-        3.0,
-        Amount,
-    ),
-    Rule(
-        "words_long",
-        f"Words have at most so many characters on average {GOPHER}.",
-        TEXT,
-        partial(word_length, within=le),
-        True,
-        10.0,
-        Amount,
-    ),
-    Rule(
-        "symbols",
-        f"There are at most so many number signs, and so many ellipses, for each word {GOPHER}.",
-        TEXT,
-        symbols,
-        True,
-        0.1,
-        Amount,
-    ),
-    Rule(
-        "bullets",
-        f"At most this share of the lines begins like the entry of a list {GOPHER}.",
-        TEXT,
-        bullets,
-        True,
-        0.9,
-        Share,
-    ),
-    Rule(
-        "ellipses", f"At most this share of the lines ends in an ellipsis {GOPHER}.", TEXT, ellipses, True, 0.3, Share
-    ),
-    Rule("letters", f"At least this share of the words has a letter {GOPHER}.", TEXT, letters, True, 0.8, Share),
-    Rule(
-        "stop_words",
-        f"An English text has at least so many of the words be, have, of, that, the, to, with, and {GOPHER}.",
-        TEXT,
-        stop_words,
-        True,
-        2,
-        Count,
-    ),
-    Rule("placeholder", f"Texts with lorem ipsum are left out {C4}.", TEXT, placeholder),
-    Rule(
-        "curly_brackets",
-        f"Texts with a curly bracket, as programs have it, are left out {C4}.",
-        TEXT,
-        curly_brackets,
-        False,
-    ),
-    Rule(
-        "lines_unfinished",
-        f"Lines that do not end in punctuation are removed {C4}; this takes headings, verses and lists.",
-        TEXT,
-        lines_unfinished,
-        False,
-    ),
-    Rule("lines_few_words", f"Lines of fewer words are removed {C4}.", TEXT, lines_few_words, False, 3, Count),
-    Rule("sentences_few", f"A text has at least so many sentences {C4}.", TEXT, sentences_few, False, 3, Count),
-    Rule(
-        "lines_finished",
-        f"At least this share of the lines ends in punctuation {FINEWEB}.",
-        TEXT,
-        lines_finished,
-        False,
-        0.12,
-        Share,
-    ),
-    Rule(
-        "lines_short",
-        f"At most this share of the lines has fewer than {SHORT_LINE} characters {FINEWEB}.",
-        TEXT,
-        lines_short,
-        False,
-        0.67,
-        Share,
-    ),
-    Rule(
-        "newlines",
-        f"There are at most so many ends of lines for each word {FINEWEB}.",
-        TEXT,
-        newlines,
-        False,
-        0.3,
-        Amount,
-    ),
-)

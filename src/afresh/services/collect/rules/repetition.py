@@ -12,7 +12,7 @@ from functools import cache, lru_cache, partial
 from operator import itemgetter
 
 from afresh.services.collect.record import Record
-from afresh.services.collect.rules import Rule, Verdict
+from afresh.services.collect.rules import Rule, Verdict, declared
 from afresh.services.collect.rules.text import text_of
 from afresh.services.collect.rules.values import Share
 
@@ -109,43 +109,20 @@ def repeated_phrases(record: Record, value: float, n: int) -> Verdict:
     return f"{phrases.repeated(n):.0%} of it repeats phrases of {n} words"
 
 
-def _rule(name: str, about: str, judge: Callable[..., Verdict], value: float) -> Rule:
+def _declare(name: str, about: str, judge: Callable[..., Verdict], value: float) -> None:
     about = f"At most this share of {about} (Gopher). Texts of fewer than {FEW} words are not judged."
-    return Rule(name, about, ("text",), judge, True, value, Share)
+    declared[__name__].append(Rule(name, about, ("text",), judge, True, value, Share))
 
 
-RULES = (
-    *(
-        _rule(name, about, partial(_share, what=what, characters=characters), value)
-        for name, about, what, characters, value in (
-            ("repeated_lines", "the lines equals an earlier one", "lines", False, 0.3),
-            ("repeated_paragraphs", "the paragraphs equals an earlier one", "paragraphs", False, 0.3),
-            ("repeated_line_characters", "the characters is in lines that equal an earlier one", "lines", True, 0.2),
-            (
-                "repeated_paragraph_characters",
-                "the characters is in paragraphs that equal an earlier one",
-                "paragraphs",
-                True,
-                0.2,
-            ),
-        )
-    ),
-    *(
-        _rule(
-            f"frequent_{n}_words",
-            f"the characters of all words is in the most frequent phrase of {n} words",
-            partial(frequent_phrase, n=n),
-            value,
-        )
-        for n, value in ((2, 0.2), (3, 0.18), (4, 0.16))
-    ),
-    *(
-        _rule(
-            f"repeated_{n}_words",
-            f"the characters of all words is in phrases of {n} words that occurred before",
-            partial(repeated_phrases, n=n),
-            value,
-        )
-        for n, value in ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.1))
-    ),
-)
+for characters, value in ((False, 0.3), (True, 0.2)):
+    for what in ("line", "paragraph"):
+        name = f"repeated_{what}_characters" if characters else f"repeated_{what}s"
+        about = f"characters is in {what}s that equal" if characters else f"{what}s equals"
+        judge = partial(_share, what=f"{what}s", characters=characters)
+        _declare(name, f"the {about} an earlier one", judge, value)
+for n, value in ((2, 0.2), (3, 0.18), (4, 0.16)):
+    about = f"the characters of all words is in the most frequent phrase of {n} words"
+    _declare(f"frequent_{n}_words", about, partial(frequent_phrase, n=n), value)
+for n, value in ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.1)):
+    about = f"the characters of all words is in phrases of {n} words that occurred before"
+    _declare(f"repeated_{n}_words", about, partial(repeated_phrases, n=n), value)

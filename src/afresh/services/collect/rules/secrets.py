@@ -8,7 +8,7 @@ from functools import cache, partial
 from typing import Any, Literal
 
 from afresh.services.collect.record import Record
-from afresh.services.collect.rules import Mask, Rule, Verdict
+from afresh.services.collect.rules import Mask, Verdict, rule
 from afresh.services.collect.rules.credentials import credentials
 from afresh.services.collect.rules.spans import COUNT, KINDS, Span, apart, concealed, treated
 from afresh.services.collect.rules.tokens import tokens
@@ -96,26 +96,14 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     return start, start + len(found.strip(" \t\"'=:"))
 
 
-def secrets(record: Record, value: str) -> Verdict:
-    return treated(record, value, "found", partial(find, code=record.kind == "code"))
-
-
 def concealing(value: str) -> Mask | None:
     return None if value == COUNT else lambda record: concealed(record, partial(find, code=record.kind == "code"))
 
 
-RULES = (
-    Rule(
-        "secrets",
-        "Private keys, tokens of some ninety services and passwords are counted as scores: by the forms of tokens, by "
-        "the patterns of detect-secrets without those of high entropy, and beside names such as password, in headers "
-        "and in addresses. With `mask`, they become <secret>; with `drop`, the text is left out. Passwords of letters "
-        "alone are not found.",
-        KINDS,
-        secrets,
-        value=COUNT,
-        accepts=Literal["count", "mask", "drop"],
-        needs="detect_secrets",
-        concealing=concealing,
-    ),
-)
+@rule(KINDS, value=COUNT, accepts=Literal["count", "mask", "drop"], needs="detect_secrets", concealing=concealing)
+def secrets(record: Record, value: str) -> Verdict:
+    """Private keys, tokens of some ninety services and passwords are counted as scores: by the forms of tokens, by
+    the patterns of detect-secrets without those of high entropy, and beside names such as password, in headers and
+    in addresses. With `mask`, they become <secret>; with `drop`, the text is left out. Passwords of letters alone
+    are not found."""
+    return treated(record, value, "found", partial(find, code=record.kind == "code"))

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from afresh.core.sound import Sound
 from afresh.services.collect.extract.media import decoded
 from afresh.services.collect.record import Record
-from afresh.services.collect.rules import Rule, Verdict
+from afresh.services.collect.rules import Verdict, rule
 from afresh.services.collect.rules.values import Amount, Decibels, Share
 
+AUDIO = ("audio",)
 FULL = 0.999  # of full scale; samples from here on count as clipped
 RUN = 3  # neighbouring samples that are clipped; a single one may be a peak
 QUIET = -120.0  # decibels of full scale, of digital silence
@@ -70,7 +71,9 @@ def bandwidth(samples: NDArray[np.float32], rate: int) -> float:
     return float(np.flatnonzero(power >= strongest * 10 ** (-BELOW / 10))[-1] * rate / WINDOW)
 
 
+@rule(AUDIO)
 def sound_numbers(record: Record) -> Verdict:
+    """Seconds, level, clipping and bandwidth are noted as scores."""
     found = hearing(record.content or b"")
     return record.scored(
         sound_seconds=round(found.seconds, 3),
@@ -80,61 +83,37 @@ def sound_numbers(record: Record) -> Verdict:
     )
 
 
+@rule(AUDIO, value=-60.0, accepts=Decibels)
 def sound_silent(record: Record, value: float) -> Verdict:
+    """The level (root mean square) is above so many decibels of full scale."""
     level = hearing(record.content or b"").level
     return record if level > value else f"its level is {level:.1f} dB of full scale"
 
 
+@rule(AUDIO, on=False, value=0.01, accepts=Share)
 def sound_clipped(record: Record, value: float) -> Verdict:
+    """At most this share of the samples is at full scale together with its neighbours, {RUN} or more in a row."""
     share = hearing(record.content or b"").clipped
     return record if share <= value else f"{share:.1%} of its samples are clipped"
 
 
+@rule(AUDIO, on=False, value=3_500.0, accepts=Amount)
 def sound_narrow(record: Record, value: float) -> Verdict:
+    """There are frequencies of at least so many Hz, whose mean power is within {BELOW:.0f} decibels of the
+    strongest."""
     highest = hearing(record.content or b"").bandwidth
     return record if highest >= value else f"it has no frequencies above {highest:,.0f} Hz"
 
 
+@rule(AUDIO, on=False, value=0.5, accepts=Amount)
 def sound_short(record: Record, value: float) -> Verdict:
+    """A sound lasts at least so many seconds."""
     seconds = hearing(record.content or b"").seconds
     return record if seconds >= value else f"it lasts {seconds:.2f} s"
 
 
+@rule(AUDIO, on=False, value=600.0, accepts=Amount)
 def sound_long(record: Record, value: float) -> Verdict:
+    """A sound lasts at most so many seconds."""
     seconds = hearing(record.content or b"").seconds
     return record if seconds <= value else f"it lasts {seconds:,.1f} s"
-
-
-AUDIO = ("audio",)
-RULES = (
-    Rule("sound_numbers", "Seconds, level, clipping and bandwidth are noted as scores.", AUDIO, sound_numbers),
-    Rule(
-        "sound_silent",
-        "The level (root mean square) is above so many decibels of full scale.",
-        AUDIO,
-        sound_silent,
-        value=-60.0,
-        accepts=Decibels,
-    ),
-    Rule(
-        "sound_clipped",
-        f"At most this share of the samples is at full scale together with its neighbours, {RUN} or more in a row.",
-        AUDIO,
-        sound_clipped,
-        False,
-        0.01,
-        Share,
-    ),
-    Rule(
-        "sound_narrow",
-        f"There are frequencies of at least so many Hz, whose mean power is within {BELOW:.0f} decibels of the "
-        "strongest.",
-        AUDIO,
-        sound_narrow,
-        False,
-        3_500.0,
-        Amount,
-    ),
-    Rule("sound_short", "A sound lasts at least so many seconds.", AUDIO, sound_short, False, 0.5, Amount),
-    Rule("sound_long", "A sound lasts at most so many seconds.", AUDIO, sound_long, False, 600.0, Amount),
-)

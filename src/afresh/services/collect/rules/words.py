@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from afresh.services.collect.record import Record
-from afresh.services.collect.rules import Rule, Verdict
+from afresh.services.collect.rules import Verdict, rule
 from afresh.services.collect.rules.text import readable
 
 MOST = 1 << 20  # bytes of a file of words
@@ -25,17 +25,6 @@ def _phrases(listed: str) -> dict[str, list[tuple[str, ...]]]:
         phrase = tuple(WORD.findall(line))
         found.setdefault(phrase[0], []).append(phrase)
     return found
-
-
-def words(record: Record, value: str) -> Verdict:
-    """Whether none of the words occurs; small and capital letters are the same."""
-    phrases = _phrases(value)
-    written = WORD.findall(readable(record).casefold())
-    for i, word in enumerate(written):
-        for phrase in phrases.get(word, ()):
-            if tuple(written[i : i + len(phrase)]) == phrase:
-                return f"it holds {' '.join(phrase)!r}"
-    return record
 
 
 def _listed(given: str) -> str:
@@ -57,15 +46,15 @@ def _listed(given: str) -> str:
     return "\n".join([*found, ""])
 
 
-RULES = (
-    Rule(
-        "words",
-        "Texts are left out in which a word or a phrase of your own file occurs, as `words=list.txt` with one a line. "
-        "Lists of words find adult and toxic texts badly: they leave out texts on medicine, and of the groups that are "
-        "insulted, and miss what is said politely. No list is shipped.",
-        ("text", "conversation"),
-        words,
-        False,
-        accepts=Annotated[str, BeforeValidator(_listed)],
-    ),
-)
+@rule(("text", "conversation"), on=False, accepts=Annotated[str, BeforeValidator(_listed)])
+def words(record: Record, value: str) -> Verdict:
+    """Texts are left out in which a word or a phrase of your own file occurs, as `words=list.txt` with one a line.
+    Lists of words find adult and toxic texts badly: they leave out texts on medicine, and of the groups that are
+    insulted, and miss what is said politely. No list is shipped."""
+    phrases = _phrases(value)
+    written = WORD.findall(readable(record).casefold())
+    for i, word in enumerate(written):
+        for phrase in phrases.get(word, ()):
+            if tuple(written[i : i + len(phrase)]) == phrase:
+                return f"it holds {' '.join(phrase)!r}"
+    return record
