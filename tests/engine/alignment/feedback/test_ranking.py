@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -19,10 +18,8 @@ from afresh.engine.alignment.feedback.ranking import (
     derivatives,
     duels_of,
     fit,
-    held_out,
     information,
     log_posterior,
-    predict,
 )
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(100)
@@ -165,15 +162,6 @@ def test_too_many_candidates_or_none_are_refused() -> None:
             fit(duels_of([], named(k)))
 
 
-# --------------------------------------------------------------------------- predictions
-
-
-def test_the_probability_against_quadrature() -> None:
-    mean, deviation = (v.ravel() for v in np.meshgrid(np.linspace(-5, 5, 11), [0.0, 0.5, 1.0, 2.0]))
-    exact = expit(mean[:, None] + deviation[:, None] * NODES) @ WEIGHTS
-    np.testing.assert_allclose(predict(mean, deviation**2), exact, atol=0.02)
-
-
 # --------------------------------------------------------------------------- questions
 
 
@@ -268,24 +256,6 @@ def test_choosing_questions_beats_random_pairs() -> None:
 # --------------------------------------------------------------------------- held-out votes
 
 
-def test_a_held_out_pair_is_not_seen() -> None:
-    """Two pairs that share nobody: each is predicted by strengths that know nothing of it."""
-    i, j = np.array([0] * 9 + [2] * 9), np.array([1] * 9 + [3] * 9)
-    duels = Duels(named(4), i, j, np.ones(18))
-    assert held_out(duels, folds=2).tolist() == [0.5] * 18
-    turned = replace(duels, first=np.where(np.arange(18) % 2, i, j), second=np.where(np.arange(18) % 2, j, i))
-    assert held_out(turned, folds=2).tolist() == [0.5] * 18
-
-
-def test_held_out_predictions_of_planted_strengths_are_good_and_honest() -> None:
-    g = np.random.default_rng(7)
-    duels = planted(g.normal(0, 1.5, 20), 3000, g)
-    found = calibration(held_out(duels, 1.5), duels.score)
-    assert found.accuracy.low is not None and found.accuracy.low > 0.7
-    assert found.error.value < 0.04
-    assert found.brier.value < 0.2
-
-
 def test_a_perfect_predictor_is_calibrated() -> None:
     g = np.random.default_rng(8)
     p = g.random(20_000)
@@ -341,5 +311,3 @@ def test_bad_predictions_are_refused() -> None:
             calibration(np.array([p]), np.ones(1))
     with pytest.raises(UserError, match="has a winner"):
         calibration(np.array([0.7]), np.array([0.5]))
-    with pytest.raises(UserError, match="two pairs"):
-        held_out(Duels(named(2), np.zeros(4, dtype=np.int64), np.ones(4, dtype=np.int64), np.ones(4)))

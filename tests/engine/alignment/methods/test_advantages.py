@@ -98,22 +98,6 @@ def test_a_running_baseline_by_hand() -> None:
 # --------------------------------------------------------------------------- steps
 
 
-def test_a_step_weighs_the_same_in_long_and_short_sequences() -> None:
-    """4 steps of 1 and one of 6: (4 + 6) / 5 = 2, where the mean of means would be 3.5."""
-    values = torch.tensor([[1.0, 1, 1, 1], [6, math.nan, 9, 9]])
-    mask = torch.tensor([[True] * 4, [True, False, False, False]])
-    assert adv.token_mean(values, mask).item() == 2
-    assert adv.token_mean(values, mask, weight=2).item() == 5
-
-
-def test_token_mean_is_exact_over_micro_batches() -> None:
-    values = torch.arange(12.0).view(4, 3)
-    mask = torch.tensor([[True, True, True], [True, False, False], [True, True, False], [True, False, False]])
-    n = float(mask.sum())
-    parts = sum(adv.token_mean(values[i : i + 1], mask[i : i + 1], n).item() for i in range(4))
-    assert parts == pytest.approx(adv.token_mean(values, mask).item())
-
-
 def test_rewards_stand_at_the_last_step_that_counts() -> None:
     mask = torch.tensor([[True, True, False], [False, True, True], [True, False, False]])
     close(adv.at_end(torch.tensor([1.0, 2, 3]), mask), [[0, 1, 0], [0, 0, 2], [3, 0, 0]])
@@ -156,8 +140,6 @@ def test_bad_input() -> None:
         adv.gae(x + 1, x, torch.eye(2, 3).bool())
     with pytest.raises(UserError, match="after"):
         adv.gae(x, x, mask, after=torch.zeros(3))
-    with pytest.raises(UserError, match="mask is false everywhere"):
-        adv.token_mean(x, ~mask)
     with pytest.raises(UserError, match=r"torch\.zeros"):
         adv.reinforce(torch.zeros(2), torch.zeros(3))
     with pytest.raises(UserError, match=r"\(B, T\)"):

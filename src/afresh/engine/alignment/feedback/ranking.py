@@ -162,12 +162,6 @@ def difference(strengths: Strengths, i: Index, j: Index) -> tuple[Array, Array]:
     return strengths.mean[i] - strengths.mean[j], np.maximum(variance, 0)
 
 
-def predict(mean: Array, variance: Array) -> Array:
-    """An approximation of E sigmoid(d) for d ~ N(mean, variance), which the variance moves towards 1/2 (MacKay
-    1992)."""
-    return np.asarray(logistic(mean / np.sqrt(1 + np.pi * variance / 8)))
-
-
 def information(mean: Array, variance: Array) -> Array:
     """The information in bits of one answer about d ~ N(mean, variance), if a wins with probability sigmoid(d).
 
@@ -248,27 +242,6 @@ class Calibration:
     error: Score
     table: tuple[Bin, ...]
     ties: int  # left out
-
-
-def held_out(duels: Duels, spread: float = SPREAD, folds: int = 5, seed: int = 0) -> Array:
-    """The predicted probability (N,) that the first wins, for each vote by strengths fitted without votes on its pair.
-
-    Pairs are assigned to folds at random. Raises UserError for fewer than two pairs or folds.
-    """
-    k = len(duels.names)
-    keys = np.minimum(duels.first, duels.second) * k + np.maximum(duels.first, duels.second)
-    pairs, which = np.unique(keys, return_inverse=True)
-    if len(pairs) < 2 or folds < 2:
-        raise UserError(
-            f"Holding out votes needs at least two pairs and two folds. Given: {len(pairs)} pairs, {folds} folds."
-        )
-    fold = (np.random.default_rng(seed).permutation(len(pairs)) % folds)[which]
-    out = np.empty(len(fold))
-    for f in np.unique(fold):
-        rest, here = fold != f, fold == f
-        strengths = fit(Duels(duels.names, duels.first[rest], duels.second[rest], duels.score[rest]), spread)
-        out[here] = predict(*difference(strengths, duels.first[here], duels.second[here]))
-    return out
 
 
 def _share(hits: float, n: int) -> tuple[float, float]:

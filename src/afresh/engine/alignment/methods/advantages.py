@@ -58,22 +58,6 @@ def within(name: str, value: float, low: float, high: float) -> None:
         raise UserError(f"{name} must be from {low:g} to {high:g}. Given: {value:g}.")
 
 
-def token_mean(values: Tensor, mask: Tensor, weight: float | None = None) -> Tensor:
-    """The mean of values (B, T) over all steps where `mask` (B, T) is true, a scalar; or their sum over `weight`.
-
-    All steps have the same weight, whatever the length of their sequence. A mean within each sequence (1 / |o|, Shao et
-    al. 2024, eq. 3) would reduce the penalty of long bad answers (Liu et al. 2025, sec. 3). As the number of steps
-    depends on the samples, the mean over a few sequences is a ratio with a small bias; a fixed `weight`, such as the
-    number of sequences, gives the unbiased policy gradient. For losses that are accumulated over micro-batches, give
-    the weight of the whole batch. Raises UserError if the mask is false everywhere or the weight is not above 0.
-    """
-    (masked,) = agreed({"values": values}, 2, mask)
-    count = float(mask.sum()) if weight is None else weight
-    if not count > 0:
-        raise UserError("The mask is false everywhere, or the weight is not above 0. Include at least one step.")
-    return masked.sum() / count
-
-
 def spread(advantages: Tensor, mask: Tensor) -> Tensor:
     """Advantages (B, T) of steps, 0 where masked; those of sequences (B,) are repeated for each of their steps."""
     if advantages.dim() == 1 and mask.dim() == 2 and len(advantages) == len(mask):
