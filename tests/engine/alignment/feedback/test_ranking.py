@@ -261,7 +261,6 @@ def test_a_perfect_predictor_is_calibrated() -> None:
     p = g.random(20_000)
     found = calibration(p, (g.random(20_000) < p).astype(float))
     assert found.error.floor is not None and found.error.value < 2 * found.error.floor < 0.02
-    assert found.brier.value == pytest.approx(float((p * (1 - p)).mean()), abs=0.004)  # 1/6
     assert found.accuracy.value == pytest.approx(0.75, abs=0.01)
     assert all(b.predicted == pytest.approx(b.observed, abs=0.03) for b in found.table)
     assert sum(b.n for b in found.table) == 20_000
@@ -281,8 +280,7 @@ def test_calibration_by_hand() -> None:
     """Confidences .6 (right), .7 (wrong), .9 (right), .9 (right), .5 (half) and a tie that does not count."""
     predicted = np.array([0.6, 0.3, 0.9, 0.1, 0.5, 0.8])
     found = calibration(predicted, np.array([1, 1, 1, 0, 1, 0.5]), bins=2)
-    assert found.accuracy.value == pytest.approx(3.5 / 5) and found.ties == 1
-    assert found.brier.value == pytest.approx((0.16 + 0.49 + 0.01 + 0.01 + 0.25) / 5)
+    assert found.accuracy.value == pytest.approx(3.5 / 5)
     low, high = found.table
     assert (low.low, low.high, low.n, high.low, high.high, high.n) == (0.5, 0.75, 3, 0.75, 1, 2)
     assert (low.predicted, low.observed) == pytest.approx((0.6, 2 / 3))
@@ -295,7 +293,7 @@ def test_which_side_is_first_does_not_matter_to_calibration() -> None:
     p, y, turn = g.random(200), (g.random(200) < 0.5).astype(float), g.random(200) < 0.5
     one = calibration(p, y)
     other = calibration(np.where(turn, 1 - p, p), np.where(turn, 1 - y, y))
-    assert (one.accuracy.value, one.brier.value) == pytest.approx((other.accuracy.value, other.brier.value))
+    assert one.accuracy.value == pytest.approx(other.accuracy.value)
     assert one.error.value == pytest.approx(other.error.value)
 
 

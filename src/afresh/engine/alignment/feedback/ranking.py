@@ -238,10 +238,8 @@ class Calibration:
     """The quality of predicted preferences. The floor of `error` is that of a perfect predictor with as many votes."""
 
     accuracy: Score
-    brier: Score
     error: Score
     table: tuple[Bin, ...]
-    ties: int  # left out
 
 
 def _share(hits: float, n: int) -> tuple[float, float]:
@@ -261,8 +259,8 @@ def calibration(predicted: Array, score: Array, bins: int = 5, seed: int = 0) ->
 
     Ties are left out. Each prediction is that of its more probable side, so that the order of sides does not matter;
     confidences from 0.5 to 1 are divided into equal bins (Guo et al. 2017, eq. 3: the expected calibration error). A
-    prediction of 0.5 counts half in the accuracy. The Brier score is the mean of (p - outcome)^2 (Brier 1950, for one
-    of two outcomes). Raises UserError if no vote has a winner, or if a prediction is not in [0, 1].
+    prediction of 0.5 counts half in the accuracy. Raises UserError if no vote has a winner, or if a prediction is not
+    in [0, 1].
     """
     if not ((predicted >= 0) & (predicted <= 1)).all():
         raise UserError("Predicted preferences must be probabilities from 0 to 1. Some are outside or NaN.")
@@ -272,9 +270,6 @@ def calibration(predicted: Array, score: Array, bins: int = 5, seed: int = 0) ->
         raise UserError("No held-out vote has a winner, so accuracy is not defined. Collect votes that are not ties.")
     sure, came = np.maximum(p, 1 - p), np.where(p >= 0.5, y, 1 - y)
     hits = float(np.where(p == 0.5, 0.5, came).sum())
-    squares = (p - y) ** 2
-    brier, half = float(squares.mean()), Z95 * float(squares.std(ddof=1)) / n**0.5 if n > 1 else None
-    low, high = (None, None) if half is None else (brier - half, brier + half)
     which = np.minimum(((sure - 0.5) * 2 * bins).astype(np.int64), bins - 1)
     drawn = np.random.default_rng(seed).random((100, n)) < sure
     floor = float(np.mean([_gap(which, sure, d.astype(np.float64), bins) for d in drawn]))
@@ -285,8 +280,6 @@ def calibration(predicted: Array, score: Array, bins: int = 5, seed: int = 0) ->
             table.append(Bin(*ends, m, float(sure[here].mean()), float(came[here].mean())))
     return Calibration(
         Score("accuracy", hits / n, *_share(hits, n), n, "higher", control=0.5),
-        Score("brier", brier, low, high, n, "lower", control=0.25),
         Score("calibration_error", _gap(which, sure, came, bins), None, None, n, "lower", floor),
         tuple(table),
-        int(ties.sum()),
     )

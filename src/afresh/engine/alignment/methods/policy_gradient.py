@@ -27,12 +27,7 @@ class ClippedSurrogate:
 
 
 def ppo(
-    logp: Tensor,
-    old: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
-    low: float = 0.2,
-    high: float | None = None,
+    logp: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, low: float = 0.2, high: float | None = None
 ) -> ClippedSurrogate:
     """-min(ratio A, clip(ratio, 1 - low, 1 + high) A), ratio = exp(logp - old): Schulman et al. 2017, eq. 7.
 
