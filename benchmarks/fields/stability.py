@@ -29,8 +29,9 @@ from benchmarks.common import processes
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import work_folder
 from benchmarks.common.results import Row, save
+from benchmarks.fields.kolmogorov_flow import KOLMOGOROV_FLOW
 
-NAMES = ("kolmogorov-flow", "gray-scott")
+SYSTEM_OF = {"kolmogorov-flow": KOLMOGOROV_FLOW, "gray-scott": SYSTEMS["gray-scott"]}
 LEARNT, STATES, TESTED, STEPS, MINUTES = 40, 60, 20, 1000, 5.0
 EARLY = slice(12, 30)  # steps 13 to 30, as in the Well
 NOISE = 0.02  # on the states before, in training
@@ -134,16 +135,16 @@ def statistics(states: Array) -> Array:
 def main(*given: str) -> None:
     parser = parser_of("field_stability", __doc__)
     parser.add_argument("--minutes", type=float, default=MINUTES, help="of each training")
-    parser.add_argument("--only", nargs="*", default=list(NAMES), help="systems")
+    parser.add_argument("--only", nargs="*", default=list(SYSTEM_OF), help="systems")
     asked = parser.parse_args(given)
     torch.set_num_threads(1)
     out = []
     for name in asked.only:
-        system = SYSTEMS[name]
+        system = SYSTEM_OF[name]
         found = judged(system, trained(system, work_folder("stability"), asked.minutes))
         print(name, found, flush=True)
         out += rows(system, found, asked.minutes)
-    if set(asked.only) == set(NAMES):
+    if set(asked.only) == set(SYSTEM_OF):
         save("field_stability", out)
 
 

@@ -4,7 +4,7 @@
 held-out clips are then sent through it, through Opus (libsndfile's, 6 kbit/s, the least that it takes) and through
 Codec 2 (the commands c2enc and c2dec, of Debian's package codec2; left out, with a row that says so, where they are not
 in PATH). Judged are what Whisper hears (benchmarks/sound/hear.py), the distance of spectra over four windows
-(nets.spectrum.multi_scale_distance), and the speed. Bits are those of codes and of packets alone, without a file's
+(tests.spectral_distance), and the speed. Bits are those of codes and of packets alone, without a file's
 headers; that a clip is so long is not counted for any. Of ours, only the codes of columns in which a clip is are sent;
 the rest of a field is filled up with the codes of silence, which the decoder has. They are searched for;
 the time that this takes counts as encoding.
@@ -30,6 +30,7 @@ import numpy as np
 import soundfile
 import torch
 from numpy.typing import NDArray
+from tests.spectral_distance import multi_scale_distance
 from torch import Tensor
 
 from afresh.core import Cond, Encoder, Examples, Item, Sound
@@ -37,7 +38,6 @@ from afresh.engine.evaluation.estimate import Estimate, mean, share
 from afresh.engine.families.autoencoder import importance
 from afresh.engine.families.codecs.trained import CHUNK, TrainedCodec, of_modules
 from afresh.engine.nets.autoencoder import latents
-from afresh.engine.nets.spectrum import multi_scale_distance
 from afresh.engine.sampling.latent_search import search
 from afresh.runs.run import Run, summary
 from benchmarks.common.benchmark import Benchmark, parser_of

@@ -161,7 +161,7 @@ def test_kto(folder: Path, tmp_path: Path) -> None:
     rows = pairs(8)
     wanted = [True, False, True, True, False, True, True, False]
     data = datasets.Dataset.from_dict({"prompt": rows["prompt"], "completion": rows["chosen"], "label": wanted})
-    config = trl.KTOConfig(**settings(tmp_path, 8, 1), beta=0.1, desirable_weight=1.0, undesirable_weight=1.5)
+    config = trl.KTOConfig(**settings(tmp_path, 8, 1), beta=0.1, desirable_weight=1.0, undesirable_weight=1.0)
     seen, logged = trained(trl.KTOTrainer, folder, theirs(folder), theirs(folder, "reference"), config, data=data)
     (inputs,), (line,) = seen, logged
     found = opened(folder)
@@ -175,7 +175,7 @@ def test_kto(folder: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         ref = score(found.reference, "")
         z0 = (score(found.modules, "KL_") - score(found.reference, "KL_")).mean()
-    losses, rewards = kto(score(found.modules, ""), ref, inputs["label"].bool(), z0, 0.1, (1.0, 1.5))
+    losses, rewards = kto(score(found.modules, ""), ref, inputs["label"].bool(), z0, 0.1)
     losses.mean().backward()
     norm = torch.nn.utils.get_total_norm([p.grad for p in found.modules["decoder"].parameters() if p.grad is not None])
     assert line["kl"] > 0

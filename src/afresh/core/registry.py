@@ -12,7 +12,7 @@ from pkgutil import iter_modules, resolve_name
 from typing import TYPE_CHECKING, Any
 
 from afresh.core import UserError, events
-from afresh.core.plugins import OWN, PluginPart, loadable, parts
+from afresh.core.plugins import OWN, loadable, parts
 
 if TYPE_CHECKING:
     from afresh.core import Aligner, Codec, Examples, Family, ItemKind, Metric, Modality, Source, Space
@@ -27,7 +27,7 @@ FITTED = ("palette", "records")  # codecs that are fitted to the data when a fam
 TRAINED = {"field": "trained", "tokens": "trained_sequences"}  # of a run that the user passes as `codec`, by its space
 CODECS = (*FITTED, *TRAINED.values(), "pipeline")
 ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected", "search")  # files with methods of alignment
-METRICS = ("likelihood", "tokens", "feature_metrics")  # files with metrics of any kind of items
+METRICS = ("likelihood", "feature_metrics")  # files with metrics of any kind of items
 VERBS = ("complete", "export", "label", "measure", "pack", "propose", "score")  # files in afresh.verbs, of a verb each
 SOURCES = ("addresses", "collected", "arrow", "webdataset")  # files in afresh.data
 REWARDS = ("surrogate_reward",)  # files with rewards for any kind of items
@@ -46,10 +46,6 @@ def _check(kind: str, name: str, known: tuple[str, ...], aliases: Mapping[str, s
         also = {meant: alias for alias, meant in (aliases or {}).items()}
         listed = [f"{k} (also called {also[k]})" if k in also else k for k in known]
         raise UserError(f"There is no {kind} {name[:LONGEST]!r}.{hint} Choose one of: {', '.join(listed)}.")
-
-
-def _families_added() -> tuple[PluginPart, ...]:
-    return parts("families", FAMILIES + FOREIGN)
 
 
 def own_modalities() -> tuple[str, ...]:
@@ -96,7 +92,7 @@ def kind(name: str) -> ItemKind:
 
 
 def family_names() -> tuple[str, ...]:
-    return (*FAMILIES, *(part.name for part in _families_added()))
+    return (*FAMILIES, *(part.name for part in parts("families", FAMILIES + FOREIGN)))
 
 
 def family(name: str) -> Family:
@@ -106,13 +102,13 @@ def family(name: str) -> Family:
     if name in FAMILIES + FOREIGN:
         own: Family = import_module(f"afresh.engine.families.{name}").FAMILY
         return own
-    added: Family = next(part for part in _families_added() if part.name == name).load()
+    added: Family = next(part for part in parts("families", FAMILIES + FOREIGN) if part.name == name).load()
     return added
 
 
 def families() -> list[Family]:
     """All families that can be trained from data alone, those of this package first."""
-    return [*map(family, FAMILIES), *(f for _, f in loadable(_families_added()) if not f.made_by)]
+    return [*map(family, FAMILIES), *(f for _, f in loadable(parts("families", FAMILIES + FOREIGN)) if not f.made_by)]
 
 
 def public_weights() -> list[Any]:

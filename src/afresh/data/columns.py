@@ -90,17 +90,13 @@ def add_columns(
     for item, labels, numbers, caption in zip(items, table.labels, table.numbers, table.captions, strict=True):
         from_folders = {} if "label" in table.names else dict(item.labels)
         out.append(replace(item, labels=from_folders | labels, numbers=numbers, caption=caption))
-    return out, notes + _missing(out)
-
-
-def _missing(items: Sequence[Item]) -> list[str]:
-    """A note for every condition that some items lack."""
-    counts = Counter(k for item in items for k in (*item.labels, *item.numbers, *item.images))
-    counts["caption"] = sum(item.caption is not None for item in items)
-    return [
-        Omission(f"{name} missing: {len(items) - n:,} of {len(items):,} items, trained without this condition")
+    # A note for every condition that some items lack.
+    counts = Counter(k for item in out for k in (*item.labels, *item.numbers, *item.images))
+    counts["caption"] = sum(item.caption is not None for item in out)
+    return out, notes + [
+        Omission(f"{name} missing: {len(out) - n:,} of {len(out):,} items, trained without this condition")
         for name, n in sorted(counts.items())
-        if 0 < n < len(items)
+        if 0 < n < len(out)
     ]
 
 

@@ -73,7 +73,12 @@ def walk(
     """
     must_exist(path)
     if path.is_file():
-        return _one(path)
+        size = path.stat().st_size
+        if size == 0:
+            raise UserError(f"{path} is empty (0 bytes). Give a file that contains your data.")
+        if not os.access(path, os.R_OK):
+            raise UserError(f"{path} cannot be read: permission denied.")
+        return [DataFile(path, path.name, size)], []
     files: list[DataFile] = []
     refused: list[Refused] = []
     pending = [path]
@@ -139,15 +144,6 @@ def must_exist(path: Path) -> None:
         raise UserError(f"{path} {what}. Give the path of your data: a file or a folder.")
     if not (path.is_file() or path.is_dir()):
         raise UserError(f"{path} is neither a file nor a folder but a device, pipe or socket. Give a file or a folder.")
-
-
-def _one(path: Path) -> tuple[list[DataFile], list[Refused]]:
-    size = path.stat().st_size
-    if size == 0:
-        raise UserError(f"{path} is empty (0 bytes). Give a file that contains your data.")
-    if not os.access(path, os.R_OK):
-        raise UserError(f"{path} cannot be read: permission denied.")
-    return [DataFile(path, path.name, size)], []
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -262,18 +262,14 @@ def _file(value: Any, column: str) -> MediaFile | None:
     if isinstance(value, bytes):
         return media_file(value)
     if isinstance(value, Path):
-        return _read(value)
+        try:
+            file = media_file(value.read_bytes(), value.name)
+        except OSError as error:
+            raise UserError(f"{value}, which the data names, cannot be read: {error.strerror}.") from None
+        if file is None:
+            raise UserError(f"{value}, which the data names, is neither an image nor a sound. Give texts as strings.")
+        return file
     return _image(value, column) if _is_array(value) and value.ndim in (2, 3) else None
-
-
-def _read(path: Path) -> MediaFile:
-    try:
-        file = media_file(path.read_bytes(), path.name)
-    except OSError as error:
-        raise UserError(f"{path}, which the data names, cannot be read: {error.strerror}.") from None
-    if file is None:
-        raise UserError(f"{path}, which the data names, is neither an image nor a sound. Give texts as strings.")
-    return file
 
 
 def _png(image: Image.Image) -> MediaFile:

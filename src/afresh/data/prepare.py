@@ -161,7 +161,7 @@ def read_split(
         if not other.items:
             lines = refusal_lines(other.refused)
             raise UserError(f"Nothing in {validation} could be used as a validation split.", lines=lines)
-        items = [mark(i, "train") for i in items] + [mark(i, "validation") for i in other.items]
+        items = [replace(i, split="train") for i in items] + [replace(i, split="validation") for i in other.items]
         corpus.refused.extend(other.refused)
         notes += other.notes
         corpus.counts = Counter(corpus.counts) + Counter(other.counts)
@@ -172,10 +172,6 @@ def read_split(
         return split(items, modality.kind), corpus, notes
     except UserError as e:  # too little is left: what was refused may be why
         raise UserError(str(e), e.code, lines=refusal_lines(corpus.refused), **e.fields) from e
-
-
-def mark(item: Item, name: str) -> Item:
-    return replace(item, split=name)
 
 
 def prepare(

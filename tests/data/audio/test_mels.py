@@ -10,7 +10,7 @@ import torch
 
 from afresh.core import Sound
 from afresh.data.audio.mels import mel_for, spectrograms, splice_sound, waveforms
-from afresh.engine.nets.spectrum import multi_scale_distance
+from tests.spectral_distance import multi_scale_distance
 
 RATE = 8_000
 

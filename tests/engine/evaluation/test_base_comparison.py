@@ -14,7 +14,7 @@ from afresh.core import Batch, Cond, Examples, Modules, Score, Space, registry
 from afresh.core.rng import Rng
 from afresh.domains.image.taught import judge_taught
 from afresh.engine.evaluation.base_comparison import DRIFT, BaseComparison, read_answers, write_answers
-from afresh.engine.evaluation.other_texts import MOST, USUAL, other_texts
+from afresh.engine.evaluation.tuning_monitor import MOST, USUAL, other_texts
 from afresh.engine.training.best_checkpoint import GAIN, GAIN_ERROR, LOSS
 
 SPACE = Space("field", (1, 2, 2))

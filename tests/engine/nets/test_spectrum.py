@@ -16,7 +16,6 @@ from afresh.engine.nets.spectrum import (
     log_mel,
     mel_filters,
     mel_of,
-    multi_scale_distance,
     stft,
     to_hertz,
     to_magnitude,
@@ -24,6 +23,7 @@ from afresh.engine.nets.spectrum import (
     to_sound,
     waveform,
 )
+from tests.spectral_distance import multi_scale_distance
 
 SMALL_MEL = Mel(8000, 256, 64, 40)
 FRAMINGS = [(256, 64), (256, 128), (384, 128), (512, 80), (320, 80), (250, 61)]

@@ -18,8 +18,9 @@ from afresh.core.rng import Rng
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.engine.sampling import constraint
 from afresh.engine.sampling.constraint import Alphabet, Maker
-from afresh.engine.sampling.tokens import Cut, generate, narrow
+from afresh.engine.sampling.tokens import Cut, narrow
 from tests.engine.sampling.fed import model
+from tests.engine.sampling.generation import generate
 
 PROSE = "the cat sat on the mat and the dog ran to the hat, then that cat ate. " * 8
 TOKENIZERS = {

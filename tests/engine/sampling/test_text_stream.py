@@ -14,9 +14,10 @@ from afresh.core import Cond, UserError
 from afresh.core.rng import Rng
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.engine.sampling.text_stream import BROKEN, Detokenizer, Stops, TextRow, Watcher
-from afresh.engine.sampling.tokens import Cut, generate
+from afresh.engine.sampling.tokens import Cut
 from tests.data.text.test_foreign_tokenizer import made as foreign
 from tests.engine.sampling.fed import model
+from tests.engine.sampling.generation import generate
 from tests.heard import heard, silence
 
 TEXT = "a cat sat on the mat, naïve as a 中文 cat "

@@ -16,8 +16,9 @@ from torch import Tensor
 from afresh.core import Cond, Predict
 from afresh.core.rng import Rng
 from afresh.engine.sampling import tokens
-from afresh.engine.sampling.tokens import Cut, Decoding, Penalties, TokenSequence, draw, generate, narrow, next_uniforms
+from afresh.engine.sampling.tokens import Cut, Decoding, Penalties, TokenSequence, draw, narrow, next_uniforms
 from tests.engine.sampling.fed import model
+from tests.engine.sampling.generation import generate
 
 # --------------------------------------------------------------------------- narrow
 

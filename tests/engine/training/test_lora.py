@@ -25,7 +25,6 @@ from afresh.engine.training.lora import (
     plain,
     put,
     save_adapter,
-    unmerge,
     use,
 )
 
@@ -107,7 +106,8 @@ def test_merged_is_the_same_function_and_unmerged_the_same_bits(make: Callable[[
             torch.testing.assert_close(layer.weight, layer.base.weight + layer.delta(layer.adapter("default")))
         merge(net)
         torch.testing.assert_close(run(net), apart, rtol=1e-4, atol=1e-5)
-        unmerge(net)
+        for layer in adapted(net).values():
+            layer.unmerge()
         assert torch.equal(run(net), apart)
         with folded(net):
             assert not adapted(net) and net.state_dict().keys() == weights.keys()
@@ -193,7 +193,8 @@ def test_several_adapters_are_switched_and_mixed_by_weight() -> None:
         merge(net)
         use(net, {"loud": 1.0})  # switched while merged
         torch.testing.assert_close(net(x) - base, loud)
-        unmerge(net)
+        for layer in adapted(net).values():
+            layer.unmerge()
         use(net, {})
         assert torch.equal(net(x), base)
     with pytest.raises(UserError, match=r"no adapter quiet\. Known: calm, loud"):

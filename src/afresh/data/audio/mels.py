@@ -43,7 +43,7 @@ def splice_sound(known: Sound, generated: Sound, start: int, stop: int) -> Sound
     If `generated` differs from `known` outside this part too, because its phases were estimated, it would not join the
     neighbouring samples smoothly. Then Griffin-Lim iterations (nets.spectrum.griffin_lim) start from it and lead to a
     sound with its magnitudes, while the known samples are held. With 0.15 s of a 440 Hz tone generated, the spectral
-    distance (nets.spectrum.multi_scale_distance) to the tone is 0.48, instead of 1.68 if samples are only copied; for
+    distance (Yamamoto et al. 2020) to the tone is 0.48, instead of 1.68 if samples are only copied; for
     five spoken digits it is 0.45 to 0.60 instead of 0.58 to 0.65.
     """
     held, x = (torch.from_numpy(s.samples.T.copy()) for s in (known, generated))

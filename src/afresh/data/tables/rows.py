@@ -103,8 +103,7 @@ def read_head(file: DataFile) -> RowTable:
         return replace(table, rows=table.rows[:HEAD_ROWS])
 
 
-def _table(numbered: Iterable[Numbered]) -> RowTable:
-    """Raises FileError for too many columns."""
+def _good_and_bad(numbered: Iterable[Numbered]) -> tuple[list[tuple[int, Row]], list[tuple[int, str]]]:
     rows: list[tuple[int, Row]] = []
     bad: list[tuple[int, str]] = []
     for number, row in numbered:
@@ -112,6 +111,12 @@ def _table(numbered: Iterable[Numbered]) -> RowTable:
             bad.append((number, row))
         else:
             rows.append((number, row))
+    return rows, bad
+
+
+def _table(numbered: Iterable[Numbered]) -> RowTable:
+    """Raises FileError for too many columns."""
+    rows, bad = _good_and_bad(numbered)
     columns = dict.fromkeys(name for _, row in rows for name in row)
     if len(columns) > MOST_COLUMNS:
         raise FileError(too_wide(len(columns)))
@@ -210,13 +215,7 @@ def _tsv(text: str) -> RowTable:
 
 def _delimited(text: str, separator: str = "", *, quoted: bool = True, longest: int | None = None) -> RowTable:
     layout, numbered = delimited_rows(io.StringIO(text, newline=""), separator, quoted=quoted, longest=longest)
-    rows: list[tuple[int, Row]] = []
-    bad: list[tuple[int, str]] = []
-    for number, row in numbered:
-        if isinstance(row, str):
-            bad.append((number, row))
-        else:
-            rows.append((number, row))
+    rows, bad = _good_and_bad(numbered)
     totals = set(lines_of_totals([list(row.values()) for _, row in rows]))
     bad = sorted([*bad, *((rows[i][0], TOTALS) for i in totals)])
     rows = [row for i, row in enumerate(rows) if i not in totals]

@@ -158,14 +158,10 @@ def _field(value: Any) -> str:
         case date() | time():
             return value.isoformat()
         case timedelta():
-            return _clock(value)
+            minutes, seconds = divmod(round(value.total_seconds()), 60)
+            return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
     text = getattr(value, "text", value)  # of a formula of several cells
     return str(text)
-
-
-def _clock(duration: timedelta) -> str:
-    minutes, seconds = divmod(round(duration.total_seconds()), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
 def _line(fields: Sequence[str]) -> str:

@@ -119,7 +119,7 @@ def unmarked_utf_16(raw: bytes) -> str | None:
             text = codecs.getincrementaldecoder(encoding)().decode(sample)
         except UnicodeError:
             continue
-        signs = ideographs(text)
+        signs = "".join(re.findall(r"[\u3400-\u9fff]+", text))
         pairs = sum(0x20 <= ord(c) & 0xFF < 0x7F and ord(c) < 0x7F00 for c in signs)  # of two letters of ASCII
         if signs and pairs >= PAIRS * len(signs):
             continue
@@ -127,10 +127,6 @@ def unmarked_utf_16(raw: bytes) -> str | None:
         if not CONTROLS.search(text) and worth >= LEAST * count:
             return encoding
     return None
-
-
-def ideographs(text: str) -> str:
-    return "".join(re.findall(r"[\u3400-\u9fff]+", text))
 
 
 def may_be_guessed(raw: bytes) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -108,20 +107,16 @@ def read_span(span: Span) -> bytes:
         if size != span.file.size:
             raise FileError(f"it had {span.file.size:,} bytes and has {size:,} now: restore it")
         if span.stop is None:
-            return _whole(stream, span.file.suffix)
+            with parsing("file"), unpacked(stream, span.file.suffix) as plain:
+                content = plain.read(WHOLE + 1)
+            if len(content) > WHOLE:
+                raise FileError(f"more than {WHOLE // MB} MB when unpacked: {DIVISIBLE}")
+            return content
         border = BETWEEN if span.separated else LINE
         divisible = not span.separated and span.file.suffix not in LINES
         start, stop = (_border(stream, place, size, border, divisible) for place in (span.start, span.stop))
         stream.seek(start)
         return stream.read(stop - start)
-
-
-def _whole(stream: io.BufferedReader, suffix: str) -> bytes:
-    with parsing("file"), unpacked(stream, suffix) as plain:
-        content = plain.read(WHOLE + 1)
-    if len(content) > WHOLE:
-        raise FileError(f"more than {WHOLE // MB} MB when unpacked: {DIVISIBLE}")
-    return content
 
 
 def _border(stream: IO[bytes], place: int, size: int, border: re.Pattern[bytes], divisible: bool) -> int:

@@ -181,12 +181,6 @@ def shape_of(source: str) -> PageShape:
     return found
 
 
-def stated_language(source: str) -> str:
-    """The language that a page says it is in, as "de"; empty if it says nothing."""
-    found = LANGUAGE.search(source[:HEAD])
-    return found[1].lower() if found else ""
-
-
 def main_content(source: str) -> Document:
     """The main text of a web page by trafilatura, or else all that is visible; and what the page says of itself.
 
@@ -198,7 +192,8 @@ def main_content(source: str) -> Document:
         raise UserError(
             "The main text of web pages is found by trafilatura, which is not installed: pip install 'afresh[collect]'."
         ) from None
-    language = stated_language(source)
+    declared = LANGUAGE.search(source[:HEAD])
+    language = declared[1].lower() if declared else ""
     # Of a page that is nested more deeply, the library would read only the beginning.
     tree = load_html(source) if shape_of(source).deepest <= DEEPEST_TREE else None
     if tree is None:

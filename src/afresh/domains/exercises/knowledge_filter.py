@@ -159,16 +159,12 @@ def teaching_of(run: Run) -> Teaching | None:
     found = Teaching(encoder, fit(train, place, len(skills)), torch.tensor([1.0, 0.0, 0.0]))
     found.weights = weights_of(run, found, data.heldout_items[:HELD])
     with suppress(OSError):
-        keep(run, found)
+        from safetensors.torch import save
+
+        (run.path / FILE).parent.mkdir(exist_ok=True)
+        kept_tensors = {k: v.contiguous() for k, v in found.learning.state_dict().items()} | {"weights": found.weights}
+        replace_file(run.path / FILE, save(kept_tensors))
     return found
-
-
-def keep(run: Run, teaching: Teaching) -> None:
-    from safetensors.torch import save
-
-    (run.path / FILE).parent.mkdir(exist_ok=True)
-    tensors = {k: v.contiguous() for k, v in teaching.learning.state_dict().items()} | {"weights": teaching.weights}
-    replace_file(run.path / FILE, save(tensors))
 
 
 def foreseen(run: Run, items: Sequence[Item]) -> Array | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.core import CondSpec, Evidence, Item, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
+from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
 from afresh.domains.exercises.history import ANSWERS
 from afresh.domains.exercises.knowledge import bkt, learning, pfa
 from afresh.domains.exercises.knowledge.answers import Answers, Predictor, as_answers, tables
@@ -75,10 +75,6 @@ def estimated(measure: Measure, right: Sequence[NDArray[np.bool_]], chance: Sequ
     return Estimate(value, min(low, value), max(high, value), sum(map(len, right)))
 
 
-def of_learners(items: Sequence[Item], names: tuple[dict[str, int], dict[str, int]]) -> list[Answers]:
-    return [as_answers(i.value, *names) for i in items]
-
-
 def baselines(
     train: Sequence[Answers], names: tuple[dict[str, int], dict[str, int]], brief: bool = False
 ) -> dict[str, Predictor]:
@@ -117,12 +113,12 @@ def foreseen(evidence: Evidence) -> list[Score]:
     study = study_of(evidence)
     chances = own_chances(study)
     names = tables([i.value for i in study.train_items])
-    held = of_learners(study.heldout_items, names)
+    held = [as_answers(i.value, *names) for i in study.heldout_items]
     right = [a.right[a.counted] for a in held]
     if len(np.unique(np.concatenate(right))) < 2:
         raise Unmeasurable("all held-out answers are right, or all are wrong")
     few = slice(0, MOST)
-    fitted = baselines(of_learners(study.train_items[few], names), names, study.limited)
+    fitted = baselines([as_answers(i.value, *names) for i in study.train_items[few]], names, study.limited)
     theirs = {name: [predict(a)[a.counted] for a in held[few]] for name, predict in fitted.items()}
     if len(study.train_items) > MOST:
         study.note(f"the baselines of answers are fitted to {MOST} of {len(study.train_items):,} training learners")

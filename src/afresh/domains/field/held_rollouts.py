@@ -237,12 +237,6 @@ def steps_left(ensemble: NDArray[np.float32], encoder: FieldEncoder) -> NDArray[
     return out
 
 
-def spectrum_ring(encoder: FieldEncoder) -> tuple[tuple[bool, ...], tuple[float, ...]]:
-    """Which axes of space are periodic, and the distance of points along each."""
-    saved = encoder.saved
-    return tuple(saved.periodic), tuple(saved.spacing)
-
-
 def kept_quantities(states: NDArray[Any], least: float = 1e-4) -> list[int]:
     """Channels (numbers) whose mean over space does not change along training trajectories (N, T, C, *space).
 

@@ -24,7 +24,7 @@ from afresh.domains.field.calibration import (
     spread_and_error,
     spread_skill,
 )
-from afresh.domains.field.held_rollouts import HeldRollouts, held_rollouts, kept_quantities, spectrum_ring
+from afresh.domains.field.held_rollouts import HeldRollouts, held_rollouts, kept_quantities
 from afresh.domains.field.kind import FIELD
 from afresh.domains.field.rollout import KEEP, SPREAD
 from afresh.domains.field.scores import (
@@ -157,7 +157,8 @@ def statistics(evidence: Evidence) -> list[Score]:
     """How far the energy spectrum of rollouts is from the truth's (`floor`: that of trajectories of training), and by
     how much what the system conserves drifts."""
     found = rollouts_of(evidence)
-    ring, spacing = spectrum_ring(found.encoder)
+    saved = found.encoder.saved
+    ring, spacing = tuple(saved.periodic), tuple(saved.spacing)
     out = []
     if len(left := found.left[found.left > 0]):
         out.append(Score("rollout_left", len(left) / found.left.size, None, None, found.left.size, "lower", floor=0.0))

@@ -35,7 +35,7 @@ def recognise(path: Path) -> Sniff:
     share = len(files) / count
     names = f"{len(files):,} of {count:,} files are arrays"
     first = files[0]
-    if all(_suffix(file) in SCIENTIFIC for file in files):
+    if all((".zarr" if file.path.is_dir() else file.suffix) in SCIENTIFIC for file in files):
         return Sniff(0.95 * share, names)
     try:
         reason = _seen(first)
@@ -80,7 +80,3 @@ def _outside(name: str, contents: Contents) -> bool:
     if not block.size or (block.min() >= 0 and block.max() <= 1):
         return False
     return not (block.min() >= 0 and block.max() <= 255 and (block == np.round(block)).all())
-
-
-def _suffix(file: DataFile) -> str:
-    return ".zarr" if file.path.is_dir() else file.suffix

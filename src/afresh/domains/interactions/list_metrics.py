@@ -95,7 +95,9 @@ def intra_list_diversity(lists: Items, vectors: Array | sparse.csr_matrix) -> Es
     incidence matrix (V, users) the similarity is that of co-occurrence. An item whose vector is 0 is similar to none.
     Lists of fewer than two items are left out; None if there are no others.
     """
-    unit = _unit(vectors)
+    sparse_rows = sparse.csr_matrix(vectors, dtype=np.float64)
+    length = np.sqrt(np.asarray(sparse_rows.multiply(sparse_rows).sum(1)).ravel())
+    unit = sparse.diags(1 / np.where(length > 0, length, 1)).tocsr() @ sparse_rows
     lengths = np.asarray(unit.multiply(unit).sum(1)).ravel()  # 1, or 0 for a vector of 0
     values = []
     for start in range(0, len(lists), ROWS):
@@ -110,13 +112,6 @@ def intra_list_diversity(lists: Items, vectors: Array | sparse.csr_matrix) -> Es
         values.append(1 - both[kept] / (n[kept] * (n[kept] - 1)))
     found = np.concatenate(values)
     return bootstrap(found) if len(found) else None
-
-
-def _unit(vectors: Array | sparse.csr_matrix) -> sparse.csr_matrix:
-    """Rows of length 1; those of length 0 stay."""
-    rows = sparse.csr_matrix(vectors, dtype=np.float64)
-    length = np.sqrt(np.asarray(rows.multiply(rows).sum(1)).ravel())
-    return sparse.diags(1 / np.where(length > 0, length, 1)).tocsr() @ rows
 
 
 def calibration(probability: Array, hit: Array, bins: int = BINS, seed: int = 0) -> tuple[Estimate, float]:

@@ -25,7 +25,7 @@ from afresh.domains.interactions.encoder import HistoryEncoder, chosen, load_his
 from afresh.domains.interactions.event_tables import columns_of_head, log_files
 from afresh.domains.interactions.filters import narrowed
 from afresh.domains.interactions.history import HISTORY, History
-from afresh.domains.interactions.log import Log, read_log
+from afresh.domains.interactions.log import read_log
 from afresh.domains.interactions.neighbours import fit_neighbours
 from afresh.domains.interactions.splits import Split, divide, traits_of
 
@@ -114,7 +114,8 @@ class InteractionModality:
         log, more = narrowed(log, options.least_rating, options.kinds, options.core)
         train, heldout, split_notes = divide(log, options.split)
         corpus = Corpus([], refused)
-        corpus.notes += [*notes, *more, _size(log), *split_notes]
+        people, things = counted(len(np.unique(log.user)), "user"), counted(len(np.unique(log.item)), "item")
+        corpus.notes += [*notes, *more, f"{counted(len(log), 'event')} of {people} and {things}", *split_notes]
         if not log.timed:
             corpus.notes.append("there are no times: the order of the rows counts. `data.time` names their column")
         for side, name in ((train, "train"), (heldout, "validation")):
@@ -172,11 +173,6 @@ def uncollected() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _size(log: Log) -> str:
-    people, things = counted(len(np.unique(log.user)), "user"), counted(len(np.unique(log.item)), "item")
-    return f"{counted(len(log), 'event')} of {people} and {things}"
 
 
 MODALITY = InteractionModality()

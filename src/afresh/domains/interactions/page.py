@@ -26,7 +26,7 @@ from afresh.faces.studio.pages import PageRoute, RunPage, page
 from afresh.runs.run import Run
 
 MOST = 1_000_000  # characters of what was chosen, on a page
-CHOSEN, FOUND, POPULAR = 500, 12, 12  # items that are kept, that a search shows, and that one may begin with
+CHOSEN, FOUND = 500, 12  # items that are kept, and that a search shows
 PLACES = (5, 10, 20, 50)
 FILTERS, VALUES, TOLD = 4, 60, 3  # columns to filter by, their values, and columns that are told of an item
 TASTES = {"usual": 0.0, "less known": 0.5, "discoveries": 1.0}

@@ -38,15 +38,10 @@ def contains(smiles: str, part: str) -> bool:
     found = library.MolFromSmiles(smiles)
     if found is None or ("." in part and "." in smiles):
         return False
-    query = library.AdjustQueryProperties(part_of(part), _adjustment())
-    return bool(found.HasSubstructMatch(query))
-
-
-def _adjustment() -> Any:
-    library = chem()
     settings = library.AdjustQueryParameters.NoAdjustments()
     settings.makeDummiesQueries = True
-    return settings
+    query = library.AdjustQueryProperties(part_of(part), settings)
+    return bool(found.HasSubstructMatch(query))
 
 
 def beginning(form: Form, text: str, seed: int) -> str:

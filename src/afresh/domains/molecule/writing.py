@@ -103,12 +103,6 @@ def vocabulary(form: Form, molecules: Sequence[str], most: int = 5_000) -> list[
     return sorted(found | set(_closed(form, found)))
 
 
-def _counting() -> tuple[str, ...]:
-    from selfies.constants import INDEX_ALPHABET
-
-    return tuple(INDEX_ALPHABET)
-
-
 def _closed(form: Form, found: Iterable[str]) -> Iterator[str]:
     for token in found:
         if "@" in token:
@@ -116,7 +110,9 @@ def _closed(form: Form, found: Iterable[str]) -> Iterator[str]:
         if "/" in token or "\\" in token:
             yield from (token.replace("\\", "/"), token.replace("/", "\\"))
         if form == "selfies" and ("Ring" in token or "Branch" in token):
-            yield from _counting()
+            from selfies.constants import INDEX_ALPHABET
+
+            yield from INDEX_ALPHABET
         if form != "selfies" and token.isdigit():
             yield from map(str, range(1, int(token) + 1))
         if form == "fragments" and token.startswith("%"):

@@ -154,14 +154,10 @@ def validity(evidence: Evidence) -> list[Score]:
         order = np.random.default_rng(i).permutation(len(words))
         shuffled.append(" ".join(words[j] for j in order))
     own, floor, control = (
-        share(sum(_valid(study, t) for t in group), len(group))
+        share(sum((study.valid(t) or ("\n" in t and study.valid(t.rpartition("\n")[0]))) for t in group), len(group))
         for group in ([str(v) for v in study.drawn.values], texts, shuffled)
     )
     return [own.score("valid_scores", "higher", floor.value, control.value)]
-
-
-def _valid(study: Study, text: str) -> bool:
-    return study.valid(text) or ("\n" in text and study.valid(text.rpartition("\n")[0]))
 
 
 # --------------------------------------------------------------------------- distributions

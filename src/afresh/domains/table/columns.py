@@ -37,7 +37,7 @@ def choose_kind(name: str, cells: Sequence[Any]) -> Choice:
     if not known:
         return Choice(None, "it has no value at all")
     different = len(set(known))
-    if are_dates(known):
+    if all(map(_is_date, known[:50])) and all(map(_is_date, known)):
         return Choice("date")
     numbers = [as_number(c) for c in known]
     if all(n is not None for n in numbers) and not any(map(_keeps_zeros, known)):
@@ -55,11 +55,6 @@ def choose_kind(name: str, cells: Sequence[Any]) -> Choice:
     if different >= LEAST and share >= DIFFERENT:
         return Choice(None, f"it tells rows apart, as identifiers do ({different:,} values in {len(known):,} rows)")
     return Choice("category")
-
-
-def are_dates(cells: Sequence[Any]) -> bool:
-    """Whether all cells are dates, with or without a time. All of a sample are looked at first, as most are none."""
-    return all(map(_is_date, cells[:50])) and all(map(_is_date, cells))
 
 
 def _is_date(cell: Any) -> bool:

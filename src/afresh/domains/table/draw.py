@@ -120,22 +120,18 @@ class DrawnRows:
         return {"rows": [dict(zip(r.header.names, r.cells, strict=True)) for r in self.rows], "notes": [*self.notes]}
 
     def lines(self) -> Sequence[Line]:
-        return [shown(self.rows)]
+        cells = [["" if c is None else str(c) for c in r.cells] for r in self.rows[:SHOWN]]
+        return [Table(self.rows[0].header.names, cells)]
 
     def files(self) -> Mapping[str, bytes]:
         return {f"rows.{self.format}": as_csv(self.rows) if self.format == "csv" else as_parquet(self.rows)}
 
 
-def shown(rows: Sequence[Row]) -> Table:
-    """The first rows as a table for people."""
-    cells = [["" if c is None else str(c) for c in r.cells] for r in rows[:SHOWN]]
-    return Table(rows[0].header.names, cells)
-
-
 def draw_rows(run: Run, n: int, given: Mapping[str, str], format: str, seed: int) -> DrawnRows:
     """n rows with the given cells. Raises UserError as the verb does."""
     encoder = table_encoder(run)
-    check_format(format)
+    if format not in FORMATS:
+        raise UserError(f"The format of rows is {' or '.join(FORMATS)}. Given: {format}.")
     codes = {code.name: code for code in encoder.codes}
     if unknown := [name for name in given if name not in codes]:
         raise UserError(f"There is no column {unknown[0]!r}. The columns are: {', '.join(codes)}.", "unknown_column")
@@ -144,11 +140,6 @@ def draw_rows(run: Run, n: int, given: Mapping[str, str], format: str, seed: int
     row = Row(encoder.header, tuple(cells.get(name) for name in codes))
     free = [name not in cells for name in codes]
     return DrawnRows(fill_rows(run, encoder, [row] * n, [free] * n, seed), format, notes)
-
-
-def check_format(format: str) -> None:
-    if format not in FORMATS:
-        raise UserError(f"The format of rows is {' or '.join(FORMATS)}. Given: {format}.")
 
 
 # --------------------------------------------------------------------------- missing values

@@ -31,7 +31,6 @@ from afresh.verbs.conversations import MOST_CHARACTERS, Conversation, Conversati
 
 FOLDER = "chats"  # in the folder of the works of a person
 Name = Annotated[str, Query(max_length=255)]
-Words = Annotated[str, Form(max_length=MOST_CHARACTERS)]
 
 
 def chats_of(request: Request) -> Conversations:

@@ -86,17 +86,13 @@ def _series(numbers: Sequence[str], words: Columns) -> Unsupported | None:
     numbers = [name for name in numbers if name not in dates]
     if not dates or not numbers or others:
         return None
-    return _unsupported("time series", f"column {dates[0]} with the dates or times and {_count(numbers)}")
+    return Unsupported("time series", f"column {dates[0]} with the dates or times and {_count(numbers)}", AS_TEXT)
 
 
 def _numbers(numbers: Sequence[str], words: Columns) -> Unsupported | None:
     if not numbers or not all(are_labels(values) for values in words.values()):
         return None
-    return _unsupported("tables of numbers", f"{_count(numbers)} and no column of texts")
-
-
-def _unsupported(kind: str, seen: str) -> Unsupported:
-    return Unsupported(kind, seen, AS_TEXT)
+    return Unsupported("tables of numbers", f"{_count(numbers)} and no column of texts", AS_TEXT)
 
 
 def _count(names: Sequence[str]) -> str:

@@ -17,15 +17,6 @@ Sampler = Callable[..., Tensor]  # with the signature of Family.sample
 MIN_PROBABILITY = 1e-30  # of a class; lower probabilities have no gradient
 
 
-def check_weight(weight: float) -> None:
-    """Raises UserError unless the weight is a finite number of at least 0."""
-    if not (math.isfinite(weight) and weight >= 0):
-        raise UserError(
-            "`weight` is the strength of `reward_guidance`, in units of one over the reward's: a number from 0 (no "
-            f"guidance). Given: {weight}."
-        )
-
-
 def check_family(run: Run) -> None:
     """Raises UserError, with an alternative, if the samples of a run cannot be guided by a gradient."""
     instead = "Every model can choose the best of several samples instead: `best_of=8` and `reward=REWARD`."
@@ -86,7 +77,11 @@ def steered(run: Run, reward: Reward, weight: float) -> Sampler:
     that density (sampling.search), so that samples of one request become nearly equal at any weight above 0. Raises
     UserError like `energy_of` and `check_family`.
     """
-    check_weight(weight)
+    if not (math.isfinite(weight) and weight >= 0):
+        raise UserError(
+            "`weight` is the strength of `reward_guidance`, in units of one over the reward's: a number from 0 (no "
+            f"guidance). Given: {weight}."
+        )
     check_family(run)
     energy, edit = energy_of(reward), run.family.edit
     assert edit is not None

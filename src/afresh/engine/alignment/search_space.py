@@ -48,7 +48,10 @@ def rows_of(run: Run, items: Sequence[Any], vary: Vary | None, seed: int) -> tup
     """Rows for `Policy.steps` of those items that fit in the model's context, and their positions."""
     space = run.space
     if not space.stream:
-        batch = tokens_or_field(run, codes_of(run, items))
+        examples = run.encoder.encode([Item(i) for i in items])
+        if run.codec is not None:
+            examples = run.codec.encode(Examples(examples.x.float() * examples.scale + examples.shift, examples.cond))
+        batch = tokens_or_field(run, examples.x.long())
         return batch, list(range(len(items)))
     rows, kept = [], []
     for i, item in enumerate(items):
@@ -62,14 +65,6 @@ def rows_of(run: Run, items: Sequence[Any], vary: Vary | None, seed: int) -> tup
     mask = torch.tensor([[*m, *[False] * (width - len(m))] for _, m in rows], dtype=torch.bool).view(len(rows), width)
     batch = Batch(x, Cond.unconditional(run.conds, len(rows)), torch.arange(len(rows)), mask[:, 1:])
     return (batch if vary is None or not rows else vary(batch, Rng(seed))), kept
-
-
-def codes_of(run: Run, items: Sequence[Any]) -> torch.Tensor:
-    """Tokens (n, T) of items that all have the same number of them."""
-    examples = run.encoder.encode([Item(i) for i in items])
-    if run.codec is not None:
-        examples = run.codec.encode(Examples(examples.x.float() * examples.scale + examples.shift, examples.cond))
-    return examples.x.long()
 
 
 def crossed(

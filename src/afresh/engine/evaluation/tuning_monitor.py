@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from afresh.core import Cond, Examples, Item, events
 from afresh.engine.evaluation.base_comparison import BaseComparison, read_answers, write_answers
-from afresh.engine.evaluation.other_texts import other_texts
 from afresh.engine.sampling.request import Request, make_cond, of_kind
 from afresh.engine.training.loop import Learner, averaged, precision
 from afresh.engine.training.weights import adapters_merged
 from afresh.runs.run import Run
+
+MOST = 8  # texts that have nothing to do with what is taught, which show what was forgotten
+USUAL = (
+    "a dog on a meadow",
+    "a house by the sea",
+    "a bowl of fruit on a table",
+    "a portrait of an old man",
+    "a red car in a street",
+    "a tree in winter",
+    "a city at night",
+    "a drawing of a bird",
+)
 
 
 @dataclass
@@ -54,3 +66,13 @@ def conditions_of(run: Run, texts: list[str]) -> Cond:
     """The conditions (len(texts) rows) of captions."""
     empty = Cond.unconditional(run.conds, 1)
     return Cond.cat([make_cond(run.conds, empty, Request(caption=text), run.encoder) for text in texts])
+
+
+def other_texts(captions: Sequence[str], trigger: str | None, given: str | None) -> list[str]:
+    """At most MOST texts: those that are given, between semicolons; otherwise half of them captions without the trigger
+    word, which say what the base would have drawn, as what is forgotten first is what is nearest, and USUAL ones."""
+    if given is not None:
+        return [text.strip() for text in given.split(";") if text.strip()][:MOST]
+    without = [] if trigger is None else [re.sub(re.escape(trigger), "", c, flags=re.I).strip(" ,.") for c in captions]
+    near = [text for text in dict.fromkeys(without) if text][: MOST // 2]
+    return [*near, *USUAL][:MOST]

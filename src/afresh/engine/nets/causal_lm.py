@@ -148,7 +148,11 @@ class CausalLM(nn.Module):
             model.set_submodule(names[id(head)], TiedHead(table, head.bias))
         for name, part in list(model.named_modules()):
             if isinstance(part, Conv1D):
-                model.set_submodule(name, linear_of(part))
+                # The layer of a Conv1D of GPT-2, which holds its matrix the other way round.
+                linear = nn.Linear(1, 1, device="meta")  # its own weight is replaced
+                linear.in_features, linear.out_features = part.weight.shape
+                linear.weight, linear.bias = nn.Parameter(part.weight.detach().T.contiguous()), part.bias
+                model.set_submodule(name, linear)
         self.place = names[id(trunk)]  # of the trunk in the model
         self.config = model.config
         self.trunk, self.head = trunk, model
@@ -232,14 +236,6 @@ class CausalLM(nn.Module):
         """The cross-entropy of each of the targets (B, T), 0 where it is -1 and does not count, (B, T)."""
         logits = self.logits(h).flatten(0, 1)
         return F.cross_entropy(logits, targets.flatten(), ignore_index=-1, reduction="none").view(targets.shape)
-
-
-def linear_of(conv: Any) -> nn.Linear:
-    """The layer of a Conv1D of GPT-2, which holds its matrix the other way round."""
-    linear = nn.Linear(1, 1, device="meta")  # its own weight is replaced
-    linear.in_features, linear.out_features = conv.weight.shape
-    linear.weight, linear.bias = nn.Parameter(conv.weight.detach().T.contiguous()), conv.bias
-    return linear
 
 
 # --------------------------------------------------------------------------- cache

@@ -47,11 +47,6 @@ class CausalNet(Protocol):
     ) -> Tensor: ...
 
 
-def state_of(net: Decoder) -> tuple[tuple[int, int], ...]:
-    """The address and the version of each weight, which change when a weight does."""
-    return tuple((p.data_ptr(), p._version) for p in net.parameters())
-
-
 def engine_of(net: CausalNet, kind: Kind) -> Engine | None:
     """The engine with the network's current weights, which are packed at the first call and after each change.
 
@@ -66,7 +61,8 @@ def engine_of(net: CausalNet, kind: Kind) -> Engine | None:
         return None
     if layers_of(net, FrozenLinear):  # the engine's copy of them would take as much memory as was saved
         return None
-    state = (kind, state_of(net))
+    # The address and the version of each weight, which change when a weight does.
+    state = (kind, tuple((p.data_ptr(), p._version) for p in net.parameters()))
     if net.packed is None or net.packed[0] != state:
         net.packed = (state, pack(net, kind))
     return net.packed[1]

@@ -1,11 +1,11 @@
-"""Spectra of audio: waveforms to log-mel spectrograms and back, and a spectral distance over several resolutions.
+"""Spectra of audio: waveforms to log-mel spectrograms and back.
 
 Waveforms are x (B, T), float32 in [-1, 1]; spectra are (B, window // 2 + 1, frames). T samples have exactly ceil(T /
 hop) frames, whose centres are `hop` samples apart, the first `hop` / 2 after the beginning. A waveform is padded with
 zeros instead of its reflection: the transform is then linear, and `waveform` is its exact least-squares inverse up to
 both ends, without clicks. Windows are periodic Hann windows, scaled so that a sine of amplitude 1 has magnitude 1:
-levels in dB are relative to such a sine. All functions are deterministic; `stft`, `waveform`, `log_mel` and
-`multi_scale_distance` are differentiable.
+levels in dB are relative to such a sine. All functions are deterministic; `stft`, `waveform` and
+`log_mel` are differentiable.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ KNEE_HZ, KNEE_MEL, STEP = 1000.0, 15.0, math.log(6.4) / 27  # constants of Slane
 GAMMA = 0.25645  # the Gaussian nearest to a Hann window has gamma = GAMMA * window^2
 BALANCE_STEPS = 30  # with 10 steps the error is 7% larger, with 100 it is 3% smaller (docs/development/log.md)
 WINDOW = 0.032  # length of the window, seconds
-SCALES = (0.016, 0.032, 0.064, 0.128)  # windows of the distance, seconds
-QUIETEST = 1e-5  # the distance clamps magnitudes at this value, -100 dB
+SCALES = (0.016, 0.032, 0.064, 0.128)  # windows of spectral distances, seconds
 
 
 @dataclass(frozen=True)
@@ -229,26 +228,6 @@ def to_sound(y: Tensor, mel: Mel, steps: int = 32) -> Tensor:
         return griffin_lim(to_magnitude(y, mel), mel.window, mel.hop, steps)
 
 
-# --------------------------------------------------------------------------- distance
-
-
 def windows_of(rate: int) -> tuple[int, ...]:
     """SCALES in samples, rounded to powers of two."""
     return tuple(2 ** max(3, round(math.log2(rate * s))) for s in SCALES)
-
-
-def multi_scale_distance(a: Tensor, b: Tensor, rate: int) -> Tensor:
-    """The multi-resolution distance of waveforms a from waveforms b, both (B, T): (B,), 0 for equal ones.
-
-    The mean over `windows_of` the rate, with hops of a quarter of a window, of the spectral convergence plus the mean
-    difference of log magnitudes (Yamamoto et al. 2020, Parallel WaveGAN, eq. 5-7; magnitudes are scaled as in this file
-    and clamped at QUIETEST). Raises ValueError if the shapes differ.
-    """
-    if a.shape != b.shape:
-        raise ValueError(f"the shapes must be equal, not {tuple(a.shape)} and {tuple(b.shape)}")
-    total = torch.zeros(len(a), device=a.device)
-    for window in windows_of(rate):
-        ours, theirs = (stft(x, window, window // 4).abs().clamp_min(QUIETEST) for x in (a, b))
-        apart = torch.linalg.vector_norm(ours - theirs, dim=(1, 2)) / torch.linalg.vector_norm(theirs, dim=(1, 2))
-        total = total + apart + (ours.log() - theirs.log()).abs().mean((1, 2))
-    return total / len(SCALES)

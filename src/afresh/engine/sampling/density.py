@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,9 +19,6 @@ from afresh.core.device import float64_device, wide
 from afresh.core.rng import Rng
 from afresh.core.solver_progress import part_of, step
 from afresh.engine.sampling.ode import heun, velocity
-
-Rule = Literal["heun", "rk4"]
-RULE_ORDER: dict[Rule, int] = {"heun": 2, "rk4": 4}
 
 
 def rademacher(rng: Rng, index: Tensor, shape: tuple[int, ...], count: int) -> Tensor:
@@ -60,13 +56,11 @@ def _unit(k: int, x: Tensor) -> Tensor:
     return e.view(1, *x.shape[1:]).expand_as(x)
 
 
-def log_likelihood(
-    predict: Predict, x: Tensor, cond: Cond, ts: Tensor, probes: Tensor | None = None, rule: Rule = "rk4"
-) -> Tensor:
+def log_likelihood(predict: Predict, x: Tensor, cond: Cond, ts: Tensor, probes: Tensor | None = None) -> Tensor:
     """log p(x | cond) in nats, (B,) float64; the density is in the units of x.
 
-    The times `ts` increase from 0 to 1 and are used in reverse. `rule` is Heun's (order 2, two evaluations a step) or
-    the classical Runge-Kutta rule (order 4, four evaluations). `probes`: see `divergence`; they are the same at all
+    The times `ts` increase from 0 to 1 and are used in reverse, by the classical Runge-Kutta rule (order 4, four
+    evaluations a step). `probes`: see `divergence`; they are the same at all
     times, so that the estimate is unbiased and the integrand smooth. The remaining error is that of the discretisation.
     """
 
@@ -79,7 +73,7 @@ def log_likelihood(
     for i, (a, b) in enumerate(zip(back[:-1], back[1:], strict=True)):
         step(i, len(back) - 1)
         h = float(b - a)
-        dx, growth = (_heun if rule == "heun" else _rk4)(rates, x, a, b)
+        dx, growth = _rk4(rates, x, a, b)
         x, volume = x + h * dx, volume + h * growth
     noise = wide(x).flatten(1)
     return -0.5 * noise.square().sum(1) - 0.5 * noise.shape[1] * math.log(2 * math.pi) + volume
@@ -88,15 +82,8 @@ def log_likelihood(
 Rates = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def _heun(rates: Rates, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean rates of change of x and of its log volume from a to b, of order 2."""
-    v1, d1 = rates(x, a)
-    v2, d2 = rates(x + float(b - a) * v1, b)
-    return (v1 + v2) / 2, (d1 + d2) / 2
-
-
 def _rk4(rates: Rates, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Like `_heun`, but of order 4."""
+    """The mean rates of change of x and of its log volume from a to b, of order 4."""
     h, middle = float(b - a), (a + b) / 2
     v1, d1 = rates(x, a)
     v2, d2 = rates(x + h / 2 * v1, middle)

@@ -16,9 +16,8 @@ def search(
     energy: Callable[[Tensor], Tensor],
     steps: int = 100,
     rate: float = 0.2,
-    prior: float = 1.0,
 ) -> Tensor:
-    """Minimise energy(decode(z)) + prior |z|^2 / 2 from the initial z (B, D), independently for each row.
+    """Minimise energy(decode(z)) + |z|^2 / 2 from the initial z (B, D), independently for each row.
 
     With energy = -log p(y | x) in nats and a standard normal z this is the most probable z given y (Bora et al. 2017,
     "Compressed sensing using generative models", sec. 2). The optimiser is Adam (Kingma and Ba 2015) with the
@@ -35,7 +34,7 @@ def search(
     for step in range(steps + 1):
         with torch.enable_grad():
             point = current.detach().requires_grad_(True)
-            cost = energy(decode(point)).float() + 0.5 * prior * point.square().sum(1)
+            cost = energy(decode(point)).float() + 0.5 * point.square().sum(1)
             (slope,) = torch.autograd.grad(cost.sum(), point)
         tell(step, steps, best_output)
         better = cost.detach() < least  # false for NaN

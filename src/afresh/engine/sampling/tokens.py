@@ -504,38 +504,6 @@ def likeliest(log_probs: Tensor, count: int) -> Alternatives:
     return tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
-def generate(
-    predict: Predict,
-    prompts: Sequence[Sequence[int]],
-    cond: Cond,
-    rng: Rng,
-    index: Tensor,
-    length: int,
-    context: int,
-    cut: Cut,
-    end: int | None = None,
-    banned: Sequence[int] = (),
-    constraints: Sequence[Constraint] | None = None,
-    watch: Watch | None = None,
-    among_drawn: bool = False,
-) -> list[list[int]]:
-    """Continue each prompt by up to `length` tokens, and return the continuations without `end`, as `Decoding` draws
-    them. A row that would not match its constraint within `length` tokens is ended in time (`Deadline`).
-
-    Raises UserError if that needs more tokens, and if no way to end a row was found and it does not match after
-    `length` tokens.
-    """
-    decoding = Decoding(predict, context, index.device, end, banned, among_drawn)
-    each = [None] * len(prompts) if constraints is None else constraints
-    sequences = [
-        TokenSequence(list(p), i, rng, length, cut, constraint=c, watch=watch)
-        for p, i, c in zip(prompts, index.tolist(), each, strict=True)
-    ]
-    decoding.join(sequences, cond)
-    decoding.run()
-    return continuations(sequences, end)
-
-
 def continuations(sequences: Sequence[TokenSequence], end: int | None) -> list[list[int]]:
     """The new tokens of sequences that have ended, without `end`. Raises UserError if one could not be finished."""
     for s in sequences:

@@ -137,16 +137,12 @@ def is_available(device: str) -> bool:
 def product_rate(device: str, threads: int, dtype: torch.dtype) -> float:
     """GFLOP/s of a product of two square matrices. Measured once for each number of threads, so that every run of a
     process chooses the same precision."""
-    side = product_side(device)
+    # The rows of the matrices that are multiplied. A GPU multiplies those of 1024 in less time than it takes to ask it
+    # to, in whatever precision; of 4096 a product takes a fifth of a millisecond or more.
+    side = 1024 if torch.device(device).type == "cpu" else 4096
     a = torch.ones(side, side, device=device, dtype=dtype)
     with tensor_cores(device), torch_threads(threads):
         return round(2 * side**3 / seconds_of(lambda: a @ a, device) / 1e9, 1)
-
-
-def product_side(device: str) -> int:
-    """The rows of the matrices that are multiplied. A GPU multiplies those of 1024 in less time than it takes to ask it
-    to, in whatever precision; of 4096 a product takes a fifth of a millisecond or more."""
-    return 1024 if torch.device(device).type == "cpu" else 4096
 
 
 def measure_machine(device: str | None = None, processes: int = 1) -> Machine:

@@ -40,7 +40,10 @@ class CheckpointSaver:
         if free is not None and free < 2 * checkpoint.bytes_of(now):
             self.saved(checkpoint.save(self.root, now, rotating))
             return
-        held = copied(now)
+        tensors = {group: {name: host_copy(t) for name, t in own.items()} for group, own in now.tensors.items()}
+        if any(t.is_cuda for own in now.tensors.values() for t in own.values()):
+            torch.cuda.synchronize()
+        held = Checkpoint(now.step, tensors, now.scalars)
         context = copy_context()  # with the listener for warnings
 
         def write() -> None:
@@ -77,14 +80,6 @@ class CheckpointSaver:
             if error is None:
                 raise
             events.warning(str(own))  # what ended the training comes first
-
-
-def copied(now: Checkpoint) -> Checkpoint:
-    """A checkpoint in main memory that does not change with training."""
-    tensors = {group: {name: host_copy(t) for name, t in own.items()} for group, own in now.tensors.items()}
-    if any(t.is_cuda for own in now.tensors.values() for t in own.values()):
-        torch.cuda.synchronize()
-    return Checkpoint(now.step, tensors, now.scalars)
 
 
 def host_copy(t: Tensor) -> Tensor:

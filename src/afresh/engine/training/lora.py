@@ -213,7 +213,9 @@ class Adapted(nn.Module):
 def adaptable(module: nn.Module, targets: Sequence[str] = ()) -> dict[str, Layer]:
     """The layers that an adapter would adapt, by name, including adapted ones. Raises UserError if there are none."""
     matching: dict[str, Layer] = {}
-    kept = _kept(module)
+    # The names of the layers in modules of transformers that PEFT leaves as they are.
+    nets = ((path, m) for path, m in module.named_modules() if isinstance(m, CausalLM))
+    kept = {f"{path}.{name}" if path else name for path, net in nets for name in net.kept}
     layers = {k: m.base if isinstance(m, Adapted) else m for k, m in module.named_modules() if not _inside(module, k)}
     for name, layer in layers.items():
         if isinstance(layer, Layer):
@@ -226,12 +228,6 @@ def adaptable(module: nn.Module, targets: Sequence[str] = ()) -> dict[str, Layer
         listed = ", ".join(known[:8]) + (" ..." if len(known) > 8 else "") or "none"
         raise UserError(f"No layer to adapt matches {', '.join(targets) or 'the default'}. Layers: {listed}.")
     return matching
-
-
-def _kept(module: nn.Module) -> set[str]:
-    """The names of the layers in modules of transformers that PEFT leaves as they are."""
-    nets = ((path, m) for path, m in module.named_modules() if isinstance(m, CausalLM))
-    return {f"{path}.{name}" if path else name for path, net in nets for name in net.kept}
 
 
 def _inside(module: nn.Module, name: str) -> bool:
@@ -299,7 +295,10 @@ def attach(module: nn.Module, config: LoraConfig, rng: Rng, name: str = DEFAULT)
 def put(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     """Add an adapter from tensors as in `adapter_state`, frozen, and use it alone. Raises UserError, leaving the module
     unchanged, if it does not fit."""
-    check_name(module, name)
+    if not name or "." in name:
+        raise UserError(f"An adapter's name must be a word without dots. Given: {name!r}.")
+    if name in names(module):
+        raise UserError(f"There is an adapter named {name!r} already. Choose another name.")
     layers = adaptable(module, [k.removesuffix(".a") for k in tensors if k.endswith(".a")] or ["(nothing)"])
     unknown = sorted({k.rpartition(".")[0] for k in tensors} - set(layers))
     if unknown:
@@ -337,14 +336,6 @@ def fitted(path: str, layer: Layer, parts: Sequence[int], tensors: Mapping[str, 
     return Adapter(a, b, float(scale)).requires_grad_(False)
 
 
-def check_name(module: nn.Module, name: str) -> None:
-    """Raises UserError if a new adapter cannot have this name."""
-    if not name or "." in name:
-        raise UserError(f"An adapter's name must be a word without dots. Given: {name!r}.")
-    if name in names(module):
-        raise UserError(f"There is an adapter named {name!r} already. Choose another name.")
-
-
 def names(module: nn.Module) -> list[str]:
     """The names of all adapters, in the order in which they were added."""
     return list(dict.fromkeys(n for layer in adapted(module).values() for n in layer.adapters))
@@ -371,12 +362,6 @@ def merge(module: nn.Module) -> None:
     """Add the adapters in use to the layers' weights: the same function up to rounding, without extra cost."""
     for layer in adapted(module).values():
         layer.merge()
-
-
-def unmerge(module: nn.Module) -> None:
-    """Restore the layers' own weights, bit for bit."""
-    for layer in adapted(module).values():
-        layer.unmerge()
 
 
 def plain(module: nn.Module) -> None:

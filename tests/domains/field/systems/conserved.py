@@ -10,7 +10,6 @@ from afresh.domains.field.systems.grid import Array
 CONSERVED = {
     "burgers": "mean velocity",
     "kuramoto-sivashinsky": "mean velocity",
-    "kolmogorov-flow": "mean vorticity",
 }
 
 

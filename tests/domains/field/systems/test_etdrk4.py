@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from afresh.domains.field.systems.etdrk4 import advance, coefficients
+from afresh.domains.field.systems.equation import advance, coefficients
 
 STEP = 0.3
 

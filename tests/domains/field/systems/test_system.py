@@ -35,7 +35,6 @@ def distance(found: Array, expected: Array) -> float:
     [
         ("burgers", 64, 0.1),
         ("kuramoto-sivashinsky", 160, 0.2),
-        ("kolmogorov-flow", 32, 0.1),
         ("gray-scott", 32, 1.0),
     ],
 )
@@ -50,16 +49,12 @@ def test_order_four_in_time(name: str, points: int, step: float) -> None:
 
 
 @each_system
-def test_the_defaults_are_accurate_and_the_largest_step_is_usable(name: str) -> None:
-    """The error of a state is below 1e-5 by the default step, and below 1% by the largest; ten states stay finite."""
+def test_the_defaults_are_accurate(name: str) -> None:
+    """The error of a state is below 1e-5."""
     of = SYSTEMS[name]
     fields = replace(of, warm_up=min(of.warm_up, 20)).states(0, 1, 0)[:, 0].astype(np.float64)
     truth = replace(of, substeps=4 * of.substeps).rollout(fields, 1)[:, -1]
     assert distance(of.rollout(fields, 1)[:, -1], truth) < 1e-5
-    count = round(of.step / of.largest_step)
-    assert count * of.largest_step == pytest.approx(of.step)
-    large = replace(of, substeps=count).rollout(fields, 10)
-    assert distance(large[:, 1], truth) < 1e-2
 
 
 @pytest.mark.parametrize(
@@ -67,7 +62,6 @@ def test_the_defaults_are_accurate_and_the_largest_step_is_usable(name: str) -> 
     [
         ("burgers", 32, {"viscosity": 0.1}, 5),
         ("kuramoto-sivashinsky", 96, {}, 2),
-        ("kolmogorov-flow", 32, {"viscosity": 0.2}, 2),
         ("gray-scott", 32, {"diffusivity_u": 1e-4, "diffusivity_v": 5e-5}, 2),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -19,10 +18,8 @@ from afresh.engine.alignment.feedback.ranking import (
     derivatives,
     duels_of,
     fit,
-    held_out,
     information,
     log_posterior,
-    predict,
 )
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(100)
@@ -165,15 +162,6 @@ def test_too_many_candidates_or_none_are_refused() -> None:
             fit(duels_of([], named(k)))
 
 
-# --------------------------------------------------------------------------- predictions
-
-
-def test_the_probability_against_quadrature() -> None:
-    mean, deviation = (v.ravel() for v in np.meshgrid(np.linspace(-5, 5, 11), [0.0, 0.5, 1.0, 2.0]))
-    exact = expit(mean[:, None] + deviation[:, None] * NODES) @ WEIGHTS
-    np.testing.assert_allclose(predict(mean, deviation**2), exact, atol=0.02)
-
-
 # --------------------------------------------------------------------------- questions
 
 
@@ -268,30 +256,11 @@ def test_choosing_questions_beats_random_pairs() -> None:
 # --------------------------------------------------------------------------- held-out votes
 
 
-def test_a_held_out_pair_is_not_seen() -> None:
-    """Two pairs that share nobody: each is predicted by strengths that know nothing of it."""
-    i, j = np.array([0] * 9 + [2] * 9), np.array([1] * 9 + [3] * 9)
-    duels = Duels(named(4), i, j, np.ones(18))
-    assert held_out(duels, folds=2).tolist() == [0.5] * 18
-    turned = replace(duels, first=np.where(np.arange(18) % 2, i, j), second=np.where(np.arange(18) % 2, j, i))
-    assert held_out(turned, folds=2).tolist() == [0.5] * 18
-
-
-def test_held_out_predictions_of_planted_strengths_are_good_and_honest() -> None:
-    g = np.random.default_rng(7)
-    duels = planted(g.normal(0, 1.5, 20), 3000, g)
-    found = calibration(held_out(duels, 1.5), duels.score)
-    assert found.accuracy.low is not None and found.accuracy.low > 0.7
-    assert found.error.value < 0.04
-    assert found.brier.value < 0.2
-
-
 def test_a_perfect_predictor_is_calibrated() -> None:
     g = np.random.default_rng(8)
     p = g.random(20_000)
     found = calibration(p, (g.random(20_000) < p).astype(float))
     assert found.error.floor is not None and found.error.value < 2 * found.error.floor < 0.02
-    assert found.brier.value == pytest.approx(float((p * (1 - p)).mean()), abs=0.004)  # 1/6
     assert found.accuracy.value == pytest.approx(0.75, abs=0.01)
     assert all(b.predicted == pytest.approx(b.observed, abs=0.03) for b in found.table)
     assert sum(b.n for b in found.table) == 20_000
@@ -311,8 +280,7 @@ def test_calibration_by_hand() -> None:
     """Confidences .6 (right), .7 (wrong), .9 (right), .9 (right), .5 (half) and a tie that does not count."""
     predicted = np.array([0.6, 0.3, 0.9, 0.1, 0.5, 0.8])
     found = calibration(predicted, np.array([1, 1, 1, 0, 1, 0.5]), bins=2)
-    assert found.accuracy.value == pytest.approx(3.5 / 5) and found.ties == 1
-    assert found.brier.value == pytest.approx((0.16 + 0.49 + 0.01 + 0.01 + 0.25) / 5)
+    assert found.accuracy.value == pytest.approx(3.5 / 5)
     low, high = found.table
     assert (low.low, low.high, low.n, high.low, high.high, high.n) == (0.5, 0.75, 3, 0.75, 1, 2)
     assert (low.predicted, low.observed) == pytest.approx((0.6, 2 / 3))
@@ -325,7 +293,7 @@ def test_which_side_is_first_does_not_matter_to_calibration() -> None:
     p, y, turn = g.random(200), (g.random(200) < 0.5).astype(float), g.random(200) < 0.5
     one = calibration(p, y)
     other = calibration(np.where(turn, 1 - p, p), np.where(turn, 1 - y, y))
-    assert (one.accuracy.value, one.brier.value) == pytest.approx((other.accuracy.value, other.brier.value))
+    assert one.accuracy.value == pytest.approx(other.accuracy.value)
     assert one.error.value == pytest.approx(other.error.value)
 
 
@@ -341,5 +309,3 @@ def test_bad_predictions_are_refused() -> None:
             calibration(np.array([p]), np.ones(1))
     with pytest.raises(UserError, match="has a winner"):
         calibration(np.array([0.7]), np.array([0.5]))
-    with pytest.raises(UserError, match="two pairs"):
-        held_out(Duels(named(2), np.zeros(4, dtype=np.int64), np.ones(4, dtype=np.int64), np.ones(4)))

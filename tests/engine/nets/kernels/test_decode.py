@@ -17,8 +17,9 @@ from afresh.engine.nets.kernels.decode import DecodedSequences, Kind, quantise
 from afresh.engine.nets.transformer import Cache, Decoder, DecoderShape
 from afresh.engine.sampling.guidance import classifier_free
 from afresh.engine.sampling.next_token import predictor
-from afresh.engine.sampling.tokens import Cut, Decoding, TokenSequence, generate
+from afresh.engine.sampling.tokens import Cut, Decoding, TokenSequence
 from tests import needs
+from tests.engine.sampling.generation import generate
 
 pytestmark = needs.kernels
 

@@ -118,7 +118,11 @@ def guess_boundary(states: NDArray[np.float64]) -> Boundary:
     """Whether the last axis of states (..., points) is periodic, by how its ends fit together."""
     if states.shape[-1] < FEW:
         return Boundary(False, f"{states.shape[-1]} points are too few to see whether it is periodic")
-    repeated = _repeats(states)
+    # Whether the last point has the values of the first, and not because the surroundings are flat.
+    scale = _mean(np.diff(states, axis=-1) ** 2)
+    ends = _mean((states[..., 0] - states[..., -1]) ** 2)
+    beside = _mean((states[..., 0] - states[..., 1]) ** 2)
+    repeated = ends <= 1e-8 * min(beside, scale) and beside > 1e-6 * scale
     ratio = seam_ratio(states[..., :-1] if repeated else states)
     if not np.isfinite(ratio):
         return Boundary(False, "not periodic: nothing can be seen at its ends")
@@ -140,14 +144,6 @@ def seam_ratio(states: NDArray[np.float64]) -> float:
         return float("nan")
     over = np.stack([states[..., -2:], states[..., :2]], -2).reshape(*states.shape[:-1], 4)
     return _mean(np.diff(over, 2, axis=-1) ** 2) / inner
-
-
-def _repeats(states: NDArray[np.float64]) -> bool:
-    """Whether the last point has the values of the first, and not because the surroundings are flat."""
-    scale = _mean(np.diff(states, axis=-1) ** 2)
-    ends = _mean((states[..., 0] - states[..., -1]) ** 2)
-    beside = _mean((states[..., 0] - states[..., 1]) ** 2)
-    return ends <= 1e-8 * min(beside, scale) and beside > 1e-6 * scale
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -187,18 +187,14 @@ def _plain(file: Any) -> Contents:
             variables[name] = replace(described[0], source=stacked, dims=(SAMPLE, *described[0].dims))
             if len(stacked.shape) > 2:
                 decisions.append(f"{name}: {len(members):,} arrays with numbers in their names are trajectories")
-    _cut_times(variables, decisions)
-    numbers = {k: float(v) for k, v in file.attrs.items() if np.ndim(v) == 0 and np.asarray(v).dtype.kind in "iuf"}
-    return Contents(variables, parameters=numbers, decisions=decisions)
-
-
-def _cut_times(variables: dict[str, Variable], decisions: list[str]) -> None:
-    """PDEBench has one time more than states in some files: the end of the last step."""
+    # PDEBench has one time more than states in some files: the end of the last step.
     times = variables.get("t-coordinate")
     lengths = {n for v in variables.values() if len(v.shape) > 1 for n in v.shape}
     if times is not None and times.shape[0] not in lengths and times.shape[0] - 1 in lengths:
         variables["t-coordinate"] = replace(times, source=times.read()[:-1])
         decisions.append("t-coordinate has one time more than there are states, as in PDEBench: the last is left out")
+    numbers = {k: float(v) for k, v in file.attrs.items() if np.ndim(v) == 0 and np.asarray(v).dtype.kind in "iuf"}
+    return Contents(variables, parameters=numbers, decisions=decisions)
 
 
 def _arrays(

@@ -225,7 +225,7 @@ def _with_boundaries(
             reason += " (`data.periodic` sets it)"
         decisions.append(f"{axis}: {reason}")
         periodic.append(is_periodic)
-        if is_periodic and _repeated(guess, states, i):
+        if is_periodic and guess.repeated and states.shape[2 + i] > 2:
             points[i] -= 1
             decisions.append(f"{axis}: the last of {points[i] + 1:,} points repeats the first one and is left out")
     if tuple(points) != fields.space:
@@ -233,10 +233,6 @@ def _with_boundaries(
         static = {name: array[key] for name, array in fields.static.items()}
         fields = replace(fields, values=Trimmed(fields.values, tuple(points)), static=static)
     return replace(fields, periodic=tuple(periodic))
-
-
-def _repeated(guess: Boundary, states: NDArray[np.float64], axis: int) -> bool:
-    return guess.repeated and states.shape[2 + axis] > 2
 
 
 def _some_states(values: Values) -> NDArray[np.float64]:

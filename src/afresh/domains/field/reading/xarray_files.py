@@ -46,7 +46,13 @@ def open_netcdf(path: Path) -> Contents:
     with open_file(path) as stream:
         classic = stream.read(len(CLASSIC)) == CLASSIC
     if classic:
-        _check_length(path)
+        # The library does not notice that a file is shorter than its header declares.
+        from scipy.io import netcdf_file
+
+        with parsing("NetCDF file"), netcdf_file(str(path), mmap=False, maskandscale=False) as header:
+            for key, variable in header.variables.items():
+                if math.prod(variable.shape) and not variable.data.size:
+                    raise FileError(f"{key} is cut off: write the file again")
         return _opened(path, path, "netcdf4")
     file = open_group(path, tree=True)
     with parsing("NetCDF file"):
@@ -164,13 +170,3 @@ def _axis(name: Any, attributes: Any) -> str:
     if axis_of(str(name)):
         return ""
     return axis_of(str(attributes.get("standard_name", ""))) or CF_AXES.get(str(attributes.get("axis", "")), "")
-
-
-def _check_length(path: Path) -> None:
-    """Raises FileError if a file of NetCDF 3 is shorter than its header declares, which its library does not notice."""
-    from scipy.io import netcdf_file
-
-    with parsing("NetCDF file"), netcdf_file(str(path), mmap=False, maskandscale=False) as file:
-        for name, variable in file.variables.items():
-            if math.prod(variable.shape) and not variable.data.size:
-                raise FileError(f"{name} is cut off: write the file again")

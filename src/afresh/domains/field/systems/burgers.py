@@ -31,7 +31,6 @@ BURGERS = System(
     points=256,
     step=0.02,
     substeps=2,
-    largest_step=0.02,
     equation=equation,
     initial=initial,
     parameters={"viscosity": Parameter("how fast differences of velocity even out", 0.02, 0.0, 1.0)},

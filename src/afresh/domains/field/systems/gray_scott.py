@@ -61,7 +61,6 @@ GRAY_SCOTT = System(
     points=64,
     step=10.0,
     substeps=8,
-    largest_step=10.0,
     warm_up=50,
     equation=equation,
     initial=initial,

@@ -23,17 +23,16 @@ def uniform_draws(rng: Rng, purpose: str, numbers: Array, shape: tuple[int, ...]
     return rng.uniform(f"{PURPOSE}/{purpose}", torch.from_numpy(numbers), shape).double().numpy()
 
 
-def random_waves(rng: Rng, purpose: str, numbers: Array, grid: Grid, highest: int, lowest: int = 1) -> Array:
+def random_waves(rng: Rng, purpose: str, numbers: Array, grid: Grid, highest: int) -> Array:
     """Sums of waves with normal amplitudes, (trajectories, *space), of mean 0 and root mean square 1.
 
-    The waves have up to `highest` periods along each axis, and at least `lowest` along the diagonal of their axes. The
-    same field, finer, on a finer grid.
+    The waves have up to `highest` periods along each axis. The same field, finer, on a finer grid.
     """
     count = 2 * highest + 1
     draws = normal_draws(rng, purpose, numbers, (2, *(count,) * grid.dimensions))
     periods = np.arange(-highest, highest + 1)
     distance = np.sqrt(sum(p**2 for p in np.ix_(*[periods] * grid.dimensions)))
-    amplitudes = (draws[:, 0] + 1j * draws[:, 1]) * (distance >= lowest)
+    amplitudes = (draws[:, 0] + 1j * draws[:, 1]) * (distance >= 1)
     modes = np.zeros((len(numbers), *grid.shape), complex)
     place: tuple[Any, ...] = (slice(None), *np.ix_(*[periods] * grid.dimensions))
     modes[place] = amplitudes

@@ -37,7 +37,6 @@ KURAMOTO_SIVASHINSKY = System(
     points=160,
     step=4 / 9,
     substeps=4,
-    largest_step=4 / 9,
     warm_up=500,
     equation=equation,
     initial=initial,

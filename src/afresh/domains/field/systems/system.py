@@ -34,9 +34,9 @@ class System:
     """An equation with periodic boundaries and the setting in which it is solved by default.
 
     `extent`: the length of each axis of space, `points` along it. `step`: the time between two states, which the solver
-    takes in `substeps`, so that the error of a state is below 1e-5; with its longer `largest_step` that is still below
-    1%, which is the step to compare its speed at. `warm_up`: the steps that are computed and left out before the first
-    state. `least_points`: below which the first states cannot be written. Other settings: `dataclasses.replace`.
+    takes in `substeps`, so that the error of a state is below 1e-5. `warm_up`: the steps that are computed and left out
+    before the first state. `least_points`: below which the first states cannot be written. Other settings:
+    `dataclasses.replace`.
 
     `equation` takes a grid and the parameters, each (trajectories or 1, 1, ...) so that it broadcasts to the modes.
     `initial` takes random numbers, the numbers of the trajectories (trajectories,), a grid and such parameters, and
@@ -53,7 +53,6 @@ class System:
     points: int
     step: float
     substeps: int
-    largest_step: float
     equation: Callable[[Grid, Parameters], Equation]
     initial: Callable[[Rng, Array, Grid, Parameters], Array]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)

@@ -50,7 +50,8 @@ class Step:
     def places(self, times: Floats) -> Floats:
         """Times (n,) in steps since 1970 (since 0 of a count); whole numbers of months for months."""
         if self.months:
-            return np.floor(month_numbers(times) / self.months)
+            stamps = np.asarray(times).astype("datetime64[s]").astype("datetime64[M]")
+            return np.floor(stamps.astype(np.int64).astype(np.float64) / self.months)
         return np.asarray(times / self.seconds)
 
     def times(self, places: Floats) -> Floats:
@@ -75,12 +76,6 @@ class Step:
     def period(self) -> int:
         """Steps of the season that is looked for first, the shortest; 1 if there is none."""
         return next(iter(self.seasons.values()), 1)
-
-
-def month_numbers(times: Floats) -> Floats:
-    """Months since January 1970 of seconds (n,)."""
-    stamps = np.asarray(times).astype("datetime64[s]").astype("datetime64[M]")
-    return stamps.astype(np.int64).astype(np.float64)
 
 
 def step_of(text: str, counted: bool) -> Step:

@@ -39,17 +39,12 @@ class VoteTable:
         return max(int(self.values.max(initial=0)) + 1, 3 if self.sides else 2)
 
 
-def latest(votes: Iterable[Vote]) -> dict[Pair, dict[str | None, int]]:
-    """The latest judgement of each rater for every pair."""
-    out: dict[Pair, dict[str | None, int]] = {}
-    for vote in votes:
-        out.setdefault(vote.pair, {})[vote.rater] = vote.judgement
-    return out
-
-
 def table_of(votes: Iterable[Vote]) -> VoteTable:
     """The table with pairs as items, in the order of their first votes; raters are sorted by name."""
-    judged = latest(votes)
+    # The latest judgement of each rater for every pair.
+    judged: dict[Pair, dict[str | None, int]] = {}
+    for vote in votes:
+        judged.setdefault(vote.pair, {})[vote.rater] = vote.judgement
     raters = sorted({r for by_rater in judged.values() for r in by_rater}, key=lambda r: (r is not None, r))
     values = np.array([[by_rater.get(r, -1) for r in raters] for by_rater in judged.values()], dtype=np.int64)
     return VoteTable(values.reshape(len(judged), len(raters)), tuple(r or "" for r in raters), sides=True)

@@ -185,7 +185,7 @@ def item_of(kind: ItemKind, value: Any, folder: Path, name: str) -> str:
     file = folder / f"{name}{kind.suffix}"
     if not file.exists():
         replace_file(file, content)
-    return normal_path(f"{folder.name}/{file.name}")
+    return posixpath.normpath(f"{folder.name}/{file.name}")
 
 
 # --------------------------------------------------------------------------- one line
@@ -197,15 +197,6 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i]))
         raise ValueError(f"the field {twice!r} occurs twice")
     return record
-
-
-def check_fields(record: Mapping[str, Any], where: str) -> None:
-    """Raises UserError, naming them, if a record has unknown fields."""
-    if unknown := [k for k in record if k not in (*REQUIRED, *OPTIONAL, WEIGHT)]:
-        raise UserError(
-            f"{where}: a vote has no field {_some([repr(k) for k in unknown])}. Its fields are {', '.join(REQUIRED)}, "
-            f"and optionally {', '.join((*OPTIONAL, WEIGHT))}. Rename or remove the others."
-        )
 
 
 def vote_of(record: Mapping[str, Any], line: int = 0) -> Vote | str:
@@ -244,7 +235,11 @@ def parse(raw: bytes, line: int, where: str) -> Vote | str:
         return str(e)
     if not isinstance(record, dict):
         return f"a JSON {type(record).__name__}, not an object in braces"
-    check_fields(record, where)
+    if unknown := [k for k in record if k not in (*REQUIRED, *OPTIONAL, WEIGHT)]:
+        raise UserError(
+            f"{where}: a vote has no field {_some([repr(k) for k in unknown])}. Its fields are {', '.join(REQUIRED)}, "
+            f"and optionally {', '.join((*OPTIONAL, WEIGHT))}. Rename or remove the others."
+        )
     return vote_of(record, line)
 
 
@@ -263,11 +258,6 @@ def raw_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
 
 
 # --------------------------------------------------------------------------- a file
-
-
-def normal_path(path: str) -> str:
-    """The normal form of a relative path: a.png for ./x/../a.png."""
-    return posixpath.normpath(path)
 
 
 class _Reader:
@@ -300,7 +290,7 @@ class _Reader:
                 f"{self.path} mixes {both}. Line {line} has one of kind {kind.name}, {text[:60]!r}, but "
                 f"{self.because}. Put them into two files, or read them with the kind text if all are texts."
             )
-        text = text if self.kind.inline else normal_path(text)
+        text = text if self.kind.inline else posixpath.normpath(text)
         return self.texts.setdefault(text, text)
 
     def add(self, vote: Vote) -> None:

@@ -162,12 +162,6 @@ def difference(strengths: Strengths, i: Index, j: Index) -> tuple[Array, Array]:
     return strengths.mean[i] - strengths.mean[j], np.maximum(variance, 0)
 
 
-def predict(mean: Array, variance: Array) -> Array:
-    """An approximation of E sigmoid(d) for d ~ N(mean, variance), which the variance moves towards 1/2 (MacKay
-    1992)."""
-    return np.asarray(logistic(mean / np.sqrt(1 + np.pi * variance / 8)))
-
-
 def information(mean: Array, variance: Array) -> Array:
     """The information in bits of one answer about d ~ N(mean, variance), if a wins with probability sigmoid(d).
 
@@ -244,31 +238,8 @@ class Calibration:
     """The quality of predicted preferences. The floor of `error` is that of a perfect predictor with as many votes."""
 
     accuracy: Score
-    brier: Score
     error: Score
     table: tuple[Bin, ...]
-    ties: int  # left out
-
-
-def held_out(duels: Duels, spread: float = SPREAD, folds: int = 5, seed: int = 0) -> Array:
-    """The predicted probability (N,) that the first wins, for each vote by strengths fitted without votes on its pair.
-
-    Pairs are assigned to folds at random. Raises UserError for fewer than two pairs or folds.
-    """
-    k = len(duels.names)
-    keys = np.minimum(duels.first, duels.second) * k + np.maximum(duels.first, duels.second)
-    pairs, which = np.unique(keys, return_inverse=True)
-    if len(pairs) < 2 or folds < 2:
-        raise UserError(
-            f"Holding out votes needs at least two pairs and two folds. Given: {len(pairs)} pairs, {folds} folds."
-        )
-    fold = (np.random.default_rng(seed).permutation(len(pairs)) % folds)[which]
-    out = np.empty(len(fold))
-    for f in np.unique(fold):
-        rest, here = fold != f, fold == f
-        strengths = fit(Duels(duels.names, duels.first[rest], duels.second[rest], duels.score[rest]), spread)
-        out[here] = predict(*difference(strengths, duels.first[here], duels.second[here]))
-    return out
 
 
 def _share(hits: float, n: int) -> tuple[float, float]:
@@ -288,8 +259,8 @@ def calibration(predicted: Array, score: Array, bins: int = 5, seed: int = 0) ->
 
     Ties are left out. Each prediction is that of its more probable side, so that the order of sides does not matter;
     confidences from 0.5 to 1 are divided into equal bins (Guo et al. 2017, eq. 3: the expected calibration error). A
-    prediction of 0.5 counts half in the accuracy. The Brier score is the mean of (p - outcome)^2 (Brier 1950, for one
-    of two outcomes). Raises UserError if no vote has a winner, or if a prediction is not in [0, 1].
+    prediction of 0.5 counts half in the accuracy. Raises UserError if no vote has a winner, or if a prediction is not
+    in [0, 1].
     """
     if not ((predicted >= 0) & (predicted <= 1)).all():
         raise UserError("Predicted preferences must be probabilities from 0 to 1. Some are outside or NaN.")
@@ -299,9 +270,6 @@ def calibration(predicted: Array, score: Array, bins: int = 5, seed: int = 0) ->
         raise UserError("No held-out vote has a winner, so accuracy is not defined. Collect votes that are not ties.")
     sure, came = np.maximum(p, 1 - p), np.where(p >= 0.5, y, 1 - y)
     hits = float(np.where(p == 0.5, 0.5, came).sum())
-    squares = (p - y) ** 2
-    brier, half = float(squares.mean()), Z95 * float(squares.std(ddof=1)) / n**0.5 if n > 1 else None
-    low, high = (None, None) if half is None else (brier - half, brier + half)
     which = np.minimum(((sure - 0.5) * 2 * bins).astype(np.int64), bins - 1)
     drawn = np.random.default_rng(seed).random((100, n)) < sure
     floor = float(np.mean([_gap(which, sure, d.astype(np.float64), bins) for d in drawn]))
@@ -312,8 +280,6 @@ def calibration(predicted: Array, score: Array, bins: int = 5, seed: int = 0) ->
             table.append(Bin(*ends, m, float(sure[here].mean()), float(came[here].mean())))
     return Calibration(
         Score("accuracy", hits / n, *_share(hits, n), n, "higher", control=0.5),
-        Score("brier", brier, low, high, n, "lower", control=0.25),
         Score("calibration_error", _gap(which, sure, came, bins), None, None, n, "lower", floor),
         tuple(table),
-        int(ties.sum()),
     )

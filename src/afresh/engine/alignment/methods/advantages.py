@@ -58,22 +58,6 @@ def within(name: str, value: float, low: float, high: float) -> None:
         raise UserError(f"{name} must be from {low:g} to {high:g}. Given: {value:g}.")
 
 
-def token_mean(values: Tensor, mask: Tensor, weight: float | None = None) -> Tensor:
-    """The mean of values (B, T) over all steps where `mask` (B, T) is true, a scalar; or their sum over `weight`.
-
-    All steps have the same weight, whatever the length of their sequence. A mean within each sequence (1 / |o|, Shao et
-    al. 2024, eq. 3) would reduce the penalty of long bad answers (Liu et al. 2025, sec. 3). As the number of steps
-    depends on the samples, the mean over a few sequences is a ratio with a small bias; a fixed `weight`, such as the
-    number of sequences, gives the unbiased policy gradient. For losses that are accumulated over micro-batches, give
-    the weight of the whole batch. Raises UserError if the mask is false everywhere or the weight is not above 0.
-    """
-    (masked,) = agreed({"values": values}, 2, mask)
-    count = float(mask.sum()) if weight is None else weight
-    if not count > 0:
-        raise UserError("The mask is false everywhere, or the weight is not above 0. Include at least one step.")
-    return masked.sum() / count
-
-
 def spread(advantages: Tensor, mask: Tensor) -> Tensor:
     """Advantages (B, T) of steps, 0 where masked; those of sequences (B,) are repeated for each of their steps."""
     if advantages.dim() == 1 and mask.dim() == 2 and len(advantages) == len(mask):
@@ -101,30 +85,19 @@ def at_end(rewards: Tensor, mask: Tensor) -> Tensor:
 # --------------------------------------------------------------------------- with a critic
 
 
-def gae(
-    rewards: Tensor,
-    values: Tensor,
-    mask: Tensor,
-    gamma: float = 1.0,
-    lam: float = 0.95,
-    after: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 0.95) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimates, and the returns that a critic should learn, both (B, T), 0 where masked.
 
     Schulman et al. 2016, eq. 16: A_t = d_t + gamma lam A_{t+1}, d_t = r_t + gamma V_{t+1} - V_t; the return is
-    A_t + V_t. Rewards and values are (B, T); `after` (B,) is the value after the last step of sequences that were
-    truncated. Masked steps are skipped: t + 1 is the next step where `mask` is true. Raises UserError for a reward at a
-    masked step, which would be ignored.
+    A_t + V_t. Rewards and values are (B, T). Masked steps are skipped: t + 1 is the next step where `mask` is true.
+    Raises UserError for a reward at a masked step, which would be ignored.
     """
     within("gamma", gamma, 0, 1)
     within("lam", lam, 0, 1)
     r, v = (x.detach() for x in agreed({"rewards": rewards, "values": values}, 2, mask))
     if bool((rewards.masked_fill(mask, 0) != 0).any()):
         raise UserError("Some rewards are at masked steps. Add them to the last step before that is not masked.")
-    run = torch.zeros_like(v[:, 0])
-    value = run
-    if after is not None:
-        value = agreed({"values[:, 0]": run, "after": after}, 1)[1].detach().to(run)
+    run = value = torch.zeros_like(v[:, 0])
     reversed_advantages = []
     for t in reversed(range(v.shape[1])):
         here = r[:, t] + gamma * value - v[:, t] + gamma * lam * run
@@ -135,19 +108,19 @@ def gae(
     return advantages, advantages + v
 
 
-def whiten(values: Tensor, mask: Tensor, shift: bool = True, eps: float = 1e-8) -> Tensor:
-    """Values (B, T) with mean 0 and variance 1 over all steps where `mask` is true; without `shift`, with their mean.
+def whiten(values: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
+    """Values (B, T) with mean 0 and variance 1 over all steps where `mask` is true.
 
-    The variance is unbiased. Values that are all equal become 0 (without `shift`, they are unchanged). Raises UserError
-    for fewer than two steps.
+    The variance is unbiased. Values that are all equal become 0. Raises UserError for fewer than two steps.
     """
     (masked,) = agreed({"values": values}, 2, mask)
     steps = masked.detach()[mask]
     if len(steps) < 2:
         raise UserError(f"Whitening needs at least 2 steps where the mask is true. Given: {len(steps)}.")
-    mean = steps.mean()
-    white = (masked.detach() - mean) / (steps.var() + eps).sqrt() if bool(steps.min() < steps.max()) else 0 * masked
-    return (white if shift else white + mean).masked_fill(~mask, 0).detach()
+    white = (
+        (masked.detach() - steps.mean()) / (steps.var() + eps).sqrt() if bool(steps.min() < steps.max()) else 0 * masked
+    )
+    return white.masked_fill(~mask, 0).detach()
 
 
 # --------------------------------------------------------------------------- without a critic

@@ -85,24 +85,14 @@ def simpo(
     return -F.logsigmoid(margin - gamma), margin.detach()
 
 
-def kto(
-    logp: Tensor,
-    ref: Tensor,
-    wanted: Tensor,
-    z0: Tensor | float,
-    beta: float = 0.1,
-    weights: tuple[float, float] = (1.0, 1.0),
-) -> tuple[Tensor, Tensor]:
-    """Unpaired preferences: weight - value of each sample, and its implicit reward (B,): Ethayarajh et al. 2024.
+def kto(logp: Tensor, ref: Tensor, wanted: Tensor, z0: Tensor | float, beta: float = 0.1) -> tuple[Tensor, Tensor]:
+    """Unpaired preferences: 1 - value of each sample, and its implicit reward (B,): Ethayarajh et al. 2024.
 
-    `wanted` (B,) bool is true for desirable samples. The value is weights[0] sigmoid(beta (logp - ref - z0)) for these
-    and weights[1] sigmoid(beta (z0 - logp + ref)) for others. The reference point z0, in nats, is the caller's estimate
+    `wanted` (B,) bool is true for desirable samples. The value is sigmoid(beta (logp - ref - z0)) for these and
+    sigmoid(beta (z0 - logp + ref)) for others. The reference point z0, in nats, is the caller's estimate
     of KL(policy || ref), one number or (B,); it gets no gradient, and is set to 0 if it is below 0, as in the paper.
-    With n desirable and m other samples, n weights[0] : m weights[1] should be from 1 : 1 to 4 : 3.
     """
     _positive("beta", beta)
-    for name, weight in zip(("weights[0]", "weights[1]"), weights, strict=True):
-        within(name, weight, 0, 1e6)
     now, base = agreed({"logp": logp, "ref": ref}, 1)
     point = torch.as_tensor(z0, dtype=now.dtype, device=now.device).detach()
     point = agreed({"logp": now, "z0": point.expand(now.shape) if point.dim() == 0 else point}, 1)[1].clamp(min=0)
@@ -110,7 +100,7 @@ def kto(
         raise UserError(f"wanted must be bool {tuple(now.shape)}. Given: {wanted.dtype} {tuple(wanted.shape)}.")
     gap = now - base.detach()
     surprise = beta * (gap - point)
-    losses = torch.where(wanted, weights[0] * torch.sigmoid(-surprise), weights[1] * torch.sigmoid(surprise))
+    losses = torch.where(wanted, torch.sigmoid(-surprise), torch.sigmoid(surprise))
     return losses, beta * gap.detach()
 
 

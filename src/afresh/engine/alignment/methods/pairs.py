@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Cond, Loss, Modules, State, UserError, Votes
+from afresh.core import AlignContext, Aligner, AlignTarget, Batch, Cond, Loss, Modules, State, UserError
 from afresh.core.rng import Rng
 from afresh.engine.alignment.methods.pair_losses import dpo, ipo, kto, robust, simpo
 
@@ -116,7 +116,10 @@ class Pairs:
 
     def __init__(self, config: PairConfig, context: AlignContext) -> None:
         assert context.votes is not None
-        self.context, self.votes = context, without_ties(context.votes)
+        rows = (~context.votes.tied).nonzero()[:, 0]
+        if not len(rows):
+            raise UserError("All votes are ties, so there is no preference to learn. Collect votes that are not ties.")
+        self.context, self.votes = context, context.votes.select(rows)
         # Log-likelihoods of tokens do not depend on noise, so those of the reference are computed once.
         fixed = context.space.kind == "tokens" and context.policy.steps is not None
         self.known: Tensor | None = torch.full((len(self.votes), 2), torch.nan) if fixed else None
@@ -161,14 +164,6 @@ class Pairs:
                 self.known[rows] = scores.cpu()
         extras = {**batch.extras, "ref_win": scores[:, 0], "ref_lose": scores[:, 1]}
         return Batch(batch.x, batch.cond, batch.index, batch.mask, extras)
-
-
-def without_ties(votes: Votes) -> Votes:
-    """Votes without ties. Raises UserError if all votes are ties."""
-    rows = (~votes.tied).nonzero()[:, 0]
-    if not len(rows):
-        raise UserError("All votes are ties, so there is no preference to learn. Collect votes that are not ties.")
-    return votes.select(rows)
 
 
 def _aligner(name: str, about: str, config: type = PairConfig) -> Aligner:

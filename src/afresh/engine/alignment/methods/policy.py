@@ -9,7 +9,7 @@ neither property (k3 in the loss has the gradient of another divergence).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -85,9 +85,6 @@ class PolicyObjective:
             return state
         kl = metrics["kl"] if "kl" in metrics else metrics["policy/kl"]
         return corrected(state, self.config.distance, kl)
-
-
-Advantages = Callable[[Tensor, State], Tensor]  # penalised rewards (P, N) -> advantages (P, N)
 
 
 class Rollouts:

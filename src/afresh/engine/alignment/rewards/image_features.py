@@ -101,19 +101,12 @@ class Tuned:
         return features @ self.weights.to(x)
 
 
-def tuned(
-    start: Tuned,
-    x: Tensor,
-    c: Comparisons,
-    scale: Array,
-    seed: int,
-    report: Callable[[float], None] = lambda share: None,
-) -> Tuned:
+def tuned(start: Tuned, x: Tensor, c: Comparisons, scale: Array, seed: int) -> Tuned:
     """Encoder and weights trained together by `pair_losses.bradley_terry` on votes on images x (K, C, H, W).
 
     Training begins at `start`, which is not modified. The weights are optimised in units of `scale` (D,), the
     deviations of their features, with a prior around their initial values. The learning rate follows one cycle over
-    STEPS steps of BATCH votes. `report` is told the share that is done.
+    STEPS steps of BATCH votes.
     """
     net = copy.deepcopy(start.features).train().requires_grad_(True)
     unit = torch.from_numpy(np.where(np.isfinite(scale), scale, 1.0)).float()
@@ -129,7 +122,6 @@ def tuned(
     a, b, judged = (torch.from_numpy(part) for part in (c.a, c.b, c.judged))
     rng = Rng(seed)
     for step in range(STEPS):
-        report(step / STEPS)
         rows = torch.remainder(rng.bits("reward/rows", torch.arange(step * BATCH, (step + 1) * BATCH)), len(a))
         first = judged[rows] != SECOND  # the loss of a tie is symmetric
         win, lose = torch.where(first, a[rows], b[rows]), torch.where(first, b[rows], a[rows])

@@ -30,14 +30,9 @@ CHUNK = 64  # images at a time
 Method = Literal["auto", "uniform", "quantile", "kmeans"]
 
 
-def takes(space: Space) -> bool:
-    """Whether fields of the space are images (channels, height, width)."""
-    return space.kind == SOURCE and len(space.shape) == 3
-
-
 def check(space: Space) -> None:
     """Raises UserError unless `space` is a field (channels, height, width) of at most `MOST_TOKENS` pixels."""
-    if not takes(space):
+    if not (space.kind == SOURCE and len(space.shape) == 3):
         raise UserError(
             f"A palette encodes images (channels, height, width) as tokens, but the data are of kind {space.kind} and "
             f"shape {space.shape}. Use it with images, or choose a family that needs no codec for this data."
@@ -147,7 +142,8 @@ def fit(examples: Examples, space: Space, levels: int = 64, method: Method = "au
         method = "uniform" if space.shape[0] == 1 else "kmeans"
     pixels = _some(examples)  # (P, C)
     if method == "uniform":
-        low, high = _range(examples)
+        ends = torch.stack([torch.stack([p.min(), p.max()]) for p in _pixels(examples)])
+        low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
         colours = torch.linspace(low, high, levels)[:, None]
     elif method == "quantile":
         middle = (np.arange(levels) + 0.5) / levels
@@ -186,12 +182,6 @@ def _distinct(examples: Examples, most: int) -> Tensor | None:
         if len(colours) > most:
             return None
     return colours
-
-
-def _range(examples: Examples) -> tuple[float, float]:
-    """The lowest and the highest value."""
-    ends = torch.stack([torch.stack([p.min(), p.max()]) for p in _pixels(examples)])
-    return float(ends[:, 0].min()), float(ends[:, 1].max())
 
 
 def _some(examples: Examples) -> Tensor:

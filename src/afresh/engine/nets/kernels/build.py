@@ -30,11 +30,6 @@ LONGEST = 120  # time limit of the compilation, seconds
 unused = False  # by what this process trains now
 
 
-def folder() -> Path:
-    """The folder of compiled libraries, in that of the user's preferences."""
-    return preferences().cache_folder / "kernels"
-
-
 def compiler() -> str | None:
     """The C++ compiler, $CXX or g++; None if there is none."""
     return shutil.which(os.environ.get("CXX", "g++"))
@@ -47,16 +42,6 @@ def key(compiler: str) -> str:
     version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True).stdout
     parts = (*(s.read_text() for s in (*SOURCES, HEADER)), " ".join(FLAGS), version, flags, platform.machine())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def build(path: Path, compiler: str) -> None:
-    """Compiles into a temporary folder and renames the library. Raises OSError or subprocess.SubprocessError."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=path.parent) as aside:
-        library_file = Path(aside) / path.name
-        command = [compiler, *FLAGS, *map(str, SOURCES), "-o", str(library_file)]
-        subprocess.run(command, check=True, capture_output=True, timeout=LONGEST)
-        library_file.replace(path)
 
 
 def library() -> ctypes.CDLL | None:
@@ -86,10 +71,15 @@ def compiled() -> ctypes.CDLL | None:
     compiler_path = compiler()
     if not preferences().kernels or compiler_path is None:
         return None
-    path = folder() / f"kernels-{key(compiler_path)}.so"
+    path = preferences().cache_folder / "kernels" / f"kernels-{key(compiler_path)}.so"
     try:
         if not path.exists():
-            build(path, compiler_path)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with tempfile.TemporaryDirectory(dir=path.parent) as aside:
+                library_file = Path(aside) / path.name
+                command = [compiler_path, *FLAGS, *map(str, SOURCES), "-o", str(library_file)]
+                subprocess.run(command, check=True, capture_output=True, timeout=LONGEST)
+                library_file.replace(path)
         return ctypes.CDLL(str(path))  # after torch, to share its OpenMP
     except (OSError, subprocess.SubprocessError):
         return None

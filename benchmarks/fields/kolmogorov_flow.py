@@ -61,7 +61,6 @@ KOLMOGOROV_FLOW = System(
     points=64,
     step=0.2,
     substeps=8,
-    largest_step=0.1,
     warm_up=100,
     equation=equation,
     initial=initial,
