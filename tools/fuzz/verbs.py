@@ -17,12 +17,12 @@ from afresh.engine.training import loop
 from afresh.engine.training.loop import Diverged
 from afresh.faces.cli.runs import facts
 from afresh.faces.cli.show_run import show
+from afresh.runs.about import read_report
 from afresh.runs.run import Run, described
 from afresh.verbs.exporting import ExportOptions, export_run
 from afresh.verbs.measuring import measure_run
-from afresh.verbs.report import read_verdict, section, write_run_report
+from afresh.verbs.report import section, stopped, write_run_report
 from afresh.verbs.resume import resume
-from afresh.verbs.run_summary import stopped
 from afresh.verbs.training_job import learn
 from afresh.verbs.verify import verify
 
@@ -42,7 +42,7 @@ def open_and_summarise(run: Path) -> None:
     described(found)
     facts(run)
     stopped(found)
-    read_verdict(run)
+    read_report(run)
     section(found, [])
     with redirect_stdout(io.StringIO()):
         show(run)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +10,9 @@ from pydantic import PydanticInvalidForJsonSchema, TypeAdapter
 from afresh.core import CondSpec, UserError, registry
 from afresh.engine.sampling.condition_rows import number_range
 from afresh.engine.sampling.request import converses, of_kind, writes_text
+from afresh.runs.about import read_report
 from afresh.runs.run import Run, summary
 from afresh.verbs.interpolate import latents_of
-from afresh.verbs.report import read_verdict
 
 
 def offers(run: Run) -> dict[str, Any]:
@@ -97,7 +95,7 @@ def can(check: Any, run: Run) -> bool:
 def facts(run: Run) -> dict[str, Any]:
     """What a run is, how far it came, what it was made from, and how good it is: {modality, family, parameters, steps,
     planned, data, lineage, verdict, measures, card} as plain values."""
-    record, found = run.record, report(run.path)
+    record, report = run.record, read_report(run.path)
     return {
         **{k: v for k, v in summary(run).items() if k != "run"},
         "data": {"name": Path(record.data.path).name, "train": record.data.train, "heldout": record.data.heldout},
@@ -108,16 +106,7 @@ def facts(run: Run) -> dict[str, Any]:
             "codec": record.codec,
             "made_by": run.family.made_by or "train",
         },
-        "verdict": read_verdict(run.path),
-        "measures": found.get("scores", []),
-        "card": found.get("card", {}),
+        "verdict": report.verdict,
+        "measures": report.scores,
+        "card": report.card,
     }
-
-
-def report(path: Path) -> Mapping[str, Any]:
-    """The section of a run's report; empty without one, or with one that cannot be read."""
-    try:
-        section = json.loads((path / "report.json").read_bytes())["sections"][0]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return {}
-    return section if isinstance(section, dict) else {}

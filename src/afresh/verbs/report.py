@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from afresh.core import Family, Word, events
 from afresh.core.errors import left_out
@@ -27,10 +26,11 @@ from afresh.engine.training.family_choice import FamilyCurves as Reached
 from afresh.engine.training.family_choice import curves_for
 from afresh.engine.training.loop import progress_of
 from afresh.engine.training.usage_meter import UsageMeter
+from afresh.runs.about import DrawnSamples, previews
 from afresh.runs.data_lineage import learnt_from
 from afresh.runs.manifest import REPORTED, changing
-from afresh.runs.run import Run, metrics_rows
-from afresh.services.labels.run_label import DrawnSamples, label_of
+from afresh.runs.run import Run, metrics_rows, summary
+from afresh.services.labels.run_label import label_of
 from afresh.services.labels.words import rows_of
 from afresh.verbs.sample import Sampler
 from afresh.verbs.sharing_licence import licence_sum
@@ -84,18 +84,11 @@ def curves_of(run: Run) -> list[Curves]:
     return charts
 
 
-def is_preview(file: Path) -> bool:
-    """Whether a file in samples/ has the name of a preview that training writes: its step."""
-    return file.is_file() and re.fullmatch(r"[0-9]{6,13}\.(png|txt)", file.name) is not None
-
-
 def previews_of(run: Run) -> list[tuple[int, bytes | str]]:
     """The previews that were sampled during training, oldest first, as (step, PNG or text). Damaged ones are left out
     with a warning."""
     found: list[tuple[int, bytes | str]] = []
-    for file in sorted((run.path / "samples").glob("*")):
-        if not is_preview(file):
-            continue
+    for file in previews(run.path):
         if file.suffix == ".png":
             png = file.read_bytes()
             try:
@@ -104,7 +97,7 @@ def previews_of(run: Run) -> list[tuple[int, bytes | str]]:
                 events.warning(f"{file} is damaged and is left out: {e}.")
             else:
                 found.append((int(file.stem), png))
-        elif file.suffix == ".txt":
+        else:
             found.append((int(file.stem), file.read_text("utf-8", "replace")))
     return found
 
@@ -163,6 +156,23 @@ def stopped(run: Run) -> str:
     """The reason why training ended before its last step, or an empty string."""
     saved = newest(run.path / "checkpoints", ())
     return "" if saved is None else progress_of(saved).stopped
+
+
+def final_record(run: Run, seconds: float, measured: Measurement | None) -> dict[str, Any]:
+    """The final record that `train --json` prints, with the verdict if the run was measured."""
+    base, align, rows = run.record.base_model, run.record.align, metrics_rows(run)
+    curve = [row["heldout_loss"] for row in rows if "heldout_loss" in row]
+    aligned = None if align is None else alignment(rows, align.asked_distance)
+    return {
+        **({} if measured is None else {"verdict": run_verdict(run, measured).json()}),
+        **{name: value for name, value in summary(run).items() if name != "planned"},
+        "seconds": round(seconds, 2),
+        **({"stopped": why} if (why := stopped(run)) else {}),
+        **({"sampling": used.model_dump()} if (used := read_choice(run.path)) is not None else {}),
+        **({"base_model": base, "heldout_loss_before": curve[0], "heldout_loss": curve[-1]} if base and curve else {}),
+        **({} if aligned is None or align is None else {"align": align.model_dump(mode="json"), **aligned.json}),
+        "metrics": [] if measured is None else [asdict(s) for s in measured.scores],
+    }
 
 
 def run_verdict(run: Run, measured: Measurement) -> Verdict:
@@ -227,17 +237,6 @@ def minutes_of(family: str, known: KnownFacts, reached: Reached) -> float | None
     if enough is None or not known.examples or not known.minutes:
         return None
     return max(2 * known.minutes, float(round(known.minutes * enough / (CAUTION * known.examples))))
-
-
-def read_verdict(path: Path) -> dict[str, str] | None:
-    """The verdict that the report of the run at `path` saved: {word, sentence, help, command}; None without one."""
-    try:
-        found = json.loads((path / "report.json").read_bytes())["sections"][0]["verdict"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # no report, or one of an earlier version
-        return None
-    wanted = ("word", "sentence", "help", "command")
-    known = isinstance(found, dict) and all(isinstance(found.get(k), str) for k in wanted)
-    return found if known else None
 
 
 def chosen_weights(run: Run) -> list[str]:

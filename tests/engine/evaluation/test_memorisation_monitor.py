@@ -32,8 +32,8 @@ from afresh.engine.evaluation.memorisation_monitor import (
 from afresh.engine.training.checkpoint import newest
 from afresh.engine.training.looks import MonitorLook, looks_until
 from afresh.runs.run import Run, metrics_rows, summary
+from afresh.verbs.report import final_record, stopped
 from afresh.verbs.resume import resume
-from afresh.verbs.run_summary import final_record, stopped
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
 from afresh.verbs.verify import copy_run
@@ -161,7 +161,7 @@ def test_memorisation_stops_training(ended: Run) -> None:
     assert looks[-1]["near_copies_of"] == SAMPLES
     made = summary(ended)
     assert made["steps"] == looks[-1]["step"] < made["planned"] == STEPS
-    assert "near copies" in stopped(ended) and final_record(resume(ended.path), 0.0, None)["stopped"] == stopped(ended)
+    assert "near copies" in stopped(ended) and final_record(ended, 0.0, None)["stopped"] == stopped(ended)
     assert len(Model(ended).sample(2).values) == 2
 
 

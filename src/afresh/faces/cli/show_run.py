@@ -21,11 +21,12 @@ def show(
 ) -> None:
     """Show what a run is: its model and training, the verdict of its report, its last preview, and what comes next."""
     from afresh.faces.cli.runs import facts
+    from afresh.runs.about import previews, read_report
     from afresh.runs.run import Run, described
-    from afresh.verbs.report import read_verdict
 
     found = Run.open(run)
-    verdict, preview, following = read_verdict(found.path), last_preview(found), next_commands(found)
+    verdict, following = read_report(found.path).verdict, next_commands(found)
+    preview = next(reversed(previews(found.path)), None)
     page = found.path / "report.html"
     report = str(page) if page.is_file() else None
     if as_json:
@@ -59,13 +60,6 @@ def cost_lines(run: Run) -> list[tuple[str, str]]:
     costs = [f"{name} {text}" for name, text in cost_rows(label)]
     own = [] if label.licence is None else [("licence", label.licence)]
     return [*own, ("licences", "; ".join(map(followed, label.licences))), ("costs", "; ".join(costs))]
-
-
-def last_preview(run: Run) -> Path | None:
-    """The file of the newest preview that was drawn during training."""
-    from afresh.verbs.report import is_preview
-
-    return max(filter(is_preview, (run.path / "samples").glob("*")), default=None)
 
 
 def show_preview(file: Path) -> None:

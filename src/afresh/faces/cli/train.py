@@ -161,7 +161,7 @@ def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) ->
     """Learn, measure, report, and say what was made."""
     from afresh.engine.training import ranks
     from afresh.engine.training.loop import Interrupted
-    from afresh.verbs.run_summary import final_record
+    from afresh.verbs.report import final_record
     from afresh.verbs.training_job import learn
 
     again = f"go on with: afresh train --resume {quoted(job.run.path)}"
@@ -177,7 +177,7 @@ def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) ->
         say(f"adapter: {job.run.path / 'adapter'}")
     measured, samples = judged(job, measure)
     if as_json:
-        emit(final_record(job, seconds, measured))
+        emit(final_record(job.run, seconds, measured))
     else:
         show(job, seconds, measured, samples)
 

@@ -9,8 +9,8 @@ from afresh.core import UserError, registry
 from afresh.core.plural import counted
 from afresh.faces.http.loaded_runs import Library
 from afresh.faces.studio.pages import RunPage
+from afresh.runs.about import previews, read_report
 from afresh.runs.run import Run, summary
-from afresh.verbs.report import read_verdict
 from afresh.verbs.training_job import SEPARATOR
 
 EXCERPT = 420  # characters of a text
@@ -44,7 +44,7 @@ class RunCard:
 
 def card_of(name: str, run: Run) -> RunCard:
     """Raises UserError if the run cannot be read."""
-    record, made, verdict = run.record, summary(run), read_verdict(run.path)
+    record, made, verdict = run.record, summary(run), read_report(run.path).verdict
     begun, done = made["steps"] > 0, made["steps"] >= made["planned"]
     place = page_of(run)
     word = "" if verdict is None or verdict["word"] == "not measured" else verdict["word"]
@@ -65,7 +65,7 @@ def card_of(name: str, run: Run) -> RunCard:
         verdict=word,
         sentence="" if verdict is None else verdict["sentence"],
         excerpt=excerpt_of(run),
-        picture=newest_sample(run.path, ".png") is not None,
+        picture=bool(previews(run.path, ".png")),
         usable=begun,
         page="create" if place is None else place.name,
         judged=place is None or place.judged,
@@ -82,8 +82,7 @@ def excerpt_of(run: Run) -> str:
     """A few words of what a run is about: of its page, or of its newest sample."""
     if (place := page_of(run)) is not None:
         return place.excerpt(run)
-    text = newest_sample(run.path, ".txt")
-    return "" if text is None else first_text(text)
+    return first_text(run)
 
 
 def cards(library: Library) -> list[RunCard]:
@@ -106,14 +105,9 @@ def lineage(run: Run) -> str:
     return f"{verb} {Path(record.base_model).name}"
 
 
-def newest_sample(path: Path, suffix: str) -> Path | None:
-    """The newest file of samples that training wrote."""
-    return max((path / "samples").glob(f"*{suffix}"), default=None)
-
-
-def first_text(file: Path) -> str:
-    """The beginning of the first text in a file of samples that is not empty."""
-    texts = file.read_text("utf-8", "replace").split(SEPARATOR)
+def first_text(run: Run) -> str:
+    """The beginning of the first text in the newest preview that is not empty."""
+    texts = [t for file in previews(run.path, ".txt")[-1:] for t in file.read_text("utf-8", "replace").split(SEPARATOR)]
     return next((t.strip()[:EXCERPT] for t in texts if t.strip()), "")
 
 

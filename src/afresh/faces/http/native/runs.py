@@ -14,9 +14,9 @@ from afresh.faces.http.loaded_runs import Library
 from afresh.faces.http.native.items import answer
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import USE, needs
+from afresh.runs.about import previews
 from afresh.runs.run import metrics_rows
 from afresh.verbs.capabilities import facts, offers
-from afresh.verbs.report import is_preview
 
 MOST_ROWS = 2_000  # of a curve
 
@@ -39,7 +39,7 @@ def described(library: Library, name: str) -> dict[str, Any]:
     run = library.open(name)
     rows = metrics_rows(run)
     thinned = rows[:: -(-len(rows) // MOST_ROWS) or 1]
-    steps = [int(file.stem) for file in sorted((run.path / "samples").glob("*")) if is_preview(file)]
+    steps = [int(file.stem) for file in previews(run.path)]
     asked = {"asked": offers(run)}
     return {"id": name, "held": name in library.held, **facts(run), **asked, "curves": thinned, "previews": steps}
 
@@ -59,10 +59,9 @@ def routes(desk: Desk) -> APIRouter:
         "/afresh/v1/runs/{run}/previews/{step}", summary="What was drawn during training", response_class=FileResponse
     )
     async def preview(run: str, step: int) -> Response:
-        folder = desk.library.path(run) / "samples"
-        found = [file for file in folder.glob("*") if is_preview(file) and int(file.stem) == step]
-        if not found:
-            raise RefusedRequest(404, f"There is no preview of step {step:,} of {run}.", "no_preview")
-        return FileResponse(found[0])
+        for file in previews(desk.library.path(run)):
+            if int(file.stem) == step:
+                return FileResponse(file)
+        raise RefusedRequest(404, f"There is no preview of step {step:,} of {run}.", "no_preview")
 
     return router
