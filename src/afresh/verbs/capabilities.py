@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import PydanticInvalidForJsonSchema, TypeAdapter
@@ -10,8 +9,7 @@ from pydantic import PydanticInvalidForJsonSchema, TypeAdapter
 from afresh.core import CondSpec, UserError, registry
 from afresh.engine.sampling.condition_rows import number_range
 from afresh.engine.sampling.request import converses, of_kind, writes_text
-from afresh.runs.about import read_report
-from afresh.runs.run import Run, summary
+from afresh.runs.run import Run
 from afresh.verbs.interpolate import latents_of
 
 
@@ -90,23 +88,3 @@ def can(check: Any, run: Run) -> bool:
     except UserError:
         return False
     return True
-
-
-def facts(run: Run) -> dict[str, Any]:
-    """What a run is, how far it came, what it was made from, and how good it is: {modality, family, parameters, steps,
-    planned, data, lineage, verdict, measures, card} as plain values."""
-    record, report = run.record, read_report(run.path)
-    return {
-        **{k: v for k, v in summary(run).items() if k != "run"},
-        "data": {"name": Path(record.data.path).name, "train": record.data.train, "heldout": record.data.heldout},
-        "lineage": {
-            "base_model": None if record.base_model is None else Path(record.base_model).name,
-            "adapter": record.lora is not None,
-            "aligned": record.align is not None,
-            "codec": record.codec,
-            "made_by": run.family.made_by or "train",
-        },
-        "verdict": report.verdict,
-        "measures": report.scores,
-        "card": report.card,
-    }

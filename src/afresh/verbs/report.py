@@ -26,10 +26,10 @@ from afresh.engine.training.family_choice import FamilyCurves as Reached
 from afresh.engine.training.family_choice import curves_for
 from afresh.engine.training.loop import progress_of
 from afresh.engine.training.usage_meter import UsageMeter
-from afresh.runs.about import DrawnSamples, previews
+from afresh.runs.about import AboutRun, DrawnSamples, previews
 from afresh.runs.data_lineage import learnt_from
 from afresh.runs.manifest import REPORTED, changing
-from afresh.runs.run import Run, metrics_rows, summary
+from afresh.runs.run import Run
 from afresh.services.labels.run_label import label_of
 from afresh.services.labels.words import rows_of
 from afresh.verbs.sample import Sampler
@@ -67,10 +67,16 @@ def sample_views(samples: Samples, caption: str = "") -> list[Sample]:
     return views
 
 
-def curves_of(run: Run) -> list[Curves]:
+def alignment_of(about: AboutRun) -> Alignment | None:
+    """What the alignment of a run has reached; None if it was not aligned, or nothing was logged yet."""
+    align = about.record.align
+    return None if align is None else alignment(about.rows, align.asked_distance)
+
+
+def curves_of(about: AboutRun) -> list[Curves]:
     """Charts of the losses of all players with the held-out loss, and of the gradient norms."""
     lines: dict[str, list[tuple[float, float]]] = {}
-    for row in metrics_rows(run):
+    for row in about.rows:
         for name, value in row.items():
             if isinstance(value, int | float) and name not in ("step", "seconds"):
                 lines.setdefault(name, []).append((row["step"], value))
@@ -110,27 +116,25 @@ def section(
     subtitle: str = "",
 ) -> Section:
     """The section of a report about a run, with the samples first."""
-    r = run.record
-    aligned = (alignment(metrics_rows(run), r.align.asked_distance) if r.align is not None else None) or Alignment()
-    seconds = max((row["seconds"] for row in metrics_rows(run)), default=0.0)
-    data = r.data
+    about, r, data = AboutRun(run), run.record, run.record.data
+    aligned = alignment_of(about) or Alignment()
     return Section(
         title=title or run.path.name,
         subtitle=subtitle,
         verdict=None if measured is None else run_verdict(run, measured),
         facts=[
             ("modality", r.modality),
-            ("family", r.family if r.codec is None else f"{r.family} over the codec {r.codec}"),
+            ("family", about.family),
             ("parameters", r.parameters),
-            *([("aligned from" if r.align else "tuned from", r.base_model)] if r.base_model else []),
-            ("steps", max((row["step"] for row in metrics_rows(run)), default=0)),
-            ("training seconds", round(seconds, 1)),
+            *about.origin,
+            ("steps", max((row["step"] for row in about.rows), default=0)),
+            ("training seconds", round(about.seconds, 1)),
             ("seed", r.seed),
             *aligned.facts,
         ],
         samples=list(views),
         previews=previews_of(run),
-        curves=[*curves_of(run), *aligned.curves],
+        curves=[*curves_of(about), *aligned.curves],
         scores=[] if measured is None else list(measured.scores),
         not_measured=() if measured is None else tuple(measured.skipped.items()),
         plan=r.decisions,
@@ -160,12 +164,12 @@ def stopped(run: Run) -> str:
 
 def final_record(run: Run, seconds: float, measured: Measurement | None) -> dict[str, Any]:
     """The final record that `train --json` prints, with the verdict if the run was measured."""
-    base, align, rows = run.record.base_model, run.record.align, metrics_rows(run)
-    curve = [row["heldout_loss"] for row in rows if "heldout_loss" in row]
-    aligned = None if align is None else alignment(rows, align.asked_distance)
+    about, base, align = AboutRun(run), run.record.base_model, run.record.align
+    curve, aligned = about.heldout, alignment_of(about)
     return {
         **({} if measured is None else {"verdict": run_verdict(run, measured).json()}),
-        **{name: value for name, value in summary(run).items() if name != "planned"},
+        "run": str(run.path),
+        **{name: value for name, value in about.state.items() if name != "planned"},
         "seconds": round(seconds, 2),
         **({"stopped": why} if (why := stopped(run)) else {}),
         **({"sampling": used.model_dump()} if (used := read_choice(run.path)) is not None else {}),
@@ -177,9 +181,8 @@ def final_record(run: Run, seconds: float, measured: Measurement | None) -> dict
 
 def run_verdict(run: Run, measured: Measurement) -> Verdict:
     """The verdict on a run from its scores. What would help most is looked up in what was measured of each family."""
-    r, rows = run.record, metrics_rows(run)
-    space = run.encoder.space
-    minutes = r.minutes or max((row["seconds"] for row in rows), default=0.0) / 60
+    about, r, space = AboutRun(run), run.record, run.encoder.space
+    minutes = r.minutes or about.seconds / 60
     reached = None if r.codec or r.base_model or r.align else curves_for(space, r.data.train)
     known = KnownFacts(
         plural=run.encoder.kind.plural,
@@ -187,7 +190,7 @@ def run_verdict(run: Run, measured: Measurement) -> Verdict:
         run=str(run.path),
         data="" if r.base_model or r.align else r.data.path,
         minutes=minutes or None,
-        examples=r.train.batch * max((row["step"] for row in rows), default=0),
+        examples=r.train.batch * max((row["step"] for row in about.rows), default=0),
         wanted=run.family.plan.examples_wanted(r.parameters, run.training_space),
         side=max(space.shape[1:]) if space.kind == "field" and len(space.shape) == 3 and not space.timed else None,
         stream=space.stream,
@@ -281,7 +284,6 @@ def write_run_report(run: Run, measured: Measurement | None, shown: ReportSample
 
     Returns the path of the page.
     """
-    aligned = run.record.align
     shown = shown or report_samples(run)
     made = replace(
         section(run, [] if shown.samples is None else sample_views(shown.samples), measured),
@@ -289,6 +291,6 @@ def write_run_report(run: Run, measured: Measurement | None, shown: ReportSample
         drawn={} if shown.drawn is None else shown.drawn.model_dump(mode="json"),
     )
     with changing(run.path, REPORTED):
-        if aligned is not None and (found := alignment(metrics_rows(run), aligned.asked_distance)) is not None:
+        if (found := alignment_of(AboutRun(run))) is not None:
             write_json(run.path / "aligned.json", found.json)
         return write_report(run.path / "report.html", run.path.name, [made])

@@ -9,10 +9,10 @@ from typing import Any
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.core.safe_text import visible_line
-from afresh.runs.about import DrawnSamples, read_report
+from afresh.runs.about import AboutRun, DrawnSamples, read_report
 from afresh.runs.content_hash import content_hash, known_weights_hash, weights_hash
 from afresh.runs.data_lineage import learnt_from
-from afresh.runs.run import Run, summary
+from afresh.runs.run import Run
 from afresh.services.collect.licences import duties, normalised_or_unknown
 from afresh.services.collect.record import UNKNOWN
 from afresh.services.labels.costs import Prices, cost_of, stage_of, stated_prices, together
@@ -70,13 +70,13 @@ def works_costs(drawn: DrawnSamples, prices: Prices) -> dict[str, Any]:
 
 
 def facts_of(run: Run) -> dict[str, str | int]:
-    record = run.record
+    record, about = run.record, AboutRun(run)
     return {
         "modality": record.modality,
         "items shown as": run.encoder.kind.view,
-        "family": record.family if record.codec is None else f"{record.family} over the codec {record.codec}",
+        "family": about.family,
         "parameters": record.parameters,
-        "steps": int(summary(run)["steps"]),
+        "steps": about.steps,
         "training items": record.data.train,
         "afresh": record.afresh,
     }
