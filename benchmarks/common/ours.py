@@ -20,7 +20,8 @@ import torch
 from afresh.core import Cond
 from afresh.data.prepare import Prepared
 from afresh.engine.sampling.request import Request
-from afresh.runs.run import Run, summary
+from afresh.runs.about import AboutRun
+from afresh.runs.run import Run
 from benchmarks.common import processes
 from benchmarks.common.folders import write_json
 from benchmarks.common.processes import Answer, answer, ask
@@ -91,7 +92,7 @@ def draw(wanted: Wanted, folder: Path) -> Answer:
     aside.replace(folder / "samples")
     recipe = f"afresh {run.record.family} {json.dumps(run.record.config)}, sampled with {settings.model_dump_json()}"
     rate = pace(folder / "run" / "metrics.jsonl") * run.record.train.batch
-    return Answer(recipe, run.record.parameters, summary(run)["steps"], wanted.seconds, rate, batch, alone)
+    return Answer(recipe, run.record.parameters, AboutRun(run).steps, wanted.seconds, rate, batch, alone)
 
 
 def nats(run: Run, prepared: Prepared) -> float:

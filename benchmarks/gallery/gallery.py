@@ -20,7 +20,8 @@ from typing import Any
 import soundfile
 
 import afresh
-from afresh.runs.run import Run, summary
+from afresh.runs.about import AboutRun
+from afresh.runs.run import Run
 from benchmarks.common import processes
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import ROOT, work_folder, write_json
@@ -100,7 +101,7 @@ def trained(kind: str, family: str, minutes: float, root: Path) -> Exhibit | Non
     seconds, opened = time.perf_counter() - begun, Run.open(run)
     verdict = json.loads((run / "report.json").read_text("utf-8"))["sections"][0].get("verdict") or {}
     samples = shown(afresh.load(run), kind, name, root / "shown")
-    record, steps = opened.record, int(summary(opened)["steps"])
+    record, steps = opened.record, AboutRun(opened).steps
     word, sentence = verdict.get("word", ""), verdict.get("sentence", "")
     return Exhibit(
         kind=kind,

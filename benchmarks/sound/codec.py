@@ -39,7 +39,8 @@ from afresh.engine.families.autoencoder import importance
 from afresh.engine.families.codecs.trained import CHUNK, TrainedCodec, of_modules
 from afresh.engine.nets.autoencoder import latents
 from afresh.engine.sampling.latent_search import search
-from afresh.runs.run import Run, summary
+from afresh.runs.about import AboutRun
+from afresh.runs.run import Run
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import data_folder, work_folder
 from benchmarks.common.ours import train as train_run
@@ -410,7 +411,7 @@ def run(minutes: float, seed: int, places: str, count: int) -> list[Row]:
     back = codec.uncoded(judge.clips)
     plain = {"heard": judge.heard(back), "far": mean(apart(judge.clips, back))}
     cores = "1 core" if threads == 1 else f"{threads} cores"
-    size = f"{made.record.parameters / 1e6:.2f}M, {summary(made)['steps']:,} steps"
+    size = f"{made.record.parameters / 1e6:.2f}M, {AboutRun(made).steps:,} steps"
     what = f"{places} {PLACES[places]} ({size}), codes found in {STEPS} steps, {minutes:g} min of {cores}, seed {seed}"
     for j in (mine, *others):
         print(shown(j), flush=True)

@@ -24,9 +24,9 @@ from afresh.data.load import sweep
 from afresh.data.prepare import Prepared
 from afresh.engine.sampling.request import Request
 from afresh.engine.training.weights import BaseWeights
+from afresh.runs.about import AboutRun
 from afresh.runs.data import run_data
-from afresh.runs.run import Run, planned_steps
-from afresh.verbs.run_summary import steps_done
+from afresh.runs.run import Run
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.folders import ROOT, data_folder
 from benchmarks.common.results import Row, save
@@ -53,7 +53,7 @@ def tuned(base: Path, data: Path, out: Path, seed: int, steps: int, lora: bool =
 
 
 def finished(run: Run) -> Run:
-    return run if steps_done(run) == planned_steps(run) else afresh.resume(run.path).run
+    return run if AboutRun(run).done else afresh.resume(run.path).run
 
 
 def own(data: Path) -> Run:

@@ -254,10 +254,11 @@ def trained(key: Key, folder: Folder, root: Path) -> Result:
 def judged(key: Key, seconds: float, folder: Folder, data: Path, run: Path) -> Result:
     from afresh.api import Model
     from afresh.core import UserError
-    from afresh.runs.run import Run, summary
+    from afresh.runs.about import AboutRun
+    from afresh.runs.run import Run
 
     opened = Run.open(run)
-    model = f"{opened.record.family}, {opened.record.parameters / 1e6:.2f}M, {summary(opened)['steps']:,} steps"
+    model = f"{opened.record.family}, {opened.record.parameters / 1e6:.2f}M, {AboutRun(opened).steps:,} steps"
     verdict = read_verdict(run)
     try:
         found = folder.judge.judge(data, Model(opened))

@@ -23,10 +23,11 @@ from afresh.engine.sampling.stream import Stream
 from afresh.engine.training.budget import use_preferred_threads
 from afresh.engine.training.logs.run_log import check_logs
 from afresh.engine.training.options import by_part, split_by_part
+from afresh.runs.about import AboutRun
 from afresh.runs.deletion import delete_adapter
 from afresh.runs.person_adapters import base_of
 from afresh.runs.remove import remove_run
-from afresh.runs.run import Run, list_runs, summary
+from afresh.runs.run import Run, list_runs
 from afresh.services.collect.gather import CollectLimits as CollectLimits
 from afresh.services.collect.gather import gather, places_of
 from afresh.services.collect.licences import normalised
@@ -168,15 +169,12 @@ class Model:
         return self.run.path
 
     def __repr__(self) -> str:
-        record, now = self.run.record, summary(self.run)
-        return (
-            f"Model({str(self.path)!r}: {record.family} on {record.modality}, {record.parameters:,} parameters, "
-            f"step {now['steps']:,} of {now['planned']:,})"
-        )
+        about = AboutRun(self.run)
+        return f"Model({str(self.path)!r}: {about.model}, step {about.steps:,} of {about.planned:,})"
 
     def __str__(self) -> str:
         """What the model is, in a few lines (`afresh show`)."""
-        return str(self.run)
+        return str(AboutRun(self.run))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """The verbs of kinds of data and of other packages: `model.complete(...)` is `afresh.verb("complete")(model,

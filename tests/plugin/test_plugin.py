@@ -31,8 +31,8 @@ from afresh.core.plugins import forget
 from afresh.faces.cli import run
 from afresh.faces.http.app import ServeSettings, make_app
 from afresh.faces.studio.run_card import card_of
+from afresh.runs.about import AboutRun
 from afresh.runs.run import Run
-from afresh.verbs.capabilities import facts as facts_of
 from afresh.verbs.run_comparison import compare_runs
 from tests.faces.cli.conftest import Invoke, drawn, invoke, parsed
 from tests.voting import Voter, page_votes
@@ -173,9 +173,10 @@ def test_a_metric_of_the_package_has_words_and_a_verdict(walk_run: Path, invoke:
     assert "walks that end level" in report and "The share that ends where it began." in report and sentence in report
     assert f"**Verdict: recognisable.** {sentence}" in (walk_run / "card.md").read_text()
     card = card_of("walks", Run.open(walk_run))
-    assert card.verdict == "recognisable" and card.sentence.startswith(sentence)
-    assert card.how == registry.family("transformer").how != ""
-    (pair,) = (p for p in compare_runs(*[facts_of(Run.open(walk_run))] * 2) if p.first.name == "walks_level")
+    assert card.about is not None and card.about.verdict == "recognisable"
+    assert (card.about.report.verdict or {})["sentence"].startswith(sentence)
+    assert card.place is None and card.about.run.family.how == registry.family("transformer").how != ""
+    (pair,) = (p for p in compare_runs(*[AboutRun(Run.open(walk_run)).json()] * 2) if p.first.name == "walks_level")
     assert pair.name == "walks that end level"
 
 

@@ -17,12 +17,12 @@ from afresh.engine.training import loop
 from afresh.engine.training.loop import Diverged
 from afresh.faces.cli.runs import facts
 from afresh.faces.cli.show_run import show
-from afresh.runs.run import Run, described
+from afresh.runs.about import AboutRun
+from afresh.runs.run import Run
 from afresh.verbs.exporting import ExportOptions, export_run
 from afresh.verbs.measuring import measure_run
-from afresh.verbs.report import read_verdict, section, write_run_report
+from afresh.verbs.report import section, stopped, write_run_report
 from afresh.verbs.resume import resume
-from afresh.verbs.run_summary import stopped
 from afresh.verbs.training_job import learn
 from afresh.verbs.verify import verify
 
@@ -39,10 +39,10 @@ class Hangs(BaseException):
 
 def open_and_summarise(run: Path) -> None:
     found = Run.open(run)
-    described(found)
+    AboutRun(found).lines()
+    AboutRun(found).json()
     facts(run)
     stopped(found)
-    read_verdict(run)
     section(found, [])
     with redirect_stdout(io.StringIO()):
         show(run)

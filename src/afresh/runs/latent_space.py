@@ -15,9 +15,10 @@ from afresh.data.prepare import Prepared
 from afresh.engine.families.codecs import pipeline
 from afresh.engine.training.plan import Decision
 from afresh.engine.training.weights import FITTED, read_weights
+from afresh.runs.about import AboutRun
 from afresh.runs.latents import heldout_latents, latent_folder, training_latents
 from afresh.runs.record import BaseLicence
-from afresh.runs.run import Run, summary
+from afresh.runs.run import Run
 
 # The largest share of the held-out values' variance that a codec may leave unexplained. 32x32 photographs were soft but
 # recognisable at 5% and shapeless at 12%; 28x28 clothes lost their prints at 3% and their seams at 8%.
@@ -212,9 +213,8 @@ def check_source(run: Run) -> None:
     modules = [registry.codec_module(name) for name in registry.TRAINED.values()]
     record, wanted = run.record, modules[0].FAMILY
     if record.family != wanted or record.codec not in (None, *(name for m in modules for name in m.WITHIN)):
-        over = "" if record.codec is None else f" over the codec {record.codec}"
         raise UserError(
-            f"{run.path} is a {record.family}{over}; `codec` takes a finished run of the family {wanted}. Train one: "
+            f"{run.path} is a {AboutRun(run).family}; `codec` takes a finished run of the family {wanted}. Train one: "
             f"`afresh.train(DATA, family={wanted!r})`."
         )
 
@@ -237,9 +237,9 @@ def check_run(run: Run, wanted: str, prepared: Prepared) -> None:
             f"sides). Read the data at the codec's size ({options}), or train a codec on data of this size."
         )
     if read_weights(path, FITTED) is None:
-        now = summary(run)
+        about = AboutRun(run)
         raise UserError(
-            f"{path} has not finished training: it is at step {now['steps']:,} of {now['planned']:,}. Finish it with "
+            f"{path} has not finished training: it is at step {about.steps:,} of {about.planned:,}. Finish it with "
             f"`afresh.resume({str(path)!r})`."
         )
 

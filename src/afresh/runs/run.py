@@ -16,10 +16,8 @@ from afresh.core import Codec, Cond, CondSpec, Encoder, Family, Space, UserError
 from afresh.core.cost import check_cost
 from afresh.core.device import computing_on
 from afresh.core.options import current
-from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.core.safe_json import faults, reading
-from afresh.core.safe_text import visible_line
 from afresh.data.conditions import load_conditions, save_conditions
 from afresh.data.files import check_links
 from afresh.data.load import draw_conditions
@@ -41,7 +39,7 @@ from afresh.engine.training import checkpoint, lora, ranks
 from afresh.engine.training.budget import devices, is_available
 from afresh.engine.training.checkpoint import Checkpoint
 from afresh.engine.training.config import TrainConfig
-from afresh.engine.training.loop import Learner, Progress, precision, progress_of, under
+from afresh.engine.training.loop import Learner, precision, under
 from afresh.engine.training.metrics_log import read_rows
 from afresh.engine.training.plan import build_network, make_learner, to_device
 from afresh.engine.training.weights import (
@@ -61,7 +59,7 @@ from afresh.engine.training.weights import (
 )
 from afresh.runs.manifest import write_record
 from afresh.runs.names import near_runs, no_run
-from afresh.runs.person_adapters import FOLDER, adapters_in, base_of
+from afresh.runs.person_adapters import FOLDER, base_of
 from afresh.runs.record import RunRecord, read_record
 from afresh.runs.run_store import opened
 from afresh.runs.size_limits import bounded, check_space
@@ -133,10 +131,6 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
-
-    def __str__(self) -> str:
-        """What the run is, in a few lines."""
-        return "\n".join(visible_line(f"{name + ':':14}{value}") for name, value in described(self))
 
     @cached_property
     def family(self) -> Family:
@@ -458,55 +452,6 @@ def join(parts: Sequence[Tensor], space: Space) -> Tensor:
 def list_runs(root: Path) -> list[Run]:
     """Runs directly below `root`, by name."""
     return [Run.open(p.parent) for p in sorted(root.glob("*/run.json"))]
-
-
-def summary(run: Run) -> dict[str, Any]:
-    """What a run is and how far its training has come: `steps` of `planned`."""
-    saved = checkpoint.steps_in(run.path / "checkpoints")
-    return {
-        "run": str(run.path),
-        "modality": run.record.modality,
-        "family": run.record.family,
-        "parameters": run.record.parameters,
-        "steps": int(saved[-1]) if saved else 0,
-        "planned": planned_steps(run),
-    }
-
-
-def described(run: Run) -> list[tuple[str, str]]:
-    """(name, value) of what a person wants to know of a run first."""
-    record, made = run.record, summary(run)
-    held = [row["heldout_loss"] for row in metrics_rows(run) if "heldout_loss" in row]
-    codec = "" if record.codec is None else f" over the codec {record.codec}"
-    steps = (
-        counted(made["steps"], "step")
-        if made["steps"] >= made["planned"]
-        else (f"{made['steps']:,} of {made['planned']:,} steps")
-    )
-    items = f"{counted(record.data.train, 'training item')}, {record.data.heldout:,} held out"
-    return [
-        ("run", str(run.path)),
-        ("model", f"{record.family}{codec} on {record.modality}, {record.parameters:,} parameters"),
-        *([("aligned from" if record.align else "tuned from", record.base_model)] if record.base_model else []),
-        *([("adapters", ", ".join(names))] if (names := list(adapters_in(run.path))) else []),
-        ("training", steps + (f", held-out loss {held[-1]:.4g}" if held else "")),
-        ("data", f"{record.data.path} ({items})"),
-    ]
-
-
-def planned_steps(run: Run) -> int:
-    """How many steps the newest checkpoint was heading for: a budget in minutes may have changed the plan's number."""
-    found = newest_progress(run)
-    return run.record.train.steps if found is None else found[1].steps
-
-
-def newest_progress(run: Run) -> tuple[int, Progress] | None:
-    """The step of the newest intact checkpoint and how far training had come there; None if there is none."""
-    root = run.path / "checkpoints"
-    for name in reversed(checkpoint.steps_in(root)):
-        if not checkpoint.check(root / name):
-            return int(name), progress_of(checkpoint.read(root / name, ()))
-    return None
 
 
 def metrics_rows(run: Run) -> list[dict[str, Any]]:

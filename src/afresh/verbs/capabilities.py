@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import PydanticInvalidForJsonSchema, TypeAdapter
@@ -12,9 +9,8 @@ from pydantic import PydanticInvalidForJsonSchema, TypeAdapter
 from afresh.core import CondSpec, UserError, registry
 from afresh.engine.sampling.condition_rows import number_range
 from afresh.engine.sampling.request import converses, of_kind, writes_text
-from afresh.runs.run import Run, summary
+from afresh.runs.run import Run
 from afresh.verbs.interpolate import latents_of
-from afresh.verbs.report import read_verdict
 
 
 def offers(run: Run) -> dict[str, Any]:
@@ -92,32 +88,3 @@ def can(check: Any, run: Run) -> bool:
     except UserError:
         return False
     return True
-
-
-def facts(run: Run) -> dict[str, Any]:
-    """What a run is, how far it came, what it was made from, and how good it is: {modality, family, parameters, steps,
-    planned, data, lineage, verdict, measures, card} as plain values."""
-    record, found = run.record, report(run.path)
-    return {
-        **{k: v for k, v in summary(run).items() if k != "run"},
-        "data": {"name": Path(record.data.path).name, "train": record.data.train, "heldout": record.data.heldout},
-        "lineage": {
-            "base_model": None if record.base_model is None else Path(record.base_model).name,
-            "adapter": record.lora is not None,
-            "aligned": record.align is not None,
-            "codec": record.codec,
-            "made_by": run.family.made_by or "train",
-        },
-        "verdict": read_verdict(run.path),
-        "measures": found.get("scores", []),
-        "card": found.get("card", {}),
-    }
-
-
-def report(path: Path) -> Mapping[str, Any]:
-    """The section of a run's report; empty without one, or with one that cannot be read."""
-    try:
-        section = json.loads((path / "report.json").read_bytes())["sections"][0]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return {}
-    return section if isinstance(section, dict) else {}

@@ -18,6 +18,7 @@ from afresh.engine.families.diffusers import DiffusersConfig
 from afresh.engine.families.text_to_image import TextToImageConfig
 from afresh.engine.sampling.request import Request
 from afresh.engine.sampling.samples import write_samples
+from afresh.runs.about import read_report
 from afresh.runs.formats.fields import FieldProof
 from afresh.runs.formats.folder import check_new, unproved
 from afresh.runs.formats.model_card import README, extended_card
@@ -25,7 +26,6 @@ from afresh.runs.formats.proof import Proof
 from afresh.runs.run import Run
 from afresh.verbs.exporting import ADAPTER, ExportOptions, export_run
 from afresh.verbs.model_card import card_of
-from afresh.verbs.report import read_verdict
 from afresh.verbs.sample import Sampler
 from afresh.verbs.sharing_licence import check_release
 
@@ -100,7 +100,7 @@ def shown(record: Mapping[str, Any]) -> str:
 
 def said_of(run: Run, trigger: str) -> list[str]:
     """Sentences about the words that call the subject, how good the model is, and its data."""
-    found = read_verdict(run.path)
+    found = read_report(run.path).verdict
     out = [f"Trigger: `{visible(trigger)}` in a prompt calls what it has learnt."] if trigger else []
     if found is not None:
         out.append(f"Verdict of the measurement: **{visible(found['word'])}**. {visible(found['sentence'])}")
@@ -121,7 +121,7 @@ def advice(run: Run, out: Path, options: ExportOptions) -> list[str]:
         notes.append(
             f"README.md names the base {base}, without its owner on the hub: write OWNER/{base} if it is there"
         )
-    if read_verdict(run.path) is None:
+    if read_report(run.path).verdict is None:
         notes.append("it was not measured: `afresh measure` adds scores and a verdict to the page")
     login = "" if find_spec("huggingface_hub") else " (pip install huggingface-hub)"
     return [*notes, f"to upload it: hf upload YOUR-NAME/{out.name} {out}{login}"]

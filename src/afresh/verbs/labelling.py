@@ -13,6 +13,7 @@ from afresh.core.safe_text import visible_line
 from afresh.core.verb import Line
 from afresh.data.collected import is_collected, manifest
 from afresh.data.storage.files import replace_file
+from afresh.runs.about import read_report
 from afresh.runs.formats.model_card import with_card
 from afresh.runs.run import Run
 from afresh.runs.signature import made_here
@@ -24,7 +25,7 @@ from afresh.services.labels.label import Label
 from afresh.services.labels.run_label import label_of
 from afresh.services.labels.words import rows_of
 from afresh.services.labels.work_label import label_of_work
-from afresh.verbs.model_card import card_of, scores_of
+from afresh.verbs.model_card import card_of
 
 Format = Literal["label", "card", "cyclonedx", "croissant"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -75,7 +76,7 @@ def labelled_run(run: Run, format: Format, licence: str | None = None) -> Labell
     if format == "croissant":
         data = next(p for p in label.parts if p.kind == "data" and p.id in {k.source for k in label.links})
         return Labelled(format, data_of(run, data.id) or croissant_of_part(label, data))
-    return in_form(label, format, scores_of(run))
+    return in_form(label, format, read_report(run.path).quality)
 
 
 def labelled(path: Path, format: Format) -> Labelled:

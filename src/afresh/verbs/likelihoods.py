@@ -30,6 +30,7 @@ from afresh.engine.sampling.density import bits_per_dim, dequantise
 from afresh.engine.sampling.request import Request, converses, make_cond, prompt_ids, writes_text
 from afresh.engine.sampling.text_stream import Detokenizer, Stops, TextRow, Token, token_record
 from afresh.engine.sampling.tokens import window_start
+from afresh.runs.about import AboutRun
 from afresh.runs.data import check_query
 from afresh.runs.inputs import checked_array
 from afresh.runs.run import Run
@@ -198,9 +199,8 @@ def likelihood_of(run: Run) -> Likelihood:
         for f in registry.families()
         if f.accepts(space) is None and f.likelihood and (space.kind == "tokens" or f.likelihood.density)
     ]
-    over = "" if run.codec is None else f" over the codec {run.record.codec}"
     raise UserError(
-        f"{run.path} is a {run.family.name}{over}, which has no likelihood: it draws {run.encoder.kind.plural} and "
+        f"{run.path} is a {AboutRun(run).family}, which has no likelihood: it draws {run.encoder.kind.plural} and "
         f"cannot say how likely one is. Families that can for such data: {', '.join(able) or 'none'}.",
         "no_likelihood",
         families=able,

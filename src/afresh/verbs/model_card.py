@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from afresh.core.plural import counted
 from afresh.core.safe_text import visible_line
+from afresh.runs.about import AboutRun
 from afresh.runs.base_licence import licences_of
 from afresh.runs.formats.model_card import UNKNOWN, Card, dataset_name, shared_name
 from afresh.runs.record import BaseLicence
-from afresh.runs.run import Run, summary
+from afresh.runs.run import Run
 from afresh.runs.signature import base_model_here
 from afresh.services.collect.licences import hub_name
 from afresh.services.labels.lineage import how_made
@@ -27,7 +26,7 @@ RELATIONS = {"an adapter of": "adapter"}  # of models to their bases, as the hub
 def card_of(run: Run, licence: str | None = None) -> Card:
     """The card of a run's model. licence: of the model, as SPDX writes it; if none is given, its maker's counts, or
     else its base's."""
-    record, steps = run.record, summary(run)["steps"]
+    record, about = run.record, AboutRun(run)
     base, here = (
         None if record.base_model is None else visible_line(shared_name(record.base_model)),
         base_model_here(run),
@@ -36,9 +35,9 @@ def card_of(run: Run, licence: str | None = None) -> Card:
     begun = "" if base is None else f" from {base}"
     captions = any(part.kind in ("prompt", "vector") for part in run.conds.values())
     without, with_text = run.encoder.kind.hub_task
-    scores = scores_of(run)
+    scores = about.report.quality
     sentences = [
-        f"{how}{begun} with afresh {record.afresh} for {counted(steps, 'step')}: a model of the family "
+        f"{how}{begun} with afresh {record.afresh} for {counted(about.steps, 'step')}: a model of the family "
         f"{record.family} for {run.encoder.kind.plural}, {record.parameters:,} parameters, on "
         f"{counted(record.data.train, 'item')} of {dataset_name(record.data.path)}."
     ]
@@ -76,16 +75,3 @@ def card_licence(licence: str | None, bases: Sequence[BaseLicence]) -> tuple[str
         return UNKNOWN, "", ""
     own = bases[0]
     return own.hub or hub_name(own.licence), own.licence.removeprefix("LicenseRef-"), own.link
-
-
-def scores_of(run: Run) -> Mapping[str, float]:
-    """The scores in the run's report.json of which less or more is better; none if it was not measured."""
-    try:
-        saved = json.loads((run.path / "report.json").read_bytes())["sections"][0]["scores"]
-        return {
-            str(s["name"]): float(s["value"])
-            for s in saved
-            if s["better"] in ("lower", "higher") and "/" not in s["name"] and math.isfinite(s["value"])
-        }
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return {}

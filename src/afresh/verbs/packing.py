@@ -19,6 +19,7 @@ from afresh.core.verb import Line
 from afresh.data.storage.folders import check_free
 from afresh.engine.training import checkpoint
 from afresh.engine.training.weights import CHOSEN, EARLY, FITTED
+from afresh.runs.about import read_report
 from afresh.runs.content_hash import READ
 from afresh.runs.formats.model_card import shared_name
 from afresh.runs.lock import held
@@ -34,8 +35,6 @@ from afresh.services.labels.run_label import canonical, label_of
 from afresh.services.provenance.certificates import fingerprint
 from afresh.services.provenance.signer import signer
 from afresh.verbs.licence_table import licence_table
-from afresh.verbs.model_card import scores_of
-from afresh.verbs.report import read_verdict
 from afresh.verbs.sharing_licence import check_release
 
 WEIGHTS = tuple(f"{name}.{suffix}" for name in (EARLY, CHOSEN, FITTED) for suffix in ("safetensors", "sha256", "json"))
@@ -105,7 +104,7 @@ def pack_run(run: Run, target: Path, licence: str | None, accept: Sequence[str],
     notes = []
     if wanted is None or wanted == UNKNOWN:
         notes.append("no licence is stated, so others may do nothing with it: give one with `licence`")
-    if read_verdict(run.path) is None:
+    if read_report(run.path).verdict is None:
         notes.append("it was not measured: `model.measure()` adds a report with scores and a verdict")
     if any(row["duties"] for row in table.json()):
         notes.append(f"licences of its data ask for {_asked(table.json())}. {NO_ADVICE}")
@@ -120,7 +119,7 @@ def facts_of(
     run: Run, licence: str | None, accepted: Sequence[str], licences: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """What is signed of a run besides its files."""
-    record = run.record
+    record, report = run.record, read_report(run.path)
     return {
         "afresh": __version__,
         "title": run.path.resolve().name,
@@ -131,8 +130,8 @@ def facts_of(
         "licences": [dict(row) for row in licences],
         "accepted": list(accepted),
         "base_model": None if record.base_model is None else shared_name(record.base_model),
-        "scores": dict(scores_of(run)),
-        "verdict": (read_verdict(run.path) or {}).get("word"),
+        "scores": report.quality,
+        "verdict": (report.verdict or {}).get("word"),
     }
 
 

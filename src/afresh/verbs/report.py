@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from afresh.core import Family, Word, events
 from afresh.core.errors import left_out
@@ -27,10 +26,11 @@ from afresh.engine.training.family_choice import FamilyCurves as Reached
 from afresh.engine.training.family_choice import curves_for
 from afresh.engine.training.loop import progress_of
 from afresh.engine.training.usage_meter import UsageMeter
+from afresh.runs.about import AboutRun, DrawnSamples, previews
 from afresh.runs.data_lineage import learnt_from
 from afresh.runs.manifest import REPORTED, changing
-from afresh.runs.run import Run, metrics_rows
-from afresh.services.labels.run_label import DrawnSamples, label_of
+from afresh.runs.run import Run
+from afresh.services.labels.run_label import label_of
 from afresh.services.labels.words import rows_of
 from afresh.verbs.sample import Sampler
 from afresh.verbs.sharing_licence import licence_sum
@@ -67,10 +67,16 @@ def sample_views(samples: Samples, caption: str = "") -> list[Sample]:
     return views
 
 
-def curves_of(run: Run) -> list[Curves]:
+def alignment_of(about: AboutRun) -> Alignment | None:
+    """What the alignment of a run has reached; None if it was not aligned, or nothing was logged yet."""
+    align = about.record.align
+    return None if align is None else alignment(about.rows, align.asked_distance)
+
+
+def curves_of(about: AboutRun) -> list[Curves]:
     """Charts of the losses of all players with the held-out loss, and of the gradient norms."""
     lines: dict[str, list[tuple[float, float]]] = {}
-    for row in metrics_rows(run):
+    for row in about.rows:
         for name, value in row.items():
             if isinstance(value, int | float) and name not in ("step", "seconds"):
                 lines.setdefault(name, []).append((row["step"], value))
@@ -84,18 +90,11 @@ def curves_of(run: Run) -> list[Curves]:
     return charts
 
 
-def is_preview(file: Path) -> bool:
-    """Whether a file in samples/ has the name of a preview that training writes: its step."""
-    return file.is_file() and re.fullmatch(r"[0-9]{6,13}\.(png|txt)", file.name) is not None
-
-
 def previews_of(run: Run) -> list[tuple[int, bytes | str]]:
     """The previews that were sampled during training, oldest first, as (step, PNG or text). Damaged ones are left out
     with a warning."""
     found: list[tuple[int, bytes | str]] = []
-    for file in sorted((run.path / "samples").glob("*")):
-        if not is_preview(file):
-            continue
+    for file in previews(run.path):
         if file.suffix == ".png":
             png = file.read_bytes()
             try:
@@ -104,7 +103,7 @@ def previews_of(run: Run) -> list[tuple[int, bytes | str]]:
                 events.warning(f"{file} is damaged and is left out: {e}.")
             else:
                 found.append((int(file.stem), png))
-        elif file.suffix == ".txt":
+        else:
             found.append((int(file.stem), file.read_text("utf-8", "replace")))
     return found
 
@@ -117,27 +116,25 @@ def section(
     subtitle: str = "",
 ) -> Section:
     """The section of a report about a run, with the samples first."""
-    r = run.record
-    aligned = (alignment(metrics_rows(run), r.align.asked_distance) if r.align is not None else None) or Alignment()
-    seconds = max((row["seconds"] for row in metrics_rows(run)), default=0.0)
-    data = r.data
+    about, r, data = AboutRun(run), run.record, run.record.data
+    aligned = alignment_of(about) or Alignment()
     return Section(
         title=title or run.path.name,
         subtitle=subtitle,
         verdict=None if measured is None else run_verdict(run, measured),
         facts=[
             ("modality", r.modality),
-            ("family", r.family if r.codec is None else f"{r.family} over the codec {r.codec}"),
+            ("family", about.family),
             ("parameters", r.parameters),
-            *([("aligned from" if r.align else "tuned from", r.base_model)] if r.base_model else []),
-            ("steps", max((row["step"] for row in metrics_rows(run)), default=0)),
-            ("training seconds", round(seconds, 1)),
+            *about.origin,
+            ("steps", max((row["step"] for row in about.rows), default=0)),
+            ("training seconds", round(about.seconds, 1)),
             ("seed", r.seed),
             *aligned.facts,
         ],
         samples=list(views),
         previews=previews_of(run),
-        curves=[*curves_of(run), *aligned.curves],
+        curves=[*curves_of(about), *aligned.curves],
         scores=[] if measured is None else list(measured.scores),
         not_measured=() if measured is None else tuple(measured.skipped.items()),
         plan=r.decisions,
@@ -165,11 +162,27 @@ def stopped(run: Run) -> str:
     return "" if saved is None else progress_of(saved).stopped
 
 
+def final_record(run: Run, seconds: float, measured: Measurement | None) -> dict[str, Any]:
+    """The final record that `train --json` prints, with the verdict if the run was measured."""
+    about, base, align = AboutRun(run), run.record.base_model, run.record.align
+    curve, aligned = about.heldout, alignment_of(about)
+    return {
+        **({} if measured is None else {"verdict": run_verdict(run, measured).json()}),
+        "run": str(run.path),
+        **{name: value for name, value in about.state.items() if name != "planned"},
+        "seconds": round(seconds, 2),
+        **({"stopped": why} if (why := stopped(run)) else {}),
+        **({"sampling": used.model_dump()} if (used := read_choice(run.path)) is not None else {}),
+        **({"base_model": base, "heldout_loss_before": curve[0], "heldout_loss": curve[-1]} if base and curve else {}),
+        **({} if aligned is None or align is None else {"align": align.model_dump(mode="json"), **aligned.json}),
+        "metrics": [] if measured is None else [asdict(s) for s in measured.scores],
+    }
+
+
 def run_verdict(run: Run, measured: Measurement) -> Verdict:
     """The verdict on a run from its scores. What would help most is looked up in what was measured of each family."""
-    r, rows = run.record, metrics_rows(run)
-    space = run.encoder.space
-    minutes = r.minutes or max((row["seconds"] for row in rows), default=0.0) / 60
+    about, r, space = AboutRun(run), run.record, run.encoder.space
+    minutes = r.minutes or about.seconds / 60
     reached = None if r.codec or r.base_model or r.align else curves_for(space, r.data.train)
     known = KnownFacts(
         plural=run.encoder.kind.plural,
@@ -177,7 +190,7 @@ def run_verdict(run: Run, measured: Measurement) -> Verdict:
         run=str(run.path),
         data="" if r.base_model or r.align else r.data.path,
         minutes=minutes or None,
-        examples=r.train.batch * max((row["step"] for row in rows), default=0),
+        examples=r.train.batch * max((row["step"] for row in about.rows), default=0),
         wanted=run.family.plan.examples_wanted(r.parameters, run.training_space),
         side=max(space.shape[1:]) if space.kind == "field" and len(space.shape) == 3 and not space.timed else None,
         stream=space.stream,
@@ -229,17 +242,6 @@ def minutes_of(family: str, known: KnownFacts, reached: Reached) -> float | None
     return max(2 * known.minutes, float(round(known.minutes * enough / (CAUTION * known.examples))))
 
 
-def read_verdict(path: Path) -> dict[str, str] | None:
-    """The verdict that the report of the run at `path` saved: {word, sentence, help, command}; None without one."""
-    try:
-        found = json.loads((path / "report.json").read_bytes())["sections"][0]["verdict"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # no report, or one of an earlier version
-        return None
-    wanted = ("word", "sentence", "help", "command")
-    known = isinstance(found, dict) and all(isinstance(found.get(k), str) for k in wanted)
-    return found if known else None
-
-
 def chosen_weights(run: Run) -> list[str]:
     """A note on the weights that sampling uses, if an aligned run ended worse than at an earlier evaluation."""
     found = read_choice(run.path)
@@ -282,7 +284,6 @@ def write_run_report(run: Run, measured: Measurement | None, shown: ReportSample
 
     Returns the path of the page.
     """
-    aligned = run.record.align
     shown = shown or report_samples(run)
     made = replace(
         section(run, [] if shown.samples is None else sample_views(shown.samples), measured),
@@ -290,6 +291,6 @@ def write_run_report(run: Run, measured: Measurement | None, shown: ReportSample
         drawn={} if shown.drawn is None else shown.drawn.model_dump(mode="json"),
     )
     with changing(run.path, REPORTED):
-        if aligned is not None and (found := alignment(metrics_rows(run), aligned.asked_distance)) is not None:
+        if (found := alignment_of(AboutRun(run))) is not None:
             write_json(run.path / "aligned.json", found.json)
         return write_report(run.path / "report.html", run.path.name, [made])

@@ -39,7 +39,7 @@ def card_in(facts: Mapping[str, Any]) -> ProtocolCard | None:
     """How they were measured; None if the run was not measured, or its report is of another version."""
     try:
         return ProtocolCard.model_validate({k: v for k, v in facts["card"].items() if k != "id"})
-    except (ValidationError, AttributeError):
+    except ValidationError:
         return None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from afresh.core import UserError
 from afresh.engine.training.metrics_log import Row, read_rows
-from afresh.verbs.report import is_preview
+from afresh.runs.about import previews
 from afresh.verbs.training_job import SEPARATOR
 
 MOST_POINTS = 240  # of a curve
@@ -58,9 +58,7 @@ def finite(value: float | None) -> float | None:
 def samples_seen(path: Path) -> list[Seen]:
     """The samples that training drew from time to time, oldest first."""
     found = []
-    for file in sorted((path / "samples").glob("*")):
-        if not is_preview(file):
-            continue
+    for file in previews(path):
         text = "" if file.suffix == ".png" else file.read_text("utf-8", "replace")
         first = next((t.strip() for t in text.split(SEPARATOR) if t.strip()), "")
         found.append(Seen(int(file.stem), file.name, first[:EXCERPT]))

@@ -8,13 +8,14 @@ from afresh.core import UserError, registry
 from afresh.core.safe_text import shell_word
 from afresh.data.prepare import read_options
 from afresh.engine.sampling.request import converses, writes_text
-from afresh.runs.run import Run, newest_progress
+from afresh.runs.about import AboutRun
+from afresh.runs.run import Run
 from afresh.runs.signature import made_here
 
 
 def go_on_command(run: Run) -> str | None:
     """The command that trains a run to its planned steps; None if it has taken them."""
-    found, name = newest_progress(run), shell_word(str(run.path))
+    found, name = AboutRun(run).progress, shell_word(str(run.path))
     if found is not None and found[0] >= found[1].steps:
         return None
     if found is not None and found[1].stopped:

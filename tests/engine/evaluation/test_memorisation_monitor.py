@@ -31,9 +31,10 @@ from afresh.engine.evaluation.memorisation_monitor import (
 )
 from afresh.engine.training.checkpoint import newest
 from afresh.engine.training.looks import MonitorLook, looks_until
-from afresh.runs.run import Run, metrics_rows, summary
+from afresh.runs.about import AboutRun
+from afresh.runs.run import Run, metrics_rows
+from afresh.verbs.report import final_record, stopped
 from afresh.verbs.resume import resume
-from afresh.verbs.run_summary import final_record, stopped
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
 from afresh.verbs.verify import copy_run
@@ -159,9 +160,9 @@ def test_memorisation_stops_training(ended: Run) -> None:
     assert [line["near_copies_low"] > 0.1 for line in looks][-3:] == [False, True, True]
     assert looks[0]["near_copies"] == 0 and looks[0]["near_copies_of"] == FIRST
     assert looks[-1]["near_copies_of"] == SAMPLES
-    made = summary(ended)
-    assert made["steps"] == looks[-1]["step"] < made["planned"] == STEPS
-    assert "near copies" in stopped(ended) and final_record(resume(ended.path), 0.0, None)["stopped"] == stopped(ended)
+    made = AboutRun(ended)
+    assert made.steps == looks[-1]["step"] < made.planned == STEPS
+    assert "near copies" in stopped(ended) and final_record(ended, 0.0, None)["stopped"] == stopped(ended)
     assert len(Model(ended).sample(2).values) == 2
 
 
@@ -169,12 +170,12 @@ def test_a_stopped_run_stays_so_and_continues_when_asked_to(ended: Run, tmp_path
     run = copy_run(ended, tmp_path / "on")
     with heard("ignore_stop=True"):
         learn(resume(run.path))
-    assert summary(run)["steps"] == summary(ended)["steps"] and metrics_rows(run) == metrics_rows(ended)
+    assert AboutRun(run).steps == AboutRun(ended).steps and metrics_rows(run) == metrics_rows(ended)
     with heard("not stopped again"):
         learn(resume(run.path, ignore_stop=True))
-    assert summary(run)["steps"] == STEPS and stopped(run) == stopped(ended)  # the reason stays on record
+    assert AboutRun(run).steps == STEPS and stopped(run) == stopped(ended)  # the reason stays on record
     looks = [line["step"] for line in metrics_rows(run) if "near_copies" in line]
-    assert looks[-1] == summary(ended)["steps"]
+    assert looks[-1] == AboutRun(ended).steps
 
 
 def test_monitoring_does_not_affect_training(data: Path, tmp_path: Path) -> None:

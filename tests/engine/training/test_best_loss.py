@@ -19,8 +19,8 @@ from afresh.engine.training.checkpoint import newest
 from afresh.engine.training.weights import forget_chosen, read_weights
 from afresh.runs.run import Run, metrics_rows
 from afresh.verbs.data_source import DataSource
+from afresh.verbs.report import stopped
 from afresh.verbs.resume import resume
-from afresh.verbs.run_summary import stopped
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
 

@@ -20,9 +20,8 @@ from afresh.faces.cli import run as command
 from afresh.faces.cli.train import show
 from afresh.runs.run import Run, metrics_rows
 from afresh.verbs.align import AlignSpec, start
-from afresh.verbs.report import chosen_weights
+from afresh.verbs.report import chosen_weights, final_record, stopped
 from afresh.verbs.resume import resume
-from afresh.verbs.run_summary import final_record, stopped
 from afresh.verbs.training_job import learn
 
 pytestmark = pytest.mark.slow
@@ -105,7 +104,7 @@ def test_where_the_base_was_best_sampling_uses_it(base: Path, fallen: Run, capsy
     assert record == {"metric": "heldout_reward", "step": 0, "value": looks[0], "last": looks[max(looks)]}
     (note,) = chosen_weights(fallen)
     assert "uses the weights of step 0, which are the base's" in note and f"{looks[0]:.4g}" in note
-    assert final_record(resume(fallen.path), 1.0, None)["sampling"] == record
+    assert final_record(fallen, 1.0, None)["sampling"] == record
 
 
 def test_the_last_ones_can_be_taken_after_all(fallen: Run, tmp_path: Path) -> None:

@@ -59,7 +59,6 @@ def test_each_way_to_end(
     def fails(folder: Any) -> Any:
         raise error
 
-    monkeypatch.setattr("afresh.faces.cli.runs.facts", fails)
     monkeypatch.setattr("afresh.runs.run.Run.open", fails)
     assert exit_code(monkeypatch, "show", ".") == code
     assert ("Traceback" in capfd.readouterr().err) is (code == 70)

@@ -89,13 +89,16 @@ def test_scores_need_the_card_that_says_how_they_were_measured(tmp_path: Path) -
     report = tmp_path / "report.json"
     score = {"name": "bits_per_byte", "value": 2.5, "low": 2.4, "high": 2.6, "n": 90, "better": "lower", "floor": None}
     report.write_text(json.dumps({"sections": [{"scores": [score], "card": {"id": "ab12", "samples": 100}}]}))
-    found = quality_of(report)
+    found = quality_of(tmp_path)
     assert found is not None and found.scores[0]["n"] == 90 and found.card["samples"] == 100
     report.write_text(json.dumps({"sections": [{"scores": [score], "card": {}}]}))
     with pytest.raises(UserError, match="card"):
-        quality_of(report)
+        quality_of(tmp_path)
     report.write_text(json.dumps({"sections": [{"scores": [], "card": {}}]}))
-    assert quality_of(report) is None
+    assert quality_of(tmp_path) is None
+    report.write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        quality_of(tmp_path)
 
 
 def test_a_new_price_takes_the_link_of_the_old_one(catalogue: Catalogue) -> None:

@@ -12,12 +12,13 @@ from safetensors.torch import load_file, save_file
 import afresh
 from afresh.core import UserError
 from afresh.engine.training import checkpoint
+from afresh.runs.about import read_report
 from afresh.runs.content_hash import content_hash, weights_hash
 from afresh.runs.run import Run
 from afresh.runs.signature import sign
 from afresh.services.labels import lineage
 from afresh.services.labels.label import Label, Link
-from afresh.services.labels.run_label import canonical, drawn_samples, label_of
+from afresh.services.labels.run_label import canonical, label_of
 from afresh.services.labels.words import rows_of
 from tests.test_old_runs import unpack
 
@@ -250,7 +251,7 @@ def test_without_loading_only_what_is_known_is_followed(
 
 
 def test_the_cost_of_works_is_what_the_report_measured(picture_run: Path) -> None:
-    drawn = drawn_samples(picture_run)
+    drawn = read_report(picture_run).drawn
     label = label_of(Run.open(picture_run))
     assert drawn is not None and label.drawn == drawn.works == 20
     assert label.work is not None and label.thousand_works is not None

@@ -26,6 +26,7 @@ from afresh.domains.field.range_seen import left_what_was_seen
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import read_fields
 from afresh.domains.field.spectra import energy_spectrum
+from afresh.runs.about import read_report
 from afresh.runs.run import Run
 
 MOST_BYTES = 8 << 30  # of the states that a rollout holds
@@ -276,13 +277,9 @@ def roll_out_from(
 def chosen_noise(run: Run) -> tuple[int, dict[str, float]]:
     """For how many steps members keep their noise and the settings of sampling, by which, in the report of the run, the
     intervals of members held the truth as often as they say; as in training if the run was not measured."""
-    try:
-        scores = json.loads((run.path / "report.json").read_bytes())["sections"][0]["scores"]
-        found = {score["name"]: float(score["value"]) for score in scores}
-        spread = {"spread": min(max(found[SPREAD], 0.0), 10.0)} if SPREAD in found else {}
-        return max(1, int(found[KEEP])), spread
-    except (OSError, ValueError, LookupError, TypeError, OverflowError):
-        return 1, {}
+    found = {score["name"]: float(score["value"]) for score in read_report(run.path).scores}
+    spread = {"spread": min(max(found[SPREAD], 0.0), 10.0)} if {SPREAD, KEEP} <= found.keys() else {}
+    return max(1, int(found.get(KEEP, 1))), spread
 
 
 def departed(encoder: FieldEncoder, states: NDArray[np.float32]) -> str:

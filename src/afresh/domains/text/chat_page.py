@@ -25,7 +25,7 @@ from afresh.faces.studio.form import number
 from afresh.faces.studio.gallery_page import works_of
 from afresh.faces.studio.markdown import markdown
 from afresh.faces.studio.pages import HEADERS, PageRoute, RunPage, address, page
-from afresh.faces.studio.run_card import cards, first_text, newest_sample
+from afresh.faces.studio.run_card import cards, first_text
 from afresh.runs.run import Run
 from afresh.verbs.conversations import MOST_CHARACTERS, Conversation, Conversations, now
 
@@ -256,11 +256,7 @@ def able(run: Run) -> str | None:
     return None if converses(run.encoder, run.space) else "it did not learn conversations"
 
 
-def excerpt(run: Run) -> str:
-    """The beginning of its newest sample."""
-    text = newest_sample(run.path, ".txt")
-    return "" if text is None else first_text(text)
-
-
 HERE = Path(__file__).parent
-PAGE = RunPage("chat", "Chat with it", able, routes, HERE / "templates", excerpt, judged=True, static=HERE / "static")
+PAGE = RunPage(
+    "chat", "Chat with it", able, routes, HERE / "templates", first_text, judged=True, static=HERE / "static"
+)

@@ -48,7 +48,7 @@ def rm(
     from afresh.core.plural import counted
     from afresh.data.imported import named_data, remove_data
     from afresh.data.storage.files import bytes_on_disk
-    from afresh.engine.training.checkpoint import steps_in
+    from afresh.runs.about import AboutRun
     from afresh.runs.deletion import deletable_data, delete_adapter, end_interrupted
     from afresh.runs.person_adapters import base_of
     from afresh.runs.remove import check_removable, remove_run
@@ -73,11 +73,10 @@ def rm(
         for d in kept:
             answer(f"{d.path}: {size(d.bytes)}{in_use(d)}")
         for run in found:
-            made, step = run.record, int((steps_in(run.path / "checkpoints") or ["0"])[-1])
-            taken = size(bytes_on_disk(run.path))
-            answer(f"{run.path}: {made.family} on {made.modality}, step {step:,}, {taken}")
+            about, taken = AboutRun(run), size(bytes_on_disk(run.path))
+            answer(f"{run.path}: {about.model}, step {about.steps:,}, {taken}")
             if with_data:
-                answer(f"{made.data.path}: what it learnt from")
+                answer(f"{run.record.data.path}: what it learnt from")
         count = len(found) + len(kept)
         if not typer.confirm("Remove it for good?" if count == 1 else f"Remove these {count} for good?"):
             raise typer.Exit

@@ -44,18 +44,17 @@ def runs(
 def facts(folder: Path) -> dict[str, Any]:
     """What a run's folder says. Raises UserError when its run.json is not understood."""
     from afresh.data.storage.files import bytes_on_disk
-    from afresh.runs.run import Run, metrics_rows, summary
+    from afresh.runs.about import AboutRun
+    from afresh.runs.run import Run
 
-    run = Run.open(folder)
-    made = summary(run)
-    held = [line["heldout_loss"] for line in metrics_rows(run) if "heldout_loss" in line]
-    state = "done" if made["steps"] >= made["planned"] else "stopped" if made["steps"] else "not begun"
+    about = AboutRun(Run.open(folder))
     return {
-        **made,
-        "state": state,
-        "heldout_loss": held[-1] if held else None,
+        "run": str(about.run.path),
+        **about.state,
+        "state": "done" if about.done else "stopped" if about.steps else "not begun",
+        "heldout_loss": next(reversed(about.heldout), None),
         "bytes": bytes_on_disk(folder),
-        "data": run.record.data.path,
+        "data": about.record.data.path,
     }
 
 

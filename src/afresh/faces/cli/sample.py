@@ -302,7 +302,7 @@ def deliver(
     """Write, print or show, unless it is `shown` already. label_ai: with the label that AI made it."""
     from afresh.core.plural import counted
     from afresh.engine.sampling.samples import replace_samples, text_records
-    from afresh.verbs.report import read_verdict
+    from afresh.runs.about import read_report
 
     kind, samples = run.encoder.kind, samples.labelled() if label_ai else samples
     records = replace_samples(samples, out) if out is not None else text_records(samples) if kind.inline else []
@@ -311,8 +311,7 @@ def deliver(
         if kind.view == "sound" and out.is_dir():
             say(f"listen: {out / 'index.html'}")
     if as_json:
-        found = read_verdict(run.path)
-        emit({"verdict": None if found is None else found["word"], "samples": records})
+        emit({"verdict": (read_report(run.path).verdict or {}).get("word"), "samples": records})
     elif shown:
         show_tokens(records[0])
     elif kind.view == "text":

@@ -10,7 +10,7 @@ from afresh.faces.cli.show import answer, emit, note, quoted
 from afresh.faces.cli.show_samples import show_pictures
 
 if TYPE_CHECKING:
-    from afresh.runs.run import Run
+    from afresh.runs.about import AboutRun
 
 MOST_CHARACTERS, MOST_COLUMNS = 1_000, 64  # of a preview
 
@@ -21,21 +21,23 @@ def show(
 ) -> None:
     """Show what a run is: its model and training, the verdict of its report, its last preview, and what comes next."""
     from afresh.faces.cli.runs import facts
-    from afresh.runs.run import Run, described
-    from afresh.verbs.report import read_verdict
+    from afresh.runs.about import AboutRun, previews
+    from afresh.runs.run import Run
 
     found = Run.open(run)
-    verdict, preview, following = read_verdict(found.path), last_preview(found), next_commands(found)
+    about = AboutRun(found)
+    verdict, following = about.report.verdict, next_commands(about)
+    preview = next(reversed(previews(found.path)), None)
     page = found.path / "report.html"
     report = str(page) if page.is_file() else None
     if as_json:
         shown = None if preview is None else str(preview)
         emit({**facts(found.path), "verdict": verdict, "preview": shown, "report": report, "next": following})
         return
-    lines = described(found)
+    lines = about.lines()
     if verdict is not None:
         lines.append(("verdict", f"{verdict['word']}. {verdict['sentence']} {verdict['help']}".strip()))
-    lines += cost_lines(found)
+    lines += cost_lines(about)
     if report is not None:
         lines.append(("report", report))
     for name, value in lines:
@@ -47,25 +49,17 @@ def show(
         answer(f"  {command}")
 
 
-def cost_lines(run: Run) -> list[tuple[str, str]]:
+def cost_lines(about: AboutRun) -> list[tuple[str, str]]:
     """What training the run and drawing works took; nothing before its first checkpoint."""
-    from afresh.engine.training.checkpoint import steps_in
     from afresh.services.labels.run_label import label_of
     from afresh.services.labels.words import cost_rows, followed
 
-    if not steps_in(run.path / "checkpoints"):
+    if about.progress is None:
         return []
-    label = label_of(run, load=False)
+    label = label_of(about.run, load=False)
     costs = [f"{name} {text}" for name, text in cost_rows(label)]
     own = [] if label.licence is None else [("licence", label.licence)]
     return [*own, ("licences", "; ".join(map(followed, label.licences))), ("costs", "; ".join(costs))]
-
-
-def last_preview(run: Run) -> Path | None:
-    """The file of the newest preview that was drawn during training."""
-    from afresh.verbs.report import is_preview
-
-    return max(filter(is_preview, (run.path / "samples").glob("*")), default=None)
 
 
 def show_preview(file: Path) -> None:
@@ -90,15 +84,14 @@ def show_preview(file: Path) -> None:
         answer(f"{'preview:':14}{file} ({step})")
 
 
-def next_commands(run: Run) -> list[str]:
+def next_commands(about: AboutRun) -> list[str]:
     """What a person would do next, as it is typed."""
     from afresh.engine.sampling.request import converses
-    from afresh.runs.run import summary
     from afresh.verbs.use_command import go_on_command, use_command
 
-    made, name = summary(run), quoted(run.path)
+    run, name = about.run, quoted(about.run.path)
     commands = [] if (command := go_on_command(run)) is None else [command]
-    if not made["steps"]:
+    if not about.steps:
         return commands
     if converses(run.encoder, run.space):
         commands.append(f"afresh chat {name}")

@@ -146,14 +146,14 @@ def train(
 def resumed(path: Path, trust: bool, ignore_stop: bool, processes: int, on: str | None, as_json: bool) -> Job:
     """The run, once it is known that it may run and read what it names: a person at a terminal is asked."""
     from afresh.faces.cli.consent import with_consent
-    from afresh.runs.run import summary
+    from afresh.runs.about import AboutRun
     from afresh.verbs.resume import resume
     from afresh.verbs.torchrun import together
 
     begin = together(resume)
     job = with_consent(lambda trusted: begin(path, trusted, ignore_stop, processes=processes, on=on), trust, as_json)
-    now = summary(job.run)
-    say(f"going on with {path} at step {now['steps']:,} of {now['planned']:,}")
+    about = AboutRun(job.run)
+    say(f"going on with {path} at step {about.steps:,} of {about.planned:,}")
     return job
 
 
@@ -161,7 +161,7 @@ def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) ->
     """Learn, measure, report, and say what was made."""
     from afresh.engine.training import ranks
     from afresh.engine.training.loop import Interrupted
-    from afresh.verbs.run_summary import final_record
+    from afresh.verbs.report import final_record
     from afresh.verbs.training_job import learn
 
     again = f"go on with: afresh train --resume {quoted(job.run.path)}"
@@ -177,7 +177,7 @@ def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) ->
         say(f"adapter: {job.run.path / 'adapter'}")
     measured, samples = judged(job, measure)
     if as_json:
-        emit(final_record(job, seconds, measured))
+        emit(final_record(job.run, seconds, measured))
     else:
         show(job, seconds, measured, samples)
 
@@ -208,18 +208,17 @@ def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples | None]
 def show(job: Job, seconds: float, measured: Measurement | None, samples: Samples | None = None) -> None:
     """The result for a person, a few of the samples first."""
     from afresh.core.plural import counted
-    from afresh.engine.alignment.monitoring.report import alignment
     from afresh.engine.sampling.request import converses
     from afresh.engine.training.progress import clock
     from afresh.faces.cli.commands import show_line
     from afresh.faces.cli.show import answer
     from afresh.faces.cli.show_samples import show_samples
-    from afresh.runs.run import metrics_rows, summary
+    from afresh.runs.about import AboutRun
     from afresh.verbs.measuring import verdict_lines
-    from afresh.verbs.report import run_verdict
+    from afresh.verbs.report import alignment_of, run_verdict
     from afresh.verbs.use_command import use_command
 
-    record, now = job.run.record, summary(job.run)
+    about = AboutRun(job.run)
     spent = seconds if job.clock is None else time.monotonic() - job.clock.begun  # of the whole command
     if samples is not None:
         show_samples(
@@ -232,12 +231,7 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
     if measured is not None:
         for line in verdict_lines(run_verdict(job.run, measured)):
             show_line(line)
-    answer(
-        f"{job.run.path}: {record.family} on {record.modality}, {record.parameters:,} parameters, "
-        f"{counted(now['steps'], 'step')}, {clock(spent)} in all"
-    )
-    aligned = record.align
-    steered = None if aligned is None else alignment(metrics_rows(job.run), aligned.asked_distance)
-    if steered is not None:
+    answer(f"{job.run.path}: {about.model}, {counted(about.steps, 'step')}, {clock(spent)} in all")
+    if (steered := alignment_of(about)) is not None:
         answer("; ".join(f"{name} {value}" for name, value in steered.facts))
     answer(f"next: {use_command(job.run)}")

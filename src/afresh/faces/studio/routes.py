@@ -16,7 +16,8 @@ from afresh.faces.http.rights import USE, needs
 from afresh.faces.studio import create, gallery_page, verb_page
 from afresh.faces.studio.gallery_page import works_of
 from afresh.faces.studio.pages import FRESH, HEADERS, PageRoute, address, page
-from afresh.faces.studio.run_card import cards, newest_sample
+from afresh.faces.studio.run_card import cards
+from afresh.runs.about import previews
 
 Name = Annotated[str, Query(max_length=255)]
 LATEST = 6  # works on the first page
@@ -42,9 +43,9 @@ def routes(desk: Desk, works: Path) -> APIRouter:
 
     @router.get("/studio/preview")
     def preview(run: Name) -> Response:
-        file = newest_sample(desk.library.path(run), ".png")
-        if file is None:
+        pictures = previews(desk.library.path(run), ".png")
+        if not pictures:
             raise RefusedRequest(404, f"There are no samples of {run} yet.")
-        return FileResponse(file, headers={**HEADERS, **FRESH})
+        return FileResponse(pictures[-1], headers={**HEADERS, **FRESH})
 
     return router

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from afresh.core import UserError, registry
-from afresh.core.plural import counted
+from afresh.data.storage.files import bytes_on_disk
 from afresh.faces.http.loaded_runs import Library
+from afresh.faces.studio.page_words import plain_words
 from afresh.faces.studio.pages import RunPage
-from afresh.runs.run import Run, summary
-from afresh.verbs.report import read_verdict
+from afresh.runs.about import AboutRun, previews
+from afresh.runs.run import Run
 from afresh.verbs.training_job import SEPARATOR
 
 EXCERPT = 420  # characters of a text
@@ -18,58 +21,60 @@ EXCERPT = 420  # characters of a text
 
 @dataclass(frozen=True)
 class RunCard:
-    """A run for people. `view`: text, image or sound. `picture`: whether there is a preview image. `page`: where it is
-    used, below /studio/; `invitation`: what the button says that leads there. `judged`: whether its samples are
-    voted on in pairs. `fault`: why the run cannot be used."""
+    """A run for people. about: what it is; None if it cannot be read, for the reason `fault`. place: the page on which
+    runs of its kind are used, if they have one of their own. parent: the name of the model that it was made from, among
+    those of the server or elsewhere; how: tuned, aligned, distilled."""
 
     name: str
-    modality: str = ""
-    view: str = "text"
-    family: str = ""
+    path: Path
+    about: AboutRun | None = None
+    place: RunPage | None = None
+    parent: str = ""
     how: str = ""
-    size: str = ""
-    data: str = ""
-    lineage: str = ""
-    progress: str = ""
-    verdict: str = ""
-    sentence: str = ""
     excerpt: str = ""
-    picture: bool = False
-    usable: bool = True
-    page: str = "create"
-    judged: bool = True
-    invitation: str = ""
     fault: str = ""
 
+    @property
+    def born(self) -> float:
+        """When it was made."""
+        with suppress(OSError):  # it is being removed
+            return (self.path / "run.json").stat().st_mtime
+        return 0.0
 
-def card_of(name: str, run: Run) -> RunCard:
-    """Raises UserError if the run cannot be read."""
-    record, made, verdict = run.record, summary(run), read_verdict(run.path)
-    begun, done = made["steps"] > 0, made["steps"] >= made["planned"]
-    place = page_of(run)
-    word = "" if verdict is None or verdict["word"] == "not measured" else verdict["word"]
+    @property
+    def usable(self) -> bool:
+        return self.about is not None and self.about.steps > 0
+
+    @property
+    def page(self) -> str:
+        """The path below /studio/ where it is used."""
+        return "create" if self.place is None else self.place.name
+
+    @property
+    def picture(self) -> bool:
+        """Whether there is a preview image."""
+        return self.about is not None and bool(previews(self.path, ".png"))
+
+    @property
+    def bytes(self) -> int:
+        with suppress(OSError):
+            return bytes_on_disk(self.path)
+        return 0
+
+
+def card_of(name: str, run: Run, names: Mapping[Path, str] | None = None) -> RunCard:
+    """The card of a run; `names` are those of the server's runs. Raises UserError if it cannot be read."""
+    about, place, base = AboutRun(run), page_of(run), run.record.base_model
+    about.json(), run.encoder  # so that a fault shows here, and not while a page is drawn
+    how = "aligned" if run.record.align else "distilled" if run.family.made_by == "distill" else "tuned"
     return RunCard(
-        name=name,
-        modality=record.modality,
-        view=run.encoder.kind.view,
-        family=record.family,
-        how=run.family.how if place is None else "",
-        size=magnitude(record.parameters),
-        data=counted(record.data.train, "example"),
-        lineage=lineage(run),
-        progress=""
-        if done
-        else "not trained yet"
-        if not begun
-        else f"{100 * made['steps'] // made['planned']}% trained",
-        verdict=word,
-        sentence="" if verdict is None else verdict["sentence"],
-        excerpt=excerpt_of(run),
-        picture=newest_sample(run.path, ".png") is not None,
-        usable=begun,
-        page="create" if place is None else place.name,
-        judged=place is None or place.judged,
-        invitation="Create with it" if place is None else place.invitation,
+        name,
+        run.path,
+        about,
+        place,
+        parent="" if base is None else (names or {}).get(Path(base).resolve()) or Path(base).name,
+        how="" if base is None else how,
+        excerpt=first_text(run) if place is None else place.excerpt(run),
     )
 
 
@@ -78,48 +83,19 @@ def page_of(run: Run) -> RunPage | None:
     return next((p for p in registry.pages() if p.able(run) is None), None)
 
 
-def excerpt_of(run: Run) -> str:
-    """A few words of what a run is about: of its page, or of its newest sample."""
-    if (place := page_of(run)) is not None:
-        return place.excerpt(run)
-    text = newest_sample(run.path, ".txt")
-    return "" if text is None else first_text(text)
-
-
 def cards(library: Library) -> list[RunCard]:
     """The runs of a server, each with why it cannot be used if it cannot."""
-    out = []
-    for name in library.paths():
+    paths, out = library.paths(), []
+    names = {path.resolve(): name for name, path in paths.items()}
+    for name, path in paths.items():
         try:
-            out.append(card_of(name, library.open(name)))
-        except UserError as error:
-            out.append(RunCard(name, usable=False, fault=str(error)))
+            out.append(card_of(name, library.open(name), names))
+        except (UserError, OSError) as error:
+            out.append(RunCard(name, path, fault=plain_words(str(error))))
     return out
 
 
-def lineage(run: Run) -> str:
-    """What a run was made from, in words."""
-    record = run.record
-    if record.base_model is None:
-        return ""
-    verb = "aligned from" if record.align is not None else "tuned from"
-    return f"{verb} {Path(record.base_model).name}"
-
-
-def newest_sample(path: Path, suffix: str) -> Path | None:
-    """The newest file of samples that training wrote."""
-    return max((path / "samples").glob(f"*{suffix}"), default=None)
-
-
-def first_text(file: Path) -> str:
-    """The beginning of the first text in a file of samples that is not empty."""
-    texts = file.read_text("utf-8", "replace").split(SEPARATOR)
+def first_text(run: Run) -> str:
+    """The beginning of the first text in the newest preview that is not empty."""
+    texts = [t for file in previews(run.path, ".txt")[-1:] for t in file.read_text("utf-8", "replace").split(SEPARATOR)]
     return next((t.strip()[:EXCERPT] for t in texts if t.strip()), "")
-
-
-def magnitude(parameters: int) -> str:
-    """A number of parameters in few characters, such as 12.3M."""
-    for size, letter in ((1_000_000_000, "B"), (1_000_000, "M"), (1_000, "K")):
-        if parameters >= size:
-            return f"{parameters / size:.3g}{letter}"
-    return str(parameters)

@@ -28,10 +28,10 @@ from afresh.faces.http.rights import LOCAL, OWN, TRAIN, holder_of, needs, owner_
 from afresh.faces.studio.data_card import look_card
 from afresh.faces.studio.page_words import plain_words
 from afresh.faces.studio.pages import HEADERS, PageRoute, address, page, rendered
+from afresh.runs.about import is_preview, read_report
 from afresh.verbs import jobs
 from afresh.verbs.inspect_data import read_examples
 from afresh.verbs.jobs import BackgroundJob, JobOutcome
-from afresh.verbs.report import is_preview, read_verdict
 from afresh.verbs.training_progress import loss_curves, named_curves, samples_seen
 
 EVERY = 0.5  # seconds between looks at a process
@@ -180,7 +180,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
             "asked": jobs.stop_asked(job),
             "run": name_of(desk, job),
             "data": job.about.get("data", ""),
-            "verdict": read_verdict(run) if report else None,
+            "verdict": read_report(run).verdict if report else None,
             "report": report,
             "resumable": learns and made.state in ("stopped", "failed") and (run / "checkpoints").is_dir(),
         }

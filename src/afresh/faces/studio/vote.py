@@ -180,7 +180,7 @@ def further(sitting: Sitting, evidence: VoteEvidence) -> list[tuple[str, Mapping
 
 def choices(desk: Desk, run: str, other: str) -> dict[str, Any]:
     """What the form offers for a run."""
-    runs = [card for card in cards(desk.library) if card.usable and card.judged]
+    runs = [card for card in cards(desk.library) if card.usable and (card.place is None or card.place.judged)]
     if not runs:
         return {"runs": [], "run": "", "others": [], "other": ""}
     name = run if run in {card.name for card in runs} else runs[0].name

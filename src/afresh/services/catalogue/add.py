@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from afresh.core import UserError
 from afresh.core.money import parse_money
-from afresh.core.safe_json import faults, parse_json
+from afresh.core.safe_json import faults
 from afresh.data.storage.files import replace_file
+from afresh.runs.about import REPORT, previews, read_report
 from afresh.services.bundles.layout import BLOCK, size_of_signature
 from afresh.services.bundles.open import checked
 from afresh.services.catalogue.folder import Catalogue, copy_file, digest
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from afresh.verbs.labelling import Format
 
 FREE = "free"
-REPORT = "report.json"
 LABELS: Mapping[str, Format] = {"card.md": "card", "label.json": "label", "cdx.json": "cyclonedx"}
 
 
@@ -76,7 +76,7 @@ def add(
         stated, labels = ({}, {}) if run is None else facts_of_run(run, licence, file if work else None)
         facts |= stated
         listing = validated(facts)
-        shown = preview or (None if run is None or work else picture_of(run)) or file
+        shown = preview or next(reversed([] if run is None or work else previews(run)), None) or file
         if (seen := preview_of(shown, given=preview is not None or shown != file)) is not None:
             found, thumb = seen
             if thumb is not None:
@@ -173,29 +173,21 @@ def facts_of_run(run: Path, licence: str, work: Path | None = None) -> tuple[dic
     label = made["label.json"].label
     assert label is not None
     facts: dict[str, Any] = {"lineage": dict(rows_of(label)), "labels": tuple(made), "quality": None}
-    if work is None and (run / REPORT).is_file():
-        facts["quality"] = quality_of(run / REPORT)
+    if work is None:
+        facts["quality"] = quality_of(run)
     return facts, {name: one.text.encode("utf-8", "backslashreplace") for name, one in made.items()}
 
 
-def quality_of(report: Path) -> Quality | None:
-    """The scores of a report with the card that says how they were measured; None if it was not measured."""
+def quality_of(run: Path) -> Quality | None:
+    """The scores of a run's report with the card that says how they were measured; None if it was not measured."""
+    report, keys = read_report(run), ("name", "value", "low", "high", "n", "better")
+    if report.damaged:
+        raise UserError(f"{run / REPORT} cannot be read. Measure the run again, or remove the file.", "damaged")
+    scores = [{key: s[key] for key in keys if s.get(key) is not None} for s in report.scores]
     try:
-        section = parse_json(report.read_bytes())["sections"][0]
-        scores = [
-            {key: s[key] for key in ("name", "value", "low", "high", "n", "better") if s.get(key) is not None}
-            for s in section["scores"]
-            if s.get("value") is not None
-        ]
-        return Quality.model_validate({"scores": scores, "card": section["card"]}) if scores else None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{report} is no report of a run: {faults(error)}.", "damaged") from None
-
-
-def picture_of(run: Path) -> Path | None:
-    """The newest preview that training drew, if it is one file that can be shown."""
-    shown = [p for p in (run / "samples").glob("*") if p.suffix in (".png", ".wav", ".txt")]
-    return max(shown, key=lambda p: p.name, default=None)
+        return Quality.model_validate({"scores": scores, "card": report.card}) if scores else None
+    except ValidationError as error:
+        raise UserError(f"{run / REPORT} is not the report of a run: {faults(error)}.", "damaged") from None
 
 
 def set_price(catalogue: Catalogue, id: str, price: str, link: str | None = None, payment_link: str = "") -> Listing:

@@ -11,7 +11,8 @@ from afresh.core import UserError
 from afresh.core.money import CURRENCIES, parse_amount
 from afresh.data.preferences import preferences
 from afresh.engine.training.usage_meter import Usage
-from afresh.runs.run import Run, metrics_rows
+from afresh.runs.about import AboutRun
+from afresh.runs.run import Run
 from afresh.runs.usage import read_usage
 from afresh.services.labels.label import Cost, Price, Stage
 
@@ -96,8 +97,7 @@ def stage_of(run: Run, id: str, name: str, prices: Prices) -> Stage:
 
 def from_log(run: Run) -> Usage:
     """An estimate for a run of an earlier version, from the seconds in its log: that all threads were busy."""
-    seconds = max((row["seconds"] for row in metrics_rows(run)), default=0.0)
-    train = run.record.train
+    seconds, train = AboutRun(run).seconds, run.record.train
     gpu = 0.0 if train.device == "cpu" else seconds
     return Usage(seconds=seconds, cpu_seconds=seconds * (1 if gpu else train.threads), gpu_seconds=gpu)
 

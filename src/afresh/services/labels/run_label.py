@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from afresh.core import UserError
 from afresh.core.plural import counted
-from afresh.core.safe_json import parse_json
 from afresh.core.safe_text import visible_line
-from afresh.engine.training.usage_meter import Usage
+from afresh.runs.about import AboutRun, DrawnSamples, read_report
 from afresh.runs.content_hash import content_hash, known_weights_hash, weights_hash
 from afresh.runs.data_lineage import learnt_from
-from afresh.runs.run import Run, summary
+from afresh.runs.run import Run
 from afresh.services.collect.licences import duties, normalised_or_unknown
 from afresh.services.collect.record import UNKNOWN
 from afresh.services.labels.costs import Prices, cost_of, stage_of, stated_prices, together
 from afresh.services.labels.label import Consent, Cost, Follows, Label, Part, Stage
 from afresh.services.labels.lineage import Lineage, declared_label, lineage_of
-
-
-class DrawnSamples(BaseModel):
-    """What drawing the samples of a report has used, as report.json keeps it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    works: int = Field(ge=1)
-    usage: Usage
 
 
 def label_of(run: Run, drawn: DrawnSamples | None = None, load: bool = True, licence: str | None = None) -> Label:
@@ -49,7 +37,7 @@ def label_of(run: Run, drawn: DrawnSamples | None = None, load: bool = True, lic
     lineage = lineage_of(run, id, load)
     weights = weights_hash(run) if load else known_weights_hash(run)
     stages, notes = stages_of(run, id, name, lineage, prices)
-    drawn = drawn or drawn_samples(run.path)
+    drawn = drawn or read_report(run.path).drawn
     follows = licences_that_follow(lineage.parts.values())
     if not prices.json():
         notes.append("No price is stated: set the preferences price_kwh and price_hour.")
@@ -82,13 +70,13 @@ def works_costs(drawn: DrawnSamples, prices: Prices) -> dict[str, Any]:
 
 
 def facts_of(run: Run) -> dict[str, str | int]:
-    record = run.record
+    record, about = run.record, AboutRun(run)
     return {
         "modality": record.modality,
         "items shown as": run.encoder.kind.view,
-        "family": record.family if record.codec is None else f"{record.family} over the codec {record.codec}",
+        "family": about.family,
         "parameters": record.parameters,
-        "steps": int(summary(run)["steps"]),
+        "steps": about.steps,
         "training items": record.data.train,
         "afresh": record.afresh,
     }
@@ -161,15 +149,6 @@ def known_consent(without: int | None) -> Consent:
     elif without:
         sentence = f"No consent is known for {counted(without, 'item')} of the data that show persons."
     return Consent(without_consent=without, sentence=sentence)
-
-
-def drawn_samples(path: Path) -> DrawnSamples | None:
-    """What drawing the samples of a run's report has used; None if it has none, or one of an earlier version."""
-    try:
-        found: Any = parse_json((path / "report.json").read_bytes())
-        return DrawnSamples.model_validate(found["sections"][0]["drawn"])
-    except (OSError, ValueError, LookupError, TypeError, ValidationError):
-        return None
 
 
 def canonical(label: Label) -> bytes:

@@ -23,14 +23,14 @@ from afresh.faces.http.loaded_runs import Library
 from afresh.faces.http.rights import Holder
 from afresh.faces.studio.page_words import plain_words
 from afresh.faces.studio.run_card import RunCard
-from afresh.faces.studio.runs import RunRow, tree
+from afresh.faces.studio.runs import tree
 from afresh.faces.studio.runs_bin import thrown_away
 from afresh.faces.studio.sizes import age, size
 from afresh.faces.studio.train import measured_words
+from afresh.runs.about import AboutRun
 from afresh.runs.run import Run
 from afresh.runs.trash import throw
 from afresh.verbs import jobs
-from afresh.verbs.capabilities import facts
 from afresh.verbs.measuring import measure_run
 from afresh.verbs.report import write_run_report
 from afresh.verbs.run_comparison import better, compare_runs
@@ -126,7 +126,7 @@ def test_runs_that_were_measured_alike_are_compared(web: httpx.Client) -> None:
 
 
 def test_cards_that_differ_are_not_compared(measured: Path) -> None:
-    known = facts(Run.open(measured / "digits"))
+    known = AboutRun(Run.open(measured / "digits")).json()
     other = {**known, "card": {**known["card"], "split": "another"}}
     with pytest.raises(UserError, match="measured in different ways") as error:
         compare_runs(known, other)
@@ -279,12 +279,12 @@ def test_a_run_that_was_changed_goes_on_only_from_a_terminal(web: httpx.Client, 
 
 
 def test_what_was_made_of_what_ends_even_in_a_circle() -> None:
-    def row(name: str, parent: str, born: float) -> RunRow:
-        return RunRow(name, RunCard(name), 1, 1, born, 1, parent, "tuned" if parent else "")
+    def row(name: str, parent: str) -> RunCard:
+        return RunCard(name, Path(name), parent=parent, how="tuned" if parent else "")
 
-    rows = [row("a", "", 1), row("b", "a", 2), row("c", "b", 3), row("alone", "", 4), row("other", "gone", 5)]
+    rows = [row("a", ""), row("b", "a"), row("c", "b"), row("alone", ""), row("other", "gone")]
     assert [(d, r.name) for d, r in tree(rows)] == [(0, "a"), (1, "b"), (2, "c"), (0, "other")]
-    assert tree([row("x", "y", 1), row("y", "x", 2)]) == []
+    assert tree([row("x", "y"), row("y", "x")]) == []
 
 
 def test_sizes_and_ages_are_words() -> None:

@@ -14,9 +14,8 @@ from afresh.faces.http.loaded_runs import Library
 from afresh.faces.http.native.items import answer
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import USE, needs
-from afresh.runs.run import metrics_rows
-from afresh.verbs.capabilities import facts, offers
-from afresh.verbs.report import is_preview
+from afresh.runs.about import AboutRun, previews
+from afresh.verbs.capabilities import offers
 
 MOST_ROWS = 2_000  # of a curve
 
@@ -27,7 +26,7 @@ def listed(library: Library) -> list[dict[str, Any]]:
     for name in library.paths():
         row: dict[str, Any] = {"id": name, "held": name in library.held, "fault": None}
         try:
-            row |= facts(library.open(name))
+            row |= AboutRun(library.open(name)).json()
         except (UserError, OSError) as error:
             row["fault"] = str(error)
         out.append(row)
@@ -37,11 +36,15 @@ def listed(library: Library) -> list[dict[str, Any]]:
 def described(library: Library, name: str) -> dict[str, Any]:
     """All that is known of a run, and what can be asked of it. Raises UserError if it cannot be read."""
     run = library.open(name)
-    rows = metrics_rows(run)
-    thinned = rows[:: -(-len(rows) // MOST_ROWS) or 1]
-    steps = [int(file.stem) for file in sorted((run.path / "samples").glob("*")) if is_preview(file)]
-    asked = {"asked": offers(run)}
-    return {"id": name, "held": name in library.held, **facts(run), **asked, "curves": thinned, "previews": steps}
+    about = AboutRun(run)
+    return {
+        "id": name,
+        "held": name in library.held,
+        **about.json(),
+        "asked": offers(run),
+        "curves": about.rows[:: -(-len(about.rows) // MOST_ROWS) or 1],
+        "previews": [int(file.stem) for file in previews(run.path)],
+    }
 
 
 def routes(desk: Desk) -> APIRouter:
@@ -59,10 +62,9 @@ def routes(desk: Desk) -> APIRouter:
         "/afresh/v1/runs/{run}/previews/{step}", summary="What was drawn during training", response_class=FileResponse
     )
     async def preview(run: str, step: int) -> Response:
-        folder = desk.library.path(run) / "samples"
-        found = [file for file in folder.glob("*") if is_preview(file) and int(file.stem) == step]
-        if not found:
-            raise RefusedRequest(404, f"There is no preview of step {step:,} of {run}.", "no_preview")
-        return FileResponse(found[0])
+        for file in previews(desk.library.path(run)):
+            if int(file.stem) == step:
+                return FileResponse(file)
+        raise RefusedRequest(404, f"There is no preview of step {step:,} of {run}.", "no_preview")
 
     return router

@@ -22,6 +22,7 @@ from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.requests.forms import Form
 from afresh.faces.http.requests.text import check_writes
 from afresh.faces.http.rights import USE, needs
+from afresh.runs.about import AboutRun
 from afresh.runs.run import Run
 
 FOLLOWED = "0.12.11"  # the version of Ollama whose API this is: clients refuse to talk to one that they deem too old
@@ -45,14 +46,6 @@ def capabilities(run: Run) -> list[str]:
     return able
 
 
-def shortened(count: int) -> str:
-    """A number of parameters, as 7.6B."""
-    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if count >= size:
-            return f"{count / size:.1f}{letter}"
-    return str(count)
-
-
 def details(run: Run) -> dict[str, Any]:
     record = run.record
     return {
@@ -60,7 +53,7 @@ def details(run: Run) -> dict[str, Any]:
         "format": "safetensors",
         "family": record.family,
         "families": [record.family],
-        "parameter_size": shortened(record.parameters),
+        "parameter_size": AboutRun(run).size,
         "quantization_level": "unknown",
     }
 

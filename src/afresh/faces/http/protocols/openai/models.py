@@ -24,12 +24,7 @@ def described(name: str, run: Run) -> dict[str, Any]:
         "created": int((run.path / "run.json").stat().st_mtime),
         "owned_by": "user",
         "parent": name.rpartition(SEPARATOR)[0] if record.personal else None,
-        "afresh": {
-            "modality": record.modality,
-            "family": record.family,
-            "parameters": record.parameters,
-            "base_model": record.base_model,
-        },
+        "afresh": record.model_dump(include={"modality", "family", "parameters", "base_model"}),
     }
 
 
