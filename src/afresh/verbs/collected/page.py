@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from afresh.core import Sound, UserError, registry
-from afresh.core.plural import counted
+from afresh.core.plural import counted, size
 from afresh.core.safe_text import visible, visible_line
 from afresh.data.collected import MODALITIES
 from afresh.data.storage.files import replace_file
@@ -183,15 +183,6 @@ def facts(found: Survey) -> list[tuple[str, str]]:
 def percent(part: int, whole: int) -> str:
     share = 100 * part / whole if whole else 0.0
     return f"{share:.0f}%" if share >= 10 or share == int(share) else f"{share:.1f}%"
-
-
-def size(amount: int) -> str:
-    """Bytes in the unit that suits them."""
-    for unit, digits in (("bytes", 0), ("kB", 1), ("MB", 1), ("GB", 1)):
-        if amount < 1000 or unit == "GB":
-            return f"{amount:,.{digits}f} {unit}"
-        amount = amount / 1000  # type: ignore[assignment]
-    raise AssertionError
 
 
 def warnings(found: Survey) -> list[str]:
