@@ -243,8 +243,7 @@ async def _take(
             deadline.reschedule(clock() + WINDOW)
             in_window = 0
         if total is not None and total > 1 << 26:
-            events.progress(f"fetched: {done:,} of {total:,} bytes", "fetching", done=done, total=total,
-                            ended=done == total)  # fmt: skip
+            events.advance(f"fetched: {done:,} of {total:,} bytes", "fetching", done, total)
     stream.flush()
     if total is not None and done < total:
         raise _Interrupted(f"the connection ended after {done:,} of {total:,} bytes")
