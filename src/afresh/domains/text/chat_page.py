@@ -174,10 +174,10 @@ def routes(desk: Desk) -> APIRouter:
         get(chats, id_)
         if deed == "bin":
             answers.stop(chats, id_)
-            chats.throw(id_)
+            chats.move(id_, binned=True)
             return RedirectResponse(address(request, "chat/bin"), 303, HEADERS)
         if deed == "restore":
-            chats.restore(id_)
+            chats.move(id_, binned=False)
             return led(request, id_)
         raise RefusedRequest(404, f"A conversation cannot be asked to {deed[:40]}.", "not_found")
 
