@@ -53,11 +53,11 @@ def test_the_bin_gives_back_what_it_was_given(tmp_path: Path) -> None:
     chats = Conversations(tmp_path)
     id_, other = begun(chats, "One", "Two"), begun(chats, "Three")
     kept = chats.get(id_)
-    chats.throw(id_)
+    chats.move(id_, binned=True)
     assert [i for i, _ in chats.listed()] == [other] and [i for i, _ in chats.listed(binned=True)] == [id_]
-    chats.restore(id_)
+    chats.move(id_, binned=False)
     assert chats.get(id_) == kept
-    chats.throw(id_)
+    chats.move(id_, binned=True)
     chats.empty_bin()
     with pytest.raises(UserError, match="no such conversation"):
         chats.get(id_)

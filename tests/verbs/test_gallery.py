@@ -75,10 +75,10 @@ def test_words_favourites_and_the_bin(run: Run, works: Works) -> None:
     assert [w.id for w in works.find("CAT pets")] == [cat.id] and not works.find("c_t")
     works.favour(dog.id, True)
     assert [w.id for w in works.find(favourites=True)] == [dog.id]
-    works.throw(cat.id)
+    works.move(cat.id, binned=True)
     assert [w.id for w in works.find()] == [dog.id] and [w.id for w in works.find(binned=True)] == [cat.id]
-    assert not works.restore(cat.id).binned and len(works.find()) == 2
-    works.throw(dog.id)
+    assert not works.move(cat.id, binned=False).binned and len(works.find()) == 2
+    works.move(dog.id, binned=True)
     assert works.empty_bin() == 1 and works.empty_bin() == 0
     with pytest.raises(UserError, match="There is no work"):
         works.get(dog.id)
@@ -88,7 +88,7 @@ def test_the_index_is_written_from_the_folders(run: Run, works: Works) -> None:
     (one,) = kept(works, run, CreationRequest(seed=1))
     (two,) = kept(works, run, CreationRequest(seed=2))
     works.favour(one.id, True)
-    works.throw(two.id)
+    works.move(two.id, binned=True)
     (works.root / INDEX).write_bytes(b"damaged" * 1000)
     assert [w.id for w in works.find(favourites=True)] == [one.id]
     (works.root / INDEX).unlink()

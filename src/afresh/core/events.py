@@ -148,3 +148,13 @@ def warning(text: str, code: str = "warning", **fields: Any) -> None:
 def progress(text: str, code: str = "progress", **fields: Any) -> None:
     """How far a long task has come. `fields` holds `done` and `total`, and what else is known."""
     emit(Event("progress", code, text, fields))
+
+
+def advance(text: str, code: str, done: int, total: int, elapsed: float | None = None) -> None:
+    """A long task has come to `done` of `total`, as its text says: "drawn: 3 of 10". `elapsed`: the seconds that this
+    took, if it is to be said how many the rest will take."""
+    fields: dict[str, Any] = {"done": done, "total": total, "ended": done == total}
+    if elapsed is not None:
+        fields["seconds_left"] = elapsed * (total - done) / done
+        text += f", about {fields['seconds_left']:.0f} s left"
+    progress(text, code, **fields)

@@ -64,8 +64,7 @@ def reporting(task: str) -> Iterator[None]:
 
     def tell(step: Step) -> None:
         if step.estimate is not None and time.monotonic() - begun >= SILENT_SECONDS:
-            values = {"done": step.done, "total": step.total, "ended": step.done == step.total}
-            events.progress(f"{task}: step {step.done:,} of {step.total:,}", task, **values)
+            events.advance(f"{task}: step {step.done:,} of {step.total:,}", task, step.done, step.total)
 
     with following(tell):
         yield
@@ -79,9 +78,8 @@ def blocks(parts: Sequence[Block], task: str) -> Iterator[Block]:
     for done, part in enumerate(parts):
         now = time.monotonic()
         if done and now - shown >= SILENT_SECONDS:
-            shown, left = now, (now - begun) * (len(parts) - done) / done
-            text = f"{task}: {done / len(parts):.0%}, about {left:.0f} s left"
-            events.progress(text, task, done=done, total=len(parts), seconds_left=left, ended=False)
+            shown = now
+            events.advance(f"{task}: {done / len(parts):.0%}", task, done, len(parts), now - begun)
         if follow is not None:
             follow(Step(done, len(parts)))
         yield part

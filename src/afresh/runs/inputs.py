@@ -13,7 +13,8 @@ from torch import Tensor
 
 from afresh.core import Item, UserError, events
 from afresh.core.events import ignore, listening
-from afresh.data.image.images import ImageError, Pixels, full_size_array, full_size_image
+from afresh.data.files import FileError
+from afresh.data.image.images import Pixels, full_size_array, full_size_image
 from afresh.engine.sampling import energy as e
 from afresh.runs.run import Run
 from afresh.services.provenance.formats import SIDECAR
@@ -33,7 +34,7 @@ def pixels_of(image: Any, background: tuple[int, int, int] = WHITE) -> Pixels:
     path = Path(image)
     try:
         return full_size_image(path, background).pixels
-    except (ImageError, OSError) as error:
+    except (FileError, OSError) as error:
         raise UserError(f"{path} cannot be read as an image: {error}.") from None
 
 

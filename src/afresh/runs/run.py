@@ -430,8 +430,7 @@ class Run:
             parts.append(x.cpu())
             if report and cond.size > size:
                 done = int(rows[-1]) + 1
-                text = f"drawn: {done:,} of {cond.size:,}"
-                events.progress(text, "sampling", done=done, total=cond.size, ended=done == cond.size)
+                events.advance(f"drawn: {done:,} of {cond.size:,}", "sampling", done, cond.size)
         return self.from_space(join(parts, self.space))
 
     def from_space(self, x: Tensor) -> Tensor:

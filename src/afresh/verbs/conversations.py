@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from afresh import __version__
 from afresh.core import UserError
-from afresh.data.storage.files import free_bytes, write_json
+from afresh.data.storage.files import write_json
 from afresh.data.text.chat import Turns
 from afresh.verbs.creation_request import first_line
+from afresh.verbs.gallery import BIN, move, not_kept, place_of
 
-BIN = "bin"
 ID = re.compile(r"\d{8}-\d{6}-\d{6}[0-9a-f]{8}")  # when it began, to the microsecond, and by chance
 MOST_MESSAGES = 2_000
 MOST_CHARACTERS = 1_000_000  # of a message
@@ -168,13 +168,10 @@ class Conversations:
                     continue
         return sorted(found, key=lambda pair: (pair[1].changed, pair[0]), reverse=True)
 
-    def throw(self, id_: str) -> None:
-        """Move a conversation to the bin."""
-        self._move(id_, self.root / BIN)
-
-    def restore(self, id_: str) -> None:
-        """Move a conversation back from the bin."""
-        self._move(id_, self.root)
+    def move(self, id_: str, binned: bool) -> None:
+        """Move a conversation to the bin, or back from it."""
+        with _lock:
+            move(self.root, self._file(id_).name, binned)
 
     def empty_bin(self) -> None:
         """Delete what is in the bin."""
@@ -182,30 +179,18 @@ class Conversations:
             if ID.fullmatch(file.stem):
                 file.unlink(missing_ok=True)
 
-    def _move(self, id_: str, to: Path) -> None:
-        with _lock:
-            file = self._file(id_)
-            to.mkdir(parents=True, exist_ok=True)
-            file.rename(to / file.name)
-
     def _file(self, id_: str) -> Path:
         """Raises UserError if there is no such conversation."""
-        if ID.fullmatch(id_):
-            for folder in (self.root, self.root / BIN):
-                if (folder / f"{id_}.json").is_file():
-                    return folder / f"{id_}.json"
-        raise UserError("There is no such conversation here. It may have been deleted.", "not_found")
+        file = place_of(self.root, f"{id_}.json") if ID.fullmatch(id_) else None
+        if file is None:
+            raise UserError("There is no such conversation here. It may have been deleted.", "not_found")
+        return file
 
     def _write(self, file: Path, conversation: Conversation) -> None:
         try:
             write_json(file, conversation.model_dump(mode="json"))
         except OSError as error:
-            raise UserError(
-                f"The conversation could not be kept in {self.root}: {error.strerror or error}. "
-                f"{free_bytes(self.root):,} bytes are free there. Make room, or choose another folder with the setting "
-                "`works_folder`.",
-                "cannot_write",
-            ) from None
+            raise not_kept("conversation", self.root, error) from None
 
 
 def now() -> str:

@@ -145,20 +145,14 @@ class Works:
         try:
             write_folder(self.root / id_, content.items())
         except OSError as error:
-            raise UserError(
-                f"The work could not be kept in {self.root}: {error.strerror or error}. "
-                f"{free_bytes(self.root):,} bytes are free there. Make room, or choose another folder with the setting "
-                "`works_folder`.",
-                "cannot_write",
-            ) from None
+            raise not_kept("work", self.root, error) from None
 
     def get(self, id_: str) -> Work:
         """Raises UserError if there is no such work, or its recipe cannot be read."""
-        if ID.fullmatch(id_):
-            for folder in (self.root / id_, self.root / BIN / id_):
-                if (folder / RECIPE).is_file():
-                    return read(folder)
-        raise UserError(f"There is no work {id_[:40]!r} here. It may have been deleted.", "not_found")
+        recipe = place_of(self.root, f"{id_}/{RECIPE}") if ID.fullmatch(id_) else None
+        if recipe is None:
+            raise UserError(f"There is no work {id_[:40]!r} here. It may have been deleted.", "not_found")
+        return read(recipe.parent)
 
     def favour(self, id_: str, wanted: bool) -> Work:
         """Make a work a favourite, or no longer one."""
@@ -169,19 +163,9 @@ class Works:
             (work.folder / MARK).unlink(missing_ok=True)
         return self._renewed(id_)
 
-    def throw(self, id_: str) -> Work:
-        """Move a work to the bin."""
-        return self._moved(id_, self.root / BIN)
-
-    def restore(self, id_: str) -> Work:
-        """Move a work back from the bin."""
-        return self._moved(id_, self.root)
-
-    def _moved(self, id_: str, to: Path) -> Work:
-        work = self.get(id_)
-        to.mkdir(exist_ok=True)
-        if work.folder.parent != to:
-            move_folder(work.folder, to / id_)
+    def move(self, id_: str, binned: bool) -> Work:
+        """Move a work to the bin, or back from it."""
+        move(self.root, self.get(id_).id, binned)
         return self._renewed(id_)
 
     def _renewed(self, id_: str) -> Work:
@@ -275,6 +259,27 @@ class Works:
                     yield read(folder)
                 except UserError:
                     continue
+
+
+def place_of(root: Path, name: str) -> Path | None:
+    """Where a folder keeps a file of this name: in itself, or in its bin."""
+    return next((p for p in (root / name, root / BIN / name) if p.is_file()), None)
+
+
+def move(root: Path, name: str, binned: bool) -> None:
+    """Move what a folder keeps under a name to its bin, or back from it."""
+    here, there = root if (root / name).exists() else root / BIN, root / BIN if binned else root
+    there.mkdir(exist_ok=True)
+    if here != there:
+        move_folder(here / name, there / name)
+
+
+def not_kept(what: str, root: Path, error: OSError) -> UserError:
+    return UserError(
+        f"The {what} could not be kept in {root}: {error.strerror or error}. {free_bytes(root):,} bytes are free "
+        "there. Make room, or choose another folder with the setting `works_folder`.",
+        "cannot_write",
+    )
 
 
 def read(folder: Path) -> Work:

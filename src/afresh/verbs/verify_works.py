@@ -14,8 +14,9 @@ from pathlib import Path
 from afresh.core import Encoder, UserError
 from afresh.core.plural import counted
 from afresh.core.solver_progress import step
-from afresh.data.audio.sounds import SoundError, decode_sound, header
-from afresh.data.image.images import ImageError, full_size_image, open_image
+from afresh.data.audio.sounds import decode_sound, header
+from afresh.data.files import FileError
+from afresh.data.image.images import TooManyPixels, full_size_image, open_image
 from afresh.engine.sampling.credentials import known_watermark_key
 from afresh.runs.kept_encoders import KeptEncoder, kept_encoders
 from afresh.services.bundles.download import Wanted, content_of, fetched, is_local, shown
@@ -147,13 +148,13 @@ class Marks:
             step(done, 3)
             try:
                 return look(content)
-            except (ImageError, SoundError, OSError, ValueError):
+            except (FileError, OSError, ValueError):
                 continue
         texts, whole = texts_in(content)
         return self.of_texts(texts, whole) if texts else None
 
     def of_image(self, content: bytes) -> Layer | None:
-        """The mark in an image file. Raises ImageError or OSError for what is none."""
+        """The mark in an image file. Raises FileError or OSError for what is none."""
         from afresh.services.watermark.images.evidence import (
             image_evidence,  # imports scipy, which a server does without
         )
@@ -164,9 +165,7 @@ class Marks:
             try:
                 with open_image(content) as image:
                     pixels = image.width * image.height
-            except ImageError as error:
-                if error.pixels is None:
-                    raise
+            except TooManyPixels as error:
                 pixels = error.pixels
             if pixels > MOST_PIXELS:
                 return not_looked(f"it has {pixels:,} pixels", MOST_PIXELS)
@@ -176,7 +175,7 @@ class Marks:
         return found_layer("the pixels", found.p_value, found.payload if sure else None)
 
     def of_sound(self, content: bytes) -> Layer | None:
-        """The mark in a sound file. Raises SoundError or OSError for what is none."""
+        """The mark in a sound file. Raises FileError or OSError for what is none."""
         from afresh.services.watermark.sounds import sound_evidence
 
         assert self.key is not None

@@ -23,8 +23,9 @@ from afresh.core import Item, Sound
 from afresh.data.audio.fingerprints import near_sounds
 from afresh.data.audio.kind import SOUND
 from afresh.data.audio.mp3_frames import frame_at
-from afresh.data.audio.sounds import DecodedSound, SoundError, decode_sound, header
+from afresh.data.audio.sounds import DecodedSound, decode_sound, header
 from afresh.data.duplicates import near_duplicates
+from afresh.data.files import FileError
 
 RATE = 8_000
 KINDS = ["WAV", "FLAC", "OGG", "MP3", "AIFF"]
@@ -189,11 +190,11 @@ def test_files_that_are_not_sounds_are_refused_with_the_reason(tmp_path: Path) -
         (folder, "not a file"),
         (tmp_path / "away.wav", "no such file"),
     ]:
-        with pytest.raises(SoundError, match=words):
+        with pytest.raises(FileError, match=words):
             header(file)
-        with pytest.raises(SoundError, match=words):
+        with pytest.raises(FileError, match=words):
             decoded(file)
-    with pytest.raises(SoundError, match="empty file"):
+    with pytest.raises(FileError, match="empty file"):
         header(b"")
 
 
@@ -214,9 +215,9 @@ def test_files_that_are_not_sounds_are_refused_with_the_reason(tmp_path: Path) -
     ],
 )
 def test_impossible_headers_are_refused(content: bytes, words: str) -> None:
-    with pytest.raises(SoundError, match=words):
+    with pytest.raises(FileError, match=words):
         header(content)
-    with pytest.raises(SoundError, match=words):
+    with pytest.raises(FileError, match=words):
         decoded(content)
 
 
@@ -260,7 +261,7 @@ def test_a_flac_declaring_too_much_or_nothing() -> None:
 def test_samples_that_are_not_finite_are_refused_and_counted(bad: float) -> None:
     x = noise(20)
     x[[100_000, 100_001, 150_000]] = bad
-    with pytest.raises(SoundError, match=r"3 of its samples are not finite.*12\.5000 s"):
+    with pytest.raises(FileError, match=r"3 of its samples are not finite.*12\.5000 s"):
         decoded(stored(x, coding="FLOAT"))
     assert decoded(stored(x, coding="FLOAT"), max_seconds=12.0).sound.seconds == 12.0  # they are not read
 
@@ -368,7 +369,7 @@ def test_headers_that_seek_before_the_beginning_print_nothing(monkeypatch: pytes
     monkeypatch.setattr(sys, "unraisablehook", printed.append)
     content = stored(noise(0.1), kind="AIFF")
     for i in range(30, 40):
-        with contextlib.suppress(SoundError):
+        with contextlib.suppress(FileError):
             decoded(content[:i] + b"\xff" * 8 + content[i + 8 :])
     assert not printed
 
@@ -381,7 +382,7 @@ def test_damaged_files_are_decoded_or_refused_without_a_crash(kind: str, data: s
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     try:
         out = decoded(bytes(good))
-    except SoundError as error:
+    except FileError as error:
         assert str(error)
     else:
         assert np.isfinite(out.sound.samples).all() and np.abs(out.sound.samples).max() <= 1.0

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from afresh.core.memory import process_memory
+from afresh.data.files import FileError
 from afresh.data.image import images
 from afresh.data.image.images import (
     MAX_PIXELS,
-    ImageError,
     ImageFrame,
     decode_array,
     decode_image,
@@ -91,7 +91,7 @@ def test_16_bits_of_a_tiff_are_scaled(compression: str | None) -> None:
 
 
 def test_fractions_of_an_unknown_range_are_refused() -> None:
-    with pytest.raises(ImageError, match="8 or 16 bits per channel"):
+    with pytest.raises(FileError, match="8 or 16 bits per channel"):
         decode_image(stored(Image.fromarray(noise(4, 4).astype(np.float32) / 255), "TIFF"), ImageFrame(4))
 
 
@@ -103,13 +103,13 @@ def test_heic_is_read(tmp_path: Path) -> None:
         assert (
             int(np.abs(decode_image(source, ImageFrame(32)).pixels.astype(int) - 90).max()) <= 2
         )  # as video, in Y'CbCr
-    with pytest.raises(ImageError):
+    with pytest.raises(FileError):
         decode_image((tmp_path / "a.heic").read_bytes()[:200], ImageFrame(32))
 
 
 def test_without_its_decoder_heic_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(ImageError, match=r"pip install 'afresh\[heic\]'"):
+    with pytest.raises(FileError, match=r"pip install 'afresh\[heic\]'"):
         decode_image(b"\0\0\0\x18ftypheic" + bytes(40), ImageFrame(4))
 
 
@@ -263,7 +263,7 @@ def test_jpegs_decoded_at_reduced_size_look_the_same() -> None:
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7])
 def test_truncated_files_are_refused(kind: str, share: float) -> None:
     data = stored(Image.fromarray(noise(64, 64, 3)), kind)
-    with pytest.raises(ImageError):
+    with pytest.raises(FileError):
         decode_image(data[: int(len(data) * share)], ImageFrame(8))
 
 
@@ -271,9 +271,9 @@ def test_empty_and_unsupported_files_are_refused_with_the_reason(tmp_path: Path)
     empty, text = tmp_path / "empty.png", tmp_path / "text.png"
     empty.touch()
     text.write_text("not an image")
-    with pytest.raises(ImageError, match="0 bytes"):
+    with pytest.raises(FileError, match="0 bytes"):
         decode_image(empty, ImageFrame(8))
-    with pytest.raises(ImageError, match="none of PNG"):
+    with pytest.raises(FileError, match="none of PNG"):
         decode_image(text, ImageFrame(8))
     assert short_side(empty) is None
 
@@ -281,7 +281,7 @@ def test_empty_and_unsupported_files_are_refused_with_the_reason(tmp_path: Path)
 @pytest.mark.parametrize("side", [50_000, 10_000, 2**31 - 1])
 def test_decompression_bombs_are_refused_from_the_header(side: int) -> None:
     bomb = png(side, side, 8, 2, b"\0" * 100_000)
-    with pytest.raises(ImageError, match="pixels"):
+    with pytest.raises(FileError, match="pixels"):
         decode_image(bomb, ImageFrame(8))
     assert side * side > MAX_PIXELS
 
@@ -299,7 +299,7 @@ def test_damaged_files_are_decoded_or_refused_without_a_crash(kind: str, data: s
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     try:
         out = map_threads(lambda d: decode_image(d, ImageFrame(8)), [bytes(good)])[0]
-    except ImageError as error:
+    except FileError as error:
         assert str(error)
     else:
         assert out.pixels.shape[:2] == (8, 8) and out.pixels.dtype == np.uint8
@@ -377,7 +377,7 @@ def test_threads_decode_a_bounded_number_of_pixels_at_once(
     decoded = map_threads(lambda data: decode_image(data, ImageFrame(4)), [small] * 12 + [large] * 2)
     assert [d.pixels.shape for d in decoded] == [(4, 4, 3)] * 14 and 0 < most <= each
     assert images.decoding.left == images.decoding.most
-    with pytest.raises(ImageError):
+    with pytest.raises(FileError):
         decode_image(small[:-60], ImageFrame(4))
     assert images.decoding.left == images.decoding.most
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import socket
@@ -169,7 +170,7 @@ def test_redirects_are_followed_and_bounded(site: Site) -> None:
         get(site, "/loop")
     for target in ("ftp://127.0.0.1/a", "file:///etc/passwd", "http://user:word@127.0.0.1/a", "http://93.184.215.14/a"):
         site.redirects["/t"] = target
-        with pytest.raises(UserError, match=r"cannot be fetched|is not fetched"):
+        with pytest.raises(UserError, match="cannot be fetched"):
             get(site, "/t")
 
 
@@ -188,7 +189,7 @@ def test_redirects_are_followed_and_bounded(site: Site) -> None:
 )
 def test_addresses_that_are_not_for_the_network_are_refused(url: str, why: str) -> None:
     with pytest.raises(UserError, match=why):
-        addresses_of(url, local=False)
+        asyncio.run(addresses_of(url, local=False))
 
 
 def test_which_addresses_are_of_this_machine() -> None:

@@ -22,9 +22,10 @@ from afresh.core.plural import counted
 from afresh.data.audio.kind import SOUND
 from afresh.data.audio.near_duplicates import Near, handle_near_duplicates
 from afresh.data.audio.sound_folder import SOUND_FILES, columns_from_names, map_sounds, open_sounds
-from afresh.data.audio.sounds import SILENT, DecodedSound, SoundError, SoundHeader, Source, decode_sound, header, peak
+from afresh.data.audio.sounds import SILENT, DecodedSound, SoundHeader, Source, decode_sound, header, peak
 from afresh.data.audio.waves import fit_length, frame_energies, to_loudness, trim_bounds, windows
 from afresh.data.columns import LabelColumn, add_columns
+from afresh.data.files import FileError
 from afresh.data.media_folder import Attributes, Damaged, MediaCollection, attributes, layout, stop_on_damage
 
 COMMON_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz
@@ -289,11 +290,11 @@ def _decode_files(
 
 
 def _prepared(decoded: DecodedSound, options: ClipOptions) -> DecodedSound:
-    """Without silence at its ends and at the loudness that is set. Raises SoundError if it is silent or too short."""
+    """Without silence at its ends and at the loudness that is set. Raises FileError if it is silent or too short."""
     if decoded.silent:
-        raise SoundError(f"{UNSUITABLE[0]}: no sample exceeds {decoded.peak:.2g} of full scale")
+        raise FileError(f"{UNSUITABLE[0]}: no sample exceeds {decoded.peak:.2g} of full scale")
     if peak(decoded.sound.samples) < SILENT:
-        raise SoundError(
+        raise FileError(
             f"{UNSUITABLE[0]} when its {decoded.header.channels} channels are mixed: they cancel, because one is the "
             "other inverted. Keep only one of them, or read both: `data.channels=2`"
         )
@@ -303,7 +304,7 @@ def _prepared(decoded: DecodedSound, options: ClipOptions) -> DecodedSound:
         start, stop = trim_bounds(x, rate)
         x = x[start:stop]
     if len(x) < SHORTEST * rate:
-        raise SoundError(f"{UNSUITABLE[1]}: {len(x) / rate:.3g} s; at least {SHORTEST:g} s are needed")
+        raise FileError(f"{UNSUITABLE[1]}: {len(x) / rate:.3g} s; at least {SHORTEST:g} s are needed")
     if options.loudness is not None:
         x = to_loudness(x, rate, options.loudness)
     return replace(decoded, sound=Sound(x, rate), trimmed=(total - len(x)) / rate)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from afresh.core import Descriptors, ItemKind, Preview, Sound
 from afresh.data.audio.fingerprints import coarse, near_sounds
-from afresh.data.audio.sounds import SUFFIXES, SoundError, decode_sound, header
+from afresh.data.audio.sounds import SUFFIXES, decode_sound, header
 from afresh.data.audio.views import sound_image, wav_bytes
+from afresh.data.files import FileError
 
 
 def digest(sound: Sound) -> str:
@@ -35,7 +36,7 @@ def decode(content: bytes) -> Sound:
     try:
         head = header(content)
         return decode_sound(content, head.rate, min(head.channels, 2)).sound
-    except (SoundError, OSError) as error:
+    except (FileError, OSError) as error:
         raise ValueError(str(error)) from None
 
 

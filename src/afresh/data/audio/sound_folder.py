@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from afresh.core import Refused, UserError
-from afresh.data.audio.sounds import READ, SUFFIXES, SoundError, Source
+from afresh.data.audio.sounds import READ, SUFFIXES, Source
+from afresh.data.files import FileError
 from afresh.data.media_folder import Media, MediaCollection, file_names, open_folder, open_zip
 
 SOUND_FILES = Media("sound", SUFFIXES, READ, "audio")
@@ -66,7 +67,7 @@ def sound_names(path: Path) -> list[str]:
 
 
 def map_sounds(f: Callable[[Source], A], collection: MediaCollection) -> Iterator[tuple[str, A | str]]:
-    """Apply `f` to each sound in threads: (name, result, or the message of a SoundError) in order, AT_ONCE at a time.
+    """Apply `f` to each sound in threads: (name, result, or the message of a FileError) in order, AT_ONCE at a time.
 
     Threads are effective because libsndfile and soxr release the interpreter's lock.
     """
@@ -74,7 +75,7 @@ def map_sounds(f: Callable[[Source], A], collection: MediaCollection) -> Iterato
     def attempt(file: tuple[str, Source]) -> tuple[str, A | str]:
         try:
             return file[0], f(file[1])
-        except SoundError as error:
+        except FileError as error:
             return file[0], str(error)
 
     iterator = collection.files()

@@ -43,10 +43,6 @@ Samples = NDArray[np.float32]  # (T, C)
 Source = Given | bytes  # a file, or the content of a file in an archive
 
 
-class SoundError(Exception):
-    """One sound cannot be used. The message is the reason, for its owner."""
-
-
 @dataclass(frozen=True)
 class SoundHeader:
     """What a file declares: its rate in Hz, its channels, and its length in frames (None if it declares none), and
@@ -106,7 +102,7 @@ class DecodedSound:
 
 
 def header(source: Source) -> SoundHeader:
-    """Read the header of a file. Raises SoundError if it is empty, not a sound, or declares impossible values."""
+    """Read the header of a file. Raises FileError if it is empty, not a sound, or declares impossible values."""
     with _open(source, _Log()) as (_, head):
         return head
 
@@ -120,7 +116,7 @@ def decode_sound(
     average twice. If samples exceed [-1, 1] (in float and lossy files, and after resampling), the whole sound is made
     quieter. What can be read of a damaged or truncated file is used, with a note; damage inside a frame of an MP3 whose
     header is intact cannot be noticed, and with `max_seconds` what is skipped or missing is not looked for. Memory: the
-    result, up to twice while it grows, and about 20 MB. Raises SoundError with the reason, also for samples that are
+    result, up to twice while it grows, and about 20 MB. Raises FileError with the reason, also for samples that are
     not finite, and for a result of more than `most_bytes`.
     """
     log = _Log()
@@ -129,14 +125,14 @@ def decode_sound(
         for block in _resampled(file, head, rate, channels, max_seconds, log):
             content += block.tobytes()
             if len(content) > most_bytes:
-                raise SoundError(
+                raise FileError(
                     f"lasts more than {len(content) / rate / channels / 14_400:,.1f} hours, which need more memory "
                     f"than is free at {rate:,} Hz: divide it and use a part, or set a lower rate (`data.rate`)"
                 )
         if log.ended and max_seconds is None:
             _note_losses(source, head, log)
     if not content:
-        raise SoundError(
+        raise FileError(
             "no sample could be read: it is damaged from its beginning"
             if not log.frames
             else f"too short: {log.frames:,} samples at {head.rate:,} Hz are less than one sample at {rate:,} Hz"
@@ -171,7 +167,7 @@ def read_sound(
             head = header(content)
             rate, channels = rate or head.rate, channels or head.channels
         return decode_sound(content, rate, channels, max_seconds).sound
-    except (OSError, SoundError) as error:
+    except (OSError, FileError) as error:
         raise UserError(f"{source} cannot be used as a sound: {error}.") from None
 
 
@@ -196,7 +192,7 @@ class _Content(io.BytesIO):
 @contextmanager
 def _open(source: Source, log: _Log) -> Iterator[tuple[Any, SoundHeader]]:
     """soundfile's reader and the header. Notes on a file shorter than its header declares go to `log`. Raises
-    SoundError."""
+    FileError."""
     import soundfile
 
     class Forward(soundfile.SoundFile):
@@ -213,16 +209,14 @@ def _open(source: Source, log: _Log) -> Iterator[tuple[Any, SoundHeader]]:
                 handle = stack.enter_context(open_file(source))
                 size = os.fstat(handle.fileno()).st_size
             if size == 0:
-                raise SoundError("empty file (0 bytes)")
+                raise FileError("empty file (0 bytes)")
             # Opened by descriptor, so that the format is recognised by the content whatever the file's name is.
             descriptor = handle if isinstance(source, bytes) else handle.fileno()
             file = stack.enter_context(Forward(descriptor, closefd=False))
         except soundfile.LibsndfileError as error:
-            raise SoundError(_open_error(error.error_string)) from None
+            raise FileError(_open_error(error.error_string)) from None
         except OSError as error:
-            raise SoundError(f"cannot be read: {error.strerror or error}") from None
-        except FileError as error:
-            raise SoundError(str(error)) from None
+            raise FileError(f"cannot be read: {error.strerror or error}") from None
         notes = _truncation_notes(file.extra_info)
         if not notes and file.format == "OGG" and not _ogg_ends(source):
             notes = ["truncated: the last page of the stream is missing"]
@@ -250,13 +244,13 @@ def _checked_header(file: Any, size: int) -> SoundHeader:
     believable = frames is not None and frames <= DENSEST * size
     head = SoundHeader(file.samplerate, file.channels, frames, file.format, file.subtype, believable)
     if head.format not in FORMATS:
-        raise SoundError(f"unsupported sound format ({head.format}); supported are {READ}: convert it to one of these")
+        raise FileError(f"unsupported sound format ({head.format}); supported are {READ}: convert it to one of these")
     if not RATES[0] <= head.rate <= RATES[1]:
-        raise SoundError(f"its header is wrong: {head.rate:,} Hz; {RATES[0]:,} to {RATES[1]:,} Hz are read")
+        raise FileError(f"its header is wrong: {head.rate:,} Hz; {RATES[0]:,} to {RATES[1]:,} Hz are read")
     if head.channels > MAX_CHANNELS:
-        raise SoundError(f"its header is wrong: {head.channels:,} channels; at most {MAX_CHANNELS} are read")
+        raise FileError(f"its header is wrong: {head.channels:,} channels; at most {MAX_CHANNELS} are read")
     if head.frames == 0:
-        raise SoundError("no sound in it (0 samples)")
+        raise FileError("no sound in it (0 samples)")
     return head
 
 
@@ -287,7 +281,7 @@ def _ogg_ends(source: Source) -> bool:
 def _resampled(
     file: Any, head: SoundHeader, rate: int, channels: int, max_seconds: float | None, log: _Log
 ) -> Iterator[Samples]:
-    """Blocks (n, `channels`) at `rate`. Raises SoundError at the end if samples are not finite."""
+    """Blocks (n, `channels`) at `rate`. Raises FileError at the end if samples are not finite."""
     import soxr
 
     assert channels in (1, 2, head.channels) and RATES[0] <= rate <= RATES[1]
@@ -387,9 +381,9 @@ class _Meter:
         self.after += float(np.vdot(block, block)) / block.shape[1]
 
     def close(self) -> None:
-        """Raises SoundError if samples are not finite."""
+        """Raises FileError if samples are not finite."""
         if self.bad:
-            raise SoundError(
+            raise FileError(
                 f"{self.bad:,} of its samples are not finite (NaN or infinite), the first at "
                 f"{self.first_bad / self.head.rate:.4f} s: write it again from its source"
             )

@@ -59,11 +59,11 @@ TRAITS = {
 }
 
 
-class ImageError(Exception):
-    """One image cannot be used. The message is the reason, for its owner; `pixels` how many it has, if too many."""
+class TooManyPixels(FileError):
+    """An image that has so many `pixels` that it is not decoded."""
 
-    def __init__(self, reason: str, pixels: int | None = None) -> None:
-        super().__init__(reason)
+    def __init__(self, pixels: int) -> None:
+        super().__init__(f"{pixels:,} pixels, but at most {MAX_PIXELS:,} are decoded: make it smaller first")
         self.pixels = pixels
 
 
@@ -100,7 +100,7 @@ def threaded(f: Callable[[A], B], items: Iterable[A], at_once: int = 256) -> Ite
     """
     iterator = iter(items)
     with warnings.catch_warnings(), ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        warnings.filterwarnings("ignore", module="PIL")  # problems that matter raise ImageError or become traits
+        warnings.filterwarnings("ignore", module="PIL")  # problems that matter raise FileError or become traits
         while chunk := list(itertools.islice(iterator, at_once)):
             yield from pool.map(f, chunk)
 
@@ -133,12 +133,8 @@ decoding = Allowance(DECODED)
 
 @contextmanager
 def open_image(source: Source) -> Iterator[Image.Image]:
-    """An image of which the header was read. Raises ImageError if it is not a supported image or exceeds MAX_PIXELS."""
-    try:
-        stream = io.BytesIO(source) if isinstance(source, bytes) else open_file(source)
-    except FileError as error:
-        raise ImageError(str(error)) from None
-    with stream, _opened(stream) as image:
+    """An image of which the header was read. Raises FileError if it is not a supported image or exceeds MAX_PIXELS."""
+    with io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as stream, _opened(stream) as image:
         yield image
 
 
@@ -146,26 +142,22 @@ def _opened(stream: IO[bytes]) -> Image.Image:
     head = stream.read(HEAD)
     stream.seek(0)
     if not head:
-        raise ImageError("empty file (0 bytes)")
+        raise FileError("empty file (0 bytes)")
     try:
         image = Image.open(stream, formats=(*FORMATS, "HEIF") if _is_heif(head) and _with_heif() else FORMATS)
     except Image.DecompressionBombError as error:  # Pillow checks its own, higher limit first
         pixels = re.search(r"\d+", str(error))
-        raise _too_many(int(pixels[0]) if pixels else MAX_PIXELS) from None
+        raise TooManyPixels(int(pixels[0]) if pixels else MAX_PIXELS) from None
     except Image.UnidentifiedImageError:
-        raise ImageError(f"none of {READ}, or its header is damaged") from None
-    except ImageError:
+        raise FileError(f"none of {READ}, or its header is damaged") from None
+    except FileError:
         raise
     except Exception as error:  # Pillow's decoders raise almost any class of exception for damaged data
-        raise ImageError(f"cannot be opened: {error or type(error).__name__}") from None
+        raise FileError(f"cannot be opened: {error or type(error).__name__}") from None
     if image.width * image.height > MAX_PIXELS:
         image.close()
-        raise _too_many(image.width * image.height)
+        raise TooManyPixels(image.width * image.height)
     return image
-
-
-def _too_many(pixels: int) -> ImageError:
-    return ImageError(f"{pixels:,} pixels, but at most {MAX_PIXELS:,} are decoded: make it smaller first", pixels)
 
 
 def short_side(source: Source) -> int | None:
@@ -173,7 +165,7 @@ def short_side(source: Source) -> int | None:
     try:
         with open_image(source) as image:
             return min(image.size)
-    except (ImageError, OSError):
+    except (FileError, OSError):
         return None
 
 
@@ -194,13 +186,13 @@ def choose_side(short_sides: Iterable[int]) -> tuple[int, list[str]]:
 
 
 def decode_image(source: Source, frame: ImageFrame) -> DecodedImage:
-    """Decode an image file and bring it to `frame`. Raises ImageError with the reason if it cannot be decoded."""
+    """Decode an image file and bring it to `frame`. Raises FileError with the reason if it cannot be decoded."""
     enough = 2 * frame.side
     return _decode(source, frame.background, enough, lambda image, traits: _to_frame(image, frame, traits))
 
 
 def full_size_image(source: Source, background: tuple[int, int, int] = (255, 255, 255)) -> DecodedImage:
-    """Decode an image file in its own size, (H, W, C). Raises ImageError with the reason if it cannot be decoded."""
+    """Decode an image file in its own size, (H, W, C). Raises FileError with the reason if it cannot be decoded."""
     return _decode(source, background, None, _to_pixels)
 
 
@@ -218,7 +210,7 @@ def _decode(
 ) -> DecodedImage:
     """Decode a file, rotate it upright, convert it to mode L or RGB, and apply `finish` to the result and its traits.
 
-    `enough`: a resolution in pixels that suffices, so that a JPEG may be decoded at reduced size. Raises ImageError.
+    `enough`: a resolution in pixels that suffices, so that a JPEG may be decoded at reduced size. Raises FileError.
     """
     with open_image(source) as image:
         try:
@@ -232,14 +224,14 @@ def _decode(
             if image.format in ("PNG", "TIFF") and any(";16" in str(tile.args) for tile in tiles):
                 traits.add("16-bit")  # Pillow keeps only the high bytes when it decodes 16-bit RGB
             if image.mode == "F":
-                raise ImageError("its pixels are fractions of an unknown range: save it with 8 or 16 bits per channel")
+                raise FileError("its pixels are fractions of an unknown range: save it with 8 or 16 bits per channel")
             with decoding.taken(pixels), closing(image):
                 image.load()
                 return finish(_to_rgb(_upright(image, traits), background, traits), traits)
-        except ImageError:
+        except FileError:
             raise
         except Exception as error:
-            raise ImageError(f"damaged or truncated: {error or type(error).__name__}") from None
+            raise FileError(f"damaged or truncated: {error or type(error).__name__}") from None
 
 
 def _is_heif(head: bytes) -> bool:
@@ -248,11 +240,11 @@ def _is_heif(head: bytes) -> bool:
 
 
 def _with_heif() -> bool:
-    """True, with Pillow's decoder of HEIC registered. Raises ImageError if it is not installed."""
+    """True, with Pillow's decoder of HEIC registered. Raises FileError if it is not installed."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
-        raise ImageError("HEIC is read with the extra heic: pip install 'afresh[heic]'") from None
+        raise FileError("HEIC is read with the extra heic: pip install 'afresh[heic]'") from None
     register_heif_opener()
     return True
 
@@ -290,7 +282,7 @@ def stack_images(
         if isinstance(value, Path):
             try:
                 decoded = decode_image(value, frame)
-            except (OSError, ImageError) as error:
+            except (OSError, FileError) as error:
                 raise UserError(
                     f"{value} cannot be used as an image: {error}. Give an image file (PNG, JPEG, WebP, ...)."
                 ) from None

@@ -8,7 +8,8 @@ import io
 import numpy as np
 
 from afresh.core import Descriptors, ItemKind, Preview
-from afresh.data.image.images import SUFFIXES, ImageError, Pixels, full_size_image, to_image
+from afresh.data.files import FileError
+from afresh.data.image.images import SUFFIXES, Pixels, full_size_image, to_image
 from afresh.data.image.near_duplicates import coarse, near_images
 
 BLANK = 2  # difference between the darkest and the lightest value of a blank image, of 255
@@ -34,7 +35,7 @@ def decode(content: bytes) -> Pixels:
     """The pixels of an image file in its own size. Raises ValueError if it cannot be decoded."""
     try:
         return full_size_image(content).pixels
-    except (ImageError, OSError) as error:
+    except (FileError, OSError) as error:
         raise ValueError(str(error)) from None
 
 

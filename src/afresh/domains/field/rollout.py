@@ -264,9 +264,7 @@ def roll_out_from(
             )
             break
         if k % 10 == 0 or k == steps:
-            left = (steps - k) * (time.monotonic() - began) / k
-            text = f"state {k:,} of {steps:,}, {left:.0f} s left"
-            events.progress(text, "rollout", done=k, total=steps, ended=k == steps)
+            events.advance(f"state {k:,} of {steps:,}", "rollout", k, steps, time.monotonic() - began)
     if len(done) < steps and not departure:
         departure = f"The rollout ended at state {len(done):,} of {steps:,}, since the next one is not finite."
     seconds = time.monotonic() - began

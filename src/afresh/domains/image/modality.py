@@ -36,13 +36,12 @@ from afresh.data.captions import CaptionEncoder, Captions, SavedCaptions, captio
 from afresh.data.columns import LabelColumn, add_columns
 from afresh.data.conditions import CAPTION, encode_conditions, fit_conditions, with_classes
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
-from afresh.data.files import DataFile, Given, path_of
+from afresh.data.files import DataFile, FileError, Given, path_of
 from afresh.data.image.arrays import IMAGE_KEYS, TEST, TRAIN, ArrayHeader, is_images, read_arrays, read_headers
 from afresh.data.image.images import (
     SUFFIXES,
     TRAITS,
     DecodedImage,
-    ImageError,
     ImageFrame,
     Pixels,
     Source,
@@ -404,7 +403,7 @@ def _read_files(path: Path, collection: MediaCollection, options: ImageOptions) 
             return name, f"smaller than {smallest} pixels, which the base sees as one square"
         try:
             return name, decode_image(source, frame)
-        except ImageError as error:
+        except FileError as error:
             return name, str(error)
 
     results: Sequence[tuple[str, DecodedImage | StoredImage | str]]

@@ -338,8 +338,8 @@ class Recommender:
                 made = self.recommend([histories[i] for i in rows], ranking, cond.select(torch.tensor(rows)))
                 found |= dict(zip(rows, made, strict=True))
                 done = first + len(found)
-                left = (time.monotonic() - started) * (len(histories) - done) / done
-                events.progress(f"{done:,} of {counted(len(histories), 'user')}, about {left:.0f} s left")
+                text, elapsed = f"{done:,} of {counted(len(histories), 'user')}", time.monotonic() - started
+                events.advance(text, "progress", done, len(histories), elapsed)
             yield from (found[i] for i in numbers)
 
     def allowed(self, ranking: Ranking) -> np.ndarray:

@@ -141,9 +141,8 @@ def anomalies_from(
             found = scores(drawn.astype(np.float64), one.values[:, origin:stop].astype(np.float64))
             for out, part in zip((chance, distance, median), found, strict=True):
                 out[:, origin:stop] = part
-            left = (total - done - k - 1) * (clock.monotonic() - began) / (done + k + 1)
-            text = f"origin {done + k + 1:,} of {total:,}, {left:.0f} s left"
-            events.progress(text, "anomalies", done=done + k + 1, total=total, ended=done + k + 1 == total)
+            at, elapsed = done + k + 1, clock.monotonic() - began
+            events.advance(f"origin {at:,} of {total:,}", "anomalies", at, total, elapsed)
         done += len(origins[number])
         chances.append(chance)
         distances.append(distance)

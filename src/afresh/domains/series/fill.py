@@ -119,10 +119,7 @@ def fill_from(run: Run, start: TableSource | None, members: int, format: str, se
     for number, one in enumerate(series):
         if len(found[number]):
             draws.append(filled(run, one, members, seed)[:, found[number][:, 0], found[number][:, 1]])
-        events.progress(
-            f"series {number + 1:,} of {len(series):,}", "imputation", done=number + 1, total=len(series),
-            ended=number + 1 == len(series),
-        )  # fmt: skip
+        events.advance(f"series {number + 1:,} of {len(series):,}", "imputation", number + 1, len(series))
     return Filled(encoder, series, places, np.concatenate(draws, 1), clock.monotonic() - began, kind)
 
 

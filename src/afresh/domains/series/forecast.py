@@ -237,9 +237,7 @@ def rolled(
         done.append(drawn[..., :now])
         past = np.concatenate([past, drawn], -1)[..., -context:]
         if rolls > 1:
-            left = (rolls - k - 1) * (clock.monotonic() - began) / (k + 1)
-            text = f"stretch {k + 1:,} of {rolls:,}, {left:.0f} s left"
-            events.progress(text, "forecast", done=k + 1, total=rolls, ended=k + 1 == rolls)
+            events.advance(f"stretch {k + 1:,} of {rolls:,}", "forecast", k + 1, rolls, clock.monotonic() - began)
     out = np.concatenate(done, -1).reshape(count, members, columns, horizon)
     return np.ascontiguousarray(out.swapaxes(0, 1))
 

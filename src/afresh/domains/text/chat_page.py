@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request
-from fastapi.responses import RedirectResponse, StreamingResponse
+from fastapi.responses import RedirectResponse
 from markupsafe import escape
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -18,9 +18,9 @@ from afresh.domains.text.answers import Answers
 from afresh.engine.sampling.request import converses
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.request_threads import Desk
+from afresh.faces.http.requests.forms import event, event_stream
 from afresh.faces.http.rights import USE, needs
 from afresh.faces.studio.controls import Controls, controls_of
-from afresh.faces.studio.creation_stream import event
 from afresh.faces.studio.form import number
 from afresh.faces.studio.gallery_page import works_of
 from afresh.faces.studio.markdown import markdown
@@ -121,8 +121,7 @@ def routes(desk: Desk) -> APIRouter:
         """The answer that is being written, as it grows."""
         chats = chats_of(request)
         get(chats, id_)
-        headers = {**HEADERS, "x-accel-buffering": "no"}
-        return StreamingResponse(events(chats, id_), headers=headers, media_type="text/event-stream")
+        return event_stream(events(chats, id_), headers={**HEADERS, "x-accel-buffering": "no"})
 
     @router.post("/studio/chat/{id_}/stop")
     async def stop(request: Request, id_: str) -> Response:
@@ -174,10 +173,10 @@ def routes(desk: Desk) -> APIRouter:
         get(chats, id_)
         if deed == "bin":
             answers.stop(chats, id_)
-            chats.throw(id_)
+            chats.move(id_, binned=True)
             return RedirectResponse(address(request, "chat/bin"), 303, HEADERS)
         if deed == "restore":
-            chats.restore(id_)
+            chats.move(id_, binned=False)
             return led(request, id_)
         raise RefusedRequest(404, f"A conversation cannot be asked to {deed[:40]}.", "not_found")
 
@@ -210,10 +209,10 @@ def routes(desk: Desk) -> APIRouter:
         answer = answers.of(chats, id_)
         if answer is not None:
             async for state in answer.states():
-                yield event("answer", str(markdown(state.text)))
+                yield event(str(markdown(state.text)), "answer")
                 if state.notes:
-                    yield event("notes", "".join(f"<p>{escape(note)}</p>" for note in state.notes))
-        yield event("end", "")
+                    yield event("".join(f"<p>{escape(note)}</p>" for note in state.notes), "notes")
+        yield event("", "end")
 
     return router
 

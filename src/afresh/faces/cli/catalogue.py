@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from afresh.core.plural import size
 from afresh.faces.cli import options as o
 from afresh.faces.cli.group import Group
 from afresh.faces.cli.paths import Refusal, existing, existing_run, run_path
-from afresh.faces.cli.show import answer, emit, note, say, size, table
+from afresh.faces.cli.show import answer, emit, note, say, table
 
 if TYPE_CHECKING:
     from afresh.services.catalogue.folder import Catalogue

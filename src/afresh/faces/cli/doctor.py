@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from afresh.core.plural import size
 from afresh.faces.cli import options as o
 from afresh.faces.cli.extras import EXTRAS, Extra
-from afresh.faces.cli.show import answer, emit, size, table
+from afresh.faces.cli.show import answer, emit, table
 
 if TYPE_CHECKING:
     from afresh.data.imported import WrittenData

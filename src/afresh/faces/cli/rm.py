@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from afresh.core.plural import size
 from afresh.faces.cli import completion
 from afresh.faces.cli import options as o
 from afresh.faces.cli.paths import places, run_paths
-from afresh.faces.cli.show import answer, emit, note, size
+from afresh.faces.cli.show import answer, emit, note
 
 if TYPE_CHECKING:
     from afresh.data.imported import WrittenData

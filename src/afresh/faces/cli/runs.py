@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from afresh.core.plural import digits
+from afresh.core.plural import digits, size
 from afresh.faces.cli import options as o
-from afresh.faces.cli.show import answer, emit, note, say, size, table
+from afresh.faces.cli.show import answer, emit, note, say, table
 
 
 def runs(

@@ -3,7 +3,6 @@ error."""
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -112,14 +111,6 @@ def table(
     for row in rows:
         made.add_row(*(Text(one_line(cell)) for cell in row))
     return made
-
-
-def size(count: float) -> str:
-    """Bytes in a unit that a person reads."""
-    if count < 1000:
-        return f"{count:.0f} bytes"
-    power = min(4, int(math.log10(count)) // 3)
-    return f"{count / 1000**power:.3g} {('', 'KB', 'MB', 'GB', 'TB')[power]}"
 
 
 def quoted(path: Path) -> str:

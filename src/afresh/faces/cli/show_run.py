@@ -67,7 +67,8 @@ def show_preview(file: Path) -> None:
     from rich.text import Text
 
     from afresh.core.safe_text import visible
-    from afresh.data.image.images import ImageError, full_size_image
+    from afresh.data.files import FileError
+    from afresh.data.image.images import full_size_image
 
     step = f"step {int(file.stem):,}"
     if file.suffix == ".txt":
@@ -77,7 +78,7 @@ def show_preview(file: Path) -> None:
         return
     try:
         shown = show_pictures([full_size_image(file).pixels], MOST_COLUMNS)
-    except ImageError as e:
+    except FileError as e:
         note(f"{file} cannot be shown: {e}")
         return
     if not shown:

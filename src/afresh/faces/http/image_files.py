@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageOps
 
-from afresh.data.image.images import ImageError, Pixels, full_size_image, open_image, to_image
+from afresh.data.files import FileError
+from afresh.data.image.images import Pixels, full_size_image, open_image, to_image
 from afresh.faces.http.errors import RefusedRequest
 
 Format = Literal["png", "jpeg", "webp"]
@@ -36,7 +37,7 @@ def image_size(content: bytes, param: str) -> tuple[int, int]:
     try:
         with open_image(content) as image:
             width, height = image.size
-    except (ImageError, OSError) as error:
+    except (FileError, OSError) as error:
         raise RefusedRequest(400, f"{param} cannot be read as an image: {error}.", "invalid_image", param) from None
     if width * height > MOST_PIXELS:
         message = f"{param} has {width}x{height} pixels, and at most {MOST_PIXELS:,} are read. Make it smaller."
@@ -49,7 +50,7 @@ def read_image(content: bytes, param: str) -> Pixels:
     image_size(content, param)
     try:
         return full_size_image(content).pixels
-    except (ImageError, OSError) as error:
+    except (FileError, OSError) as error:
         raise RefusedRequest(400, f"{param} cannot be read as an image: {error}.", "invalid_image", param) from None
 
 

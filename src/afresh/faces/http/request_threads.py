@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -19,7 +19,7 @@ from afresh.core.cost import at_most
 from afresh.core.events import Event
 from afresh.core.solver_progress import Step, following
 from afresh.faces.http.batching import PROCESSORS, Cancelled, cancelled
-from afresh.faces.http.errors import RefusedRequest
+from afresh.faces.http.errors import RefusedRequest, refused
 from afresh.faces.http.loaded_runs import Library, Served, check_held
 from afresh.faces.http.turn import Turns
 
@@ -190,14 +190,19 @@ async def left(request: Request) -> None:
         pass
 
 
-async def first(stream: AsyncIterator[T]) -> tuple[T, AsyncIterator[T]]:
-    """The first item of a stream, so that its error can be answered with a status, and the whole stream."""
-    iterator = stream.__aiter__()
-    item = await iterator.__anext__()
+async def once_begun(
+    pieces: AsyncIterator[str], failed: Callable[[RefusedRequest], Sequence[str]]
+) -> AsyncIterator[str]:
+    """An answer of which the first piece has come. Raises the error of the first one, so that it is answered with a
+    status; an error of a later one is a piece itself."""
+    first = await anext(pieces)
 
-    async def whole() -> AsyncIterator[T]:
-        yield item
-        async for other in iterator:
-            yield other
+    async def whole() -> AsyncIterator[str]:
+        yield first
+        try:
+            async for piece in pieces:
+                yield piece
+        except Exception as error:
+            yield "".join(failed(refused(error)))
 
-    return item, whole()
+    return whole()

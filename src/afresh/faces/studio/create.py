@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import RedirectResponse, StreamingResponse
+from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from afresh.core import registry
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.request_threads import Desk
+from afresh.faces.http.requests.forms import event_stream
 from afresh.faces.http.rights import USE, needs
 from afresh.faces.studio.controls import Controls, controls_of
 from afresh.faces.studio.creation_stream import Making, Workshop
@@ -109,8 +110,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
 
     @router.get("/studio/making/{token}")
     async def listen(request: Request, token: str) -> Response:
-        headers = {**HEADERS, "x-accel-buffering": "no"}
-        return StreamingResponse(workshop.events(request, token), headers=headers, media_type="text/event-stream")
+        return event_stream(workshop.events(request, token), headers={**HEADERS, "x-accel-buffering": "no"})
 
     @router.post("/studio/making/{token}/stop")
     async def stop(token: str) -> Response:

@@ -3,7 +3,6 @@ kept."""
 
 from __future__ import annotations
 
-import re
 import secrets
 import threading
 import time
@@ -23,6 +22,8 @@ from afresh.faces.http.batching import Cancelled, alone, cancelled
 from afresh.faces.http.errors import RefusedRequest, refused
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.request_threads import Desk
+from afresh.faces.http.requests.forms import event
+from afresh.faces.http.requests.text import TextPiece, merged
 from afresh.faces.studio.page_words import plain_words
 from afresh.faces.studio.pages import rendered
 from afresh.runs.run import Run
@@ -75,7 +76,7 @@ class Workshop:
         """What the page shows, as it comes. A wish that has begun or ended already is not made twice."""
         making = self.all.get(token)
         if making is None or making.begun:
-            yield event("end", "")
+            yield event("", "end")
             return
         making.begun = True
         try:
@@ -84,21 +85,13 @@ class Workshop:
                 if shown:
                     yield "".join(shown)
         except Cancelled:
-            yield event("failed", rendered(request, "stopped.html"))
+            yield event(rendered(request, "stopped.html"), "failed")
         except Exception as error:
             message = plain_words(str(refused(error)))
-            yield event("failed", rendered(request, "error_part.html", message=message))
+            yield event(rendered(request, "error_part.html", message=message), "failed")
         finally:
             self.all.pop(token, None)
-        yield event("end", "")
-
-
-@dataclass(frozen=True)
-class WorkPiece:
-    """What was added to a text."""
-
-    index: int
-    text: str
+        yield event("", "end")
 
 
 @dataclass(frozen=True)
@@ -128,7 +121,7 @@ def made(served: Served, making: Making, put: Callable[[Any], None]) -> None:
     def on_text(index: int, piece: str) -> None:
         check()
         if piece:
-            put(WorkPiece(index, piece))
+            put(TextPiece(index, piece))
 
     wish = making.wish
     whole: list[Made] = []
@@ -161,30 +154,13 @@ def pixels(run: Run, value: Any) -> Any:
     return run.encoder.kind.preview(value).image
 
 
-def merged(items: list[Any]) -> list[Any]:
-    """Pieces of one text that came together as one."""
-    out: list[Any] = []
-    for item in items:
-        if isinstance(item, WorkPiece) and out and isinstance(out[-1], WorkPiece) and out[-1].index == item.index:
-            out[-1] = WorkPiece(item.index, out[-1].text + item.text)
-        else:
-            out.append(item)
-    return out
-
-
 def shown_as(request: Request, making: Making, item: Any) -> str:
     """An item as an event whose data is HTML."""
-    if isinstance(item, WorkPiece):
-        return event(f"piece-{item.index}", str(escape(item.text)))
+    if isinstance(item, TextPiece):
+        return event(str(escape(item.text)), f"piece-{item.index}")
     if isinstance(item, Sharper):
-        return event(f"sharper-{item.index}", f'<img alt="on the way" src="{data_uri("image/png", item.png)}">')
+        return event(f'<img alt="on the way" src="{data_uri("image/png", item.png)}">', f"sharper-{item.index}")
     if isinstance(item, StreamNote):
-        return event("note", f"<p>{escape(item.text)}</p>")
+        return event(f"<p>{escape(item.text)}</p>", "note")
     assert isinstance(item, Work)
-    return event(f"work-{item.recipe.index}", rendered(request, "work.html", work=item))
-
-
-def event(name: str, data: str) -> str:
-    """A server-sent event. Lines of the data are lines of the event, so that nothing in it can end it."""
-    lines = "".join(f"data: {line}\n" for line in re.split(r"\r\n|\r|\n", data))
-    return f"event: {name}\n{lines}\n"
+    return event(rendered(request, "work.html", work=item), f"work-{item.recipe.index}")

@@ -103,9 +103,9 @@ def routes(desk: Desk, root: Path) -> APIRouter:
             work = works.favour(id_, deed == "favourite")
             return page(request, "star.html", work=work)
         if deed == "bin":
-            return page(request, "gone.html", work=works.throw(id_))
+            return page(request, "gone.html", work=works.move(id_, binned=True))
         if deed == "restore":
-            return page(request, "work.html", work=works.restore(id_))
+            return page(request, "work.html", work=works.move(id_, binned=False))
         raise RefusedRequest(404, f"A work cannot be asked to {deed[:40]}.", "not_found")
 
     @router.post("/studio/bin/empty")

@@ -13,6 +13,7 @@ from fastapi.responses import RedirectResponse
 from starlette.responses import Response
 
 from afresh.core import UserError
+from afresh.core.plural import age, size
 from afresh.engine.evaluation.curves import number
 from afresh.engine.evaluation.report import questions_view
 from afresh.faces.http.errors import RefusedRequest
@@ -23,7 +24,6 @@ from afresh.faces.studio.exports import exports_of
 from afresh.faces.studio.page_words import plain_words
 from afresh.faces.studio.pages import PageRoute, address, page
 from afresh.faces.studio.run_card import RunCard, card_of, cards
-from afresh.faces.studio.sizes import age, size
 from afresh.faces.studio.train import card, enclosed, own_jobs, resumed, sample_file
 from afresh.faces.studio.verb_page import verbs_of
 from afresh.runs.about import AboutRun

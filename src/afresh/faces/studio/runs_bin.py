@@ -10,13 +10,13 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse
 from starlette.responses import Response
 
+from afresh.core.plural import age, size
 from afresh.data.storage.files import bytes_on_disk
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.loaded_runs import Library
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import OWN, needs
 from afresh.faces.studio.pages import PageRoute, address, page
-from afresh.faces.studio.sizes import age, size
 from afresh.runs.trash import BinnedRun, binned, delete, restore, throw
 from afresh.verbs import jobs
 

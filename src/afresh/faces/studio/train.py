@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, RedirectResponse, StreamingResponse
+from fastapi.responses import FileResponse, RedirectResponse
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
@@ -24,6 +24,7 @@ from afresh.engine.training.progress import clock, speed
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.loaded_runs import DEMONSTRATION
 from afresh.faces.http.request_threads import Desk
+from afresh.faces.http.requests.forms import event, event_stream
 from afresh.faces.http.rights import LOCAL, OWN, TRAIN, holder_of, needs, owner_of
 from afresh.faces.studio.data_card import look_card
 from afresh.faces.studio.page_words import plain_words
@@ -216,12 +217,12 @@ def routes(desk: Desk, most: int) -> APIRouter:
             nonlocal watched
             watched += 1
             try:
-                async for event in watch(request, job):
-                    yield event
+                async for part in watch(request, job):
+                    yield part
             finally:
                 watched -= 1
 
-        return StreamingResponse(events(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        return event_stream(events(), headers={"cache-control": "no-store"})
 
     return router
 
@@ -449,7 +450,7 @@ async def watch(request: Request, job: BackgroundJob) -> AsyncIterator[str]:
             now = {}
         for name, content in now.items():
             if sent.get(name) != content:
-                yield event_text(name, content)
+                yield event(content, name)
                 sent[name], spoke = content, time.monotonic()
         if "end" in now:
             return
@@ -457,8 +458,3 @@ async def watch(request: Request, job: BackgroundJob) -> AsyncIterator[str]:
             yield ": alive\n\n"
             spoke = time.monotonic()
         await asyncio.sleep(EVERY)
-
-
-def event_text(name: str, content: str) -> str:
-    lines = "".join(f"data: {line}\n" for line in content.splitlines() or [""])
-    return f"event: {name}\n{lines}\n"

@@ -7,19 +7,17 @@ network to it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import io
 import ipaddress
 import json
 import os
-import socket
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -30,13 +28,18 @@ from afresh.data.preferences import preferences
 from afresh.data.storage.files import CANNOT_WRITE, free_bytes
 from afresh.data.storage.lock import open_locked
 from afresh.services.bundles.open import DAMAGED, NOT_A_BUNDLE, UNSIGNED, damaged
-from afresh.services.collect.fetching.addresses import canonical, host, meant, networks, permitted
-from afresh.services.collect.fetching.host_queues import AGAIN, TRIED, certificates
+from afresh.services.collect.fetching.addresses import canonical, host, look_up, meant, networks, public
+from afresh.services.collect.fetching.host_queues import (
+    AGAIN,
+    REDIRECTING,
+    REDIRECTS,
+    answered,
+    certificates,
+    running_loop,
+)
 from afresh.services.collect.fetching.refused import RefusedAddress
 
-REDIRECTS, TRIES = 5, 4
-REDIRECTING = (301, 302, 303, 307, 308)
-CONNECT, SILENCE = 10.0, 30.0  # seconds until a connection, and between two pieces of an answer
+TRIES = 4
 HEAD = 60.0  # seconds until the heads of an answer and of all redirects before it have arrived
 PACE, WINDOW = 1 << 10, 60.0  # bytes a second that an answer has at least, counted in windows of so many seconds
 PAUSE = 0.5  # seconds before the second try, doubled for each further one
@@ -95,7 +98,12 @@ def fetched(wanted: Wanted) -> Iterator[Path]:
     with os.fdopen(lock, "r+b") as stream:
         try:
             try:
-                _fetch(wanted, url, stream, part)
+                # Connections are not kept: one is of the name that its certificate is of, not of its address.
+                transport = httpx.AsyncHTTPTransport(
+                    verify=certificates(), trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
+                )
+                with running_loop(transport.aclose) as loop:
+                    asyncio.run_coroutine_threadsafe(_fetch(wanted, url, stream, part, transport), loop).result()
             except OSError as error:
                 raise _unwritable(folder, error) from error
             yield part
@@ -130,34 +138,48 @@ def is_local(url: str) -> bool:
 
 
 def _checked_url(url: str, base: str = "") -> str:
-    try:
+    with _refusing(url):
         return canonical(url, base)
+
+
+@contextlib.contextmanager
+def _refusing(url: str) -> Iterator[None]:
+    """Why an address is refused within the block becomes a UserError, with the rule as its code."""
+    try:
+        yield
     except RefusedAddress as error:
-        raise UserError(f"{shown(url)} cannot be fetched: {error.reason}.", "address") from None
+        raise UserError(f"{shown(url)} cannot be fetched: {error.reason}.", error.rule) from None
 
 
 # --------------------------------------------------------------------------- one file
 
 
-def _fetch(wanted: Wanted, url: str, stream: io.BufferedRandom, part: Path) -> None:
+async def _fetch(
+    wanted: Wanted, url: str, stream: io.BufferedRandom, part: Path, transport: httpx.AsyncHTTPTransport
+) -> None:
     """Write the content at an address to the end of what is there already, if it is still the same."""
     facts = part.with_suffix(".json")
     problem = ""
     for attempt in range(TRIES):
         if attempt:
-            time.sleep(PAUSE * 2 ** (attempt - 1))
+            await asyncio.sleep(PAUSE * 2 ** (attempt - 1))
         here = stream.seek(0, os.SEEK_END)
         known = _known(facts) if here else None
         if here and (known is None or (wanted.size is not None and here > wanted.size)):
             stream.truncate(0)
             here, known = 0, None
         try:
-            with _answer(url, wanted.local, here, known) as (answer, deadline):
-                _take(answer, deadline, wanted, stream, here, known, facts)
+            async with (
+                asyncio.timeout(HEAD) as deadline,
+                _answer(transport, url, wanted.local, here, known) as (last, answer),
+            ):
+                await _take(answer, shown(last), deadline, wanted, stream, here, known, facts)
             return
+        except TimeoutError:
+            problem = "the server sends too slowly"
         except (httpx.TransportError, _Interrupted) as error:
             problem = str(error) or type(error).__name__
-            stream.flush()
+        stream.flush()
     raise UserError(
         f"{shown(url)} could not be fetched as a whole: {problem}. What has arrived is kept: the same command goes on "
         "with it.",
@@ -165,9 +187,10 @@ def _fetch(wanted: Wanted, url: str, stream: io.BufferedRandom, part: Path) -> N
     )
 
 
-def _take(
+async def _take(
     answer: httpx.Response,
-    deadline: _Deadline,
+    where: str,
+    deadline: asyncio.Timeout,
     wanted: Wanted,
     stream: io.BufferedRandom,
     here: int,
@@ -176,7 +199,6 @@ def _take(
 ) -> None:
     """Write what is answered. Raises UserError, httpx.TransportError and _Interrupted."""
     status, stated = answer.status_code, _number(answer.headers.get("content-length", ""))
-    where = shown(str(answer.request.extensions["asked"]))
     if status in AGAIN:
         raise _Interrupted(f"the server answered {status}")
     if status == 416 and known is not None and answer.headers.get("content-range", "") == f"bytes */{here}":
@@ -210,17 +232,18 @@ def _take(
             "place by AFRESH_CACHE_FOLDER.",
             CANNOT_WRITE,
         )
-    in_window, done = 0, here
-    for piece in answer.iter_raw():  # as it arrives: what comes before an end that is too early counts
+    in_window, done, clock = 0, here, asyncio.get_running_loop().time
+    deadline.reschedule(clock() + WINDOW)
+    async for piece in answer.aiter_raw():  # as it arrives: what comes before an end that is too early counts
         done += len(piece)
         _check_size(done, wanted, where, whole=False)
         stream.write(piece)
         in_window += len(piece)
         if in_window >= PACE * WINDOW:
-            deadline.until, in_window = time.monotonic() + WINDOW, 0
+            deadline.reschedule(clock() + WINDOW)
+            in_window = 0
         if total is not None and total > 1 << 26:
-            events.progress(f"fetched: {done:,} of {total:,} bytes", "fetching", done=done, total=total,
-                            ended=done == total)  # fmt: skip
+            events.advance(f"fetched: {done:,} of {total:,} bytes", "fetching", done, total)
     stream.flush()
     if total is not None and done < total:
         raise _Interrupted(f"the connection ended after {done:,} of {total:,} bytes")
@@ -250,120 +273,41 @@ def _check(stream: io.BufferedRandom, wanted: Wanted, where: str) -> None:
 # --------------------------------------------------------------------------- one answer
 
 
-class _Deadline:
-    """Until when enough of an answer must have arrived. Its connections are shut down then: the library bounds the
-    pause between two bytes alone."""
-
-    def __init__(self) -> None:
-        self.until = time.monotonic() + HEAD
-        self.late, self.ended, self.sockets = threading.Event(), threading.Event(), list[socket.socket]()
-        threading.Thread(target=self._wait, daemon=True).start()
-
-    def follow(self, event: str, facts: Mapping[str, Any]) -> None:
-        """What the library tells of its connections."""
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            self.sockets.append(facts["return_value"].get_extra_info("socket"))
-            if self.late.is_set():
-                self._shut_down()
-
-    def _wait(self) -> None:
-        while (left := self.until - time.monotonic()) > 0:
-            if self.ended.wait(left):
-                return
-        self.late.set()
-        self._shut_down()
-
-    def _shut_down(self) -> None:
-        for one in self.sockets:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-
-
-@contextlib.contextmanager
-def _answer(url: str, local: bool, here: int, known: str | None) -> Iterator[tuple[httpx.Response, _Deadline]]:
-    """What is answered for an address, after redirects, each of which is checked as the first address was."""
+@contextlib.asynccontextmanager
+async def _answer(
+    transport: httpx.AsyncHTTPTransport, url: str, local: bool, here: int, known: str | None
+) -> AsyncIterator[tuple[str, httpx.Response]]:
+    """What is answered for an address, after redirects, each of which is checked as the first address was; and for
+    which address that is."""
     headers = {"User-Agent": f"afresh/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
     if here and known is not None:
         headers |= {"Range": f"bytes={here}-", "If-Range": known}
-    deadline = _Deadline()
-    try:
-        with contextlib.closing(httpx.HTTPTransport(verify=certificates(), trust_env=False)) as transport:
-            for _ in range(REDIRECTS + 1):
-                answer = _asked(transport, url, headers, local, deadline)
-                with contextlib.closing(answer):
-                    if answer.status_code not in REDIRECTING or "location" not in answer.headers:
-                        deadline.until = time.monotonic() + WINDOW
-                        yield answer, deadline
-                        return
-                url = _checked_url(answer.headers["location"], url)
-    except httpx.TransportError:
-        if deadline.late.is_set():
-            raise _Interrupted("the server sends too slowly") from None
-        raise
-    finally:
-        deadline.ended.set()
+    for _ in range(REDIRECTS + 1):
+        async with answered(transport, url, await addresses_of(url, local), headers) as answer:
+            if answer.status_code not in REDIRECTING or "location" not in answer.headers:
+                yield url, answer
+                return
+        url = _checked_url(answer.headers["location"], url)
     raise UserError(f"{shown(url)} cannot be fetched: it redirects more than {REDIRECTS} times.", "redirect")
 
 
-def _asked(
-    transport: httpx.HTTPTransport, url: str, headers: dict[str, str], local: bool, deadline: _Deadline
-) -> httpx.Response:
-    named = httpx.URL(url)
-    addresses = addresses_of(url, local)[:TRIED]
-    for number, address in enumerate(addresses, 1):
-        request = httpx.Request(
-            "GET",
-            named.copy_with(host=address),
-            headers={"Host": named.netloc.decode("ascii"), **headers},
-            extensions={
-                "sni_hostname": named.raw_host.decode("ascii"),
-                "timeout": {"connect": CONNECT, "read": SILENCE, "write": SILENCE, "pool": CONNECT},
-                "trace": deadline.follow,
-                "asked": url,
-            },
-        )
-        try:
-            answer = transport.handle_request(request)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            if number == len(addresses):
-                raise
-            continue
-        answer.request = request
-        return answer
-    raise AssertionError("a host has an address, or is refused")
-
-
-def addresses_of(url: str, local: bool) -> list[str]:
+async def addresses_of(url: str, local: bool) -> list[str]:
     """The addresses of the network that an address may be fetched from. Raises UserError if there are none."""
-    name, encrypted = host(url), httpx.URL(url).scheme == "https"
-    try:
-        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise UserError(
-            f"{shown(url)} cannot be fetched: {name} has no address in the network ({error}).", "host"
-        ) from None
-    listed = list(dict.fromkeys(str(info[4][0]) for info in found))
-    here = [a for a in listed if all(ip.is_loopback for ip in meant(ipaddress.ip_address(a.partition("%")[0])))]
-    if here:
-        if local and len(here) == len(listed):
+    name = host(url)
+    with _refusing(url):
+        try:
+            listed = await look_up(name)
+        except OSError as error:
+            raise RefusedAddress("host", f"{name} has no address in the network ({error.strerror})") from None
+        here = [a for a in listed if all(ip.is_loopback for ip in meant(ipaddress.ip_address(a.partition("%")[0])))]
+        if here and local and len(here) == len(listed):
             return here
-        raise UserError(
-            f"{shown(url)} is not fetched: it is on this machine, and what led to it is not.", "private_address"
-        )
-    if not encrypted:
-        raise UserError(
-            f"{shown(url)} is not fetched: http is not encrypted, and only for this machine. Give an address that "
-            "begins with https://.",
-            "not_encrypted",
-        )
-    public = [a for a in listed if permitted(a, networks(preferences().private_networks))]
-    if not public:
-        raise UserError(
-            f"{shown(url)} is not fetched: {name} is {listed[0]}, which is no public address. If the network is yours, "
-            "name it in AFRESH_PRIVATE_NETWORKS.",
-            "private_address",
-        )
-    return public
+        if here:
+            raise RefusedAddress("private_address", "it is on this machine, and what led to it is not")
+        if httpx.URL(url).scheme != "https":
+            reason = "http is not encrypted, and only for this machine. Give an address that begins with https://"
+            raise RefusedAddress("not_encrypted", reason)
+        return public(name, listed, networks(preferences().private_networks))
 
 
 # --------------------------------------------------------------------------- parts that are kept

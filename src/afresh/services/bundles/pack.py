@@ -115,8 +115,7 @@ def _listed(name: str, file: File) -> Listed:
 
 def _progress(text: str, done: int, total: int) -> None:
     if total > 1 << 28:
-        events.progress(f"{text}: {done:,} of {counted(total, 'byte')}", "packing", done=done, total=total,
-                        ended=done == total)  # fmt: skip
+        events.advance(f"{text}: {done:,} of {counted(total, 'byte')}", "packing", done, total)
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from afresh.core.safe_text import visible
 from afresh.data.audio.sounds import SUFFIXES as SOUNDS
 from afresh.data.audio.sounds import read_sound
 from afresh.data.audio.views import sound_image
+from afresh.data.files import FileError
 from afresh.data.image.images import SUFFIXES as IMAGES
-from afresh.data.image.images import ImageError, full_size_image, to_image
+from afresh.data.image.images import full_size_image, to_image
 from afresh.services.catalogue.listing import Preview
 
 SIDE = 640, 480  # pixels that a thumbnail fits into
@@ -31,7 +32,7 @@ def preview_of(file: Path, given: bool = False) -> tuple[Preview, bytes | None] 
     if suffix in IMAGES:
         try:
             return Preview(kind="image"), thumbnail(to_image(full_size_image(file).pixels))
-        except (ImageError, OSError) as error:
+        except (FileError, OSError) as error:
             raise UserError(f"{file} cannot be shown: {error}. Give another preview.", "preview") from None
     if suffix in SOUNDS:
         sound = read_sound(file, rate=16_000, channels=1, max_seconds=SECONDS)

@@ -14,6 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from afresh.core import UserError
+from afresh.core.plural import size
 from afresh.data.storage.files import free_bytes
 from afresh.data.storage.folders import is_result, new_folder
 from afresh.engine.pages.render import BASE, environment
@@ -158,12 +159,6 @@ def link_or_copy(source: Path, to: Path) -> None:
         shutil.copyfile(source, to)
 
 
-def size(count: int) -> str:
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            break
-        count = round(count / 1000)
-    return f"{count:,} {unit}"
 
 
 def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:

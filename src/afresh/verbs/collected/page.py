@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from afresh.core import Sound, UserError, registry
-from afresh.core.plural import counted
+from afresh.core.plural import counted, size
 from afresh.core.safe_text import visible, visible_line
 from afresh.data.collected import MODALITIES
 from afresh.data.storage.files import replace_file
@@ -167,15 +167,6 @@ def shortened(text: str, first: bool, last: bool) -> str:
 def percent(part: int, whole: int) -> str:
     share = 100 * part / whole if whole else 0.0
     return f"{share:.0f}%" if share >= 10 or share == int(share) else f"{share:.1f}%"
-
-
-def size(amount: int) -> str:
-    """Bytes in the unit that suits them."""
-    for unit, digits in (("bytes", 0), ("kB", 1), ("MB", 1), ("GB", 1)):
-        if amount < 1000 or unit == "GB":
-            return f"{amount:,.{digits}f} {unit}"
-        amount = amount / 1000  # type: ignore[assignment]
-    raise AssertionError
 
 
 def items_of_rule(j: Judged, found: Survey, number: int) -> tuple[list[Any], list[Any], list[Any]]:

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from afresh.core import Score, UserError
+from afresh.core.plural import age, size
 from afresh.faces.http.app import ServeSettings
 from afresh.faces.http.keys import Keys
 from afresh.faces.http.loaded_runs import Library
@@ -25,7 +26,6 @@ from afresh.faces.studio.page_words import plain_words
 from afresh.faces.studio.run_card import RunCard
 from afresh.faces.studio.runs import tree
 from afresh.faces.studio.runs_bin import thrown_away
-from afresh.faces.studio.sizes import age, size
 from afresh.faces.studio.train import measured_words
 from afresh.runs.about import AboutRun
 from afresh.runs.run import Run

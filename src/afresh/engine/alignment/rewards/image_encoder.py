@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from afresh.core import Cond, CondSpec, UserError
 from afresh.core.rng import Rng
+from afresh.data.files import FileError
 from afresh.data.image.images import (
-    ImageError,
     ImageFrame,
     Pixels,
     decode_image,
@@ -86,7 +86,7 @@ def images_of(data: PreferenceData, names: Sequence[str], run: Run | None) -> Te
     def one(path: Path) -> Pixels | str:
         try:
             return decode_image(path, ImageFrame(side)).pixels
-        except (ImageError, OSError) as e:
+        except (FileError, OSError) as e:
             return f"{path.name} ({e})"
 
     results = map_threads(one, paths)

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from afresh.core import Sound
 from afresh.core.events import json_line
-from afresh.data.audio.sounds import SoundError, decode_sound, header
+from afresh.data.audio.sounds import decode_sound, header
+from afresh.data.files import FileError
 from afresh.engine.sampling.samples import Samples, preview_wav, requests, signed_content, text_records
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.image_files import from_base64, read_image
@@ -32,7 +33,7 @@ def read_sound(content: bytes, param: str) -> Sound:
         if (head.seconds or 0) > MOST_SECONDS:
             raise long
         found = decode_sound(content, head.rate, min(head.channels, 2), MOST_SECONDS + 1, MOST_SOUND).sound
-    except (SoundError, OSError) as error:
+    except (FileError, OSError) as error:
         raise RefusedRequest(400, f"{param} cannot be read as a sound: {error}.", "invalid_sound", param) from None
     if found.seconds > MOST_SECONDS:
         raise long

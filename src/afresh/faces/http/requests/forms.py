@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, overload
 
 from fastapi.responses import StreamingResponse
@@ -202,15 +203,18 @@ def now() -> int:
 
 
 def event(data: Any, kind: str = "") -> str:
-    """A server-sent event, of a named kind if there are several."""
+    """A server-sent event, of a named kind if there are several. Lines of the data are lines of the event, so that
+    nothing in it can end it."""
     text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     head = f"event: {kind}\n" if kind else ""
-    return f"{head}data: {text}\n\n"
+    return head + "".join(f"data: {line}\n" for line in re.split(r"\r\n|\r|\n", text)) + "\n"
 
 
-def event_stream(events: AsyncIterator[str], length: int | None = None) -> StreamingResponse:
+def event_stream(
+    events: AsyncIterator[str] | Iterator[str], length: int | None = None, headers: Mapping[str, str] | None = None
+) -> StreamingResponse:
     """An answer of server-sent events, for which so many tokens were asked."""
-    headers = {"cache-control": "no-cache", **cap_headers(length)}
+    headers = {"cache-control": "no-cache", **cap_headers(length), **(headers or {})}
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 

@@ -12,7 +12,6 @@ from afresh.core import UserError
 from afresh.engine.sampling.request import Prompt, Request, check_fits, converses, prompt_ids, writes_text
 from afresh.engine.sampling.text_stream import BROKEN, TextRow, Token
 from afresh.faces.http.batching import Cancelled, cancelled
-from afresh.faces.http.errors import RefusedRequest, refused
 from afresh.faces.http.requests.forms import check_context
 from afresh.runs.run import Run
 from afresh.verbs.sample import Sampler
@@ -94,32 +93,23 @@ async def events_of(
     opening: Callable[[Begun], Sequence[str]],
     piece: Callable[[Run, TextPiece], Sequence[str]],
     end: Callable[[Run, WrittenTexts], Sequence[str]],
-    failed: Callable[[RefusedRequest], Sequence[str]],
 ) -> AsyncIterator[str]:
-    """The events of a stream of `write`: those that open it, those of each piece, and those at its end.
-
-    An error before the first piece is raised, so that it is answered with a status; a later one is an event.
-    """
+    """The events of a stream of `write`: those that open it, those of each piece, and those at its end."""
     begun: Begun | None = None
     opened = False
-    try:
-        async for items in stream:
-            out: list[str] = []
-            for item in merged(items):
-                if isinstance(item, Begun):
-                    begun = item
-                    continue
-                assert begun is not None
-                if not opened:
-                    opened = True
-                    out += opening(begun)
-                out += piece(begun.run, item) if isinstance(item, TextPiece) else end(begun.run, item)
-            if out:
-                yield "".join(out)
-    except Exception as error:
-        if not opened:
-            raise
-        yield "".join(failed(refused(error)))
+    async for items in stream:
+        out: list[str] = []
+        for item in merged(items):
+            if isinstance(item, Begun):
+                begun = item
+                continue
+            assert begun is not None
+            if not opened:
+                opened = True
+                out += opening(begun)
+            out += piece(begun.run, item) if isinstance(item, TextPiece) else end(begun.run, item)
+        if out:
+            yield "".join(out)
 
 
 def check_writes(run: Run) -> None:

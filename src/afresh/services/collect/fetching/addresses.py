@@ -92,11 +92,8 @@ def meant(ip: Ip) -> Iterator[Ip]:
     yield ip
 
 
-async def resolve(name: str, private: Sequence[Network] = ()) -> list[str]:
-    """The addresses of the network of a host, those that may be connected to alone.
-
-    Raises Refused if the host has none, and OSError if it cannot be asked now.
-    """
+async def look_up(name: str) -> list[str]:
+    """The addresses of the network of a host. Raises Refused if it has none, and OSError if it cannot be asked now."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -105,12 +102,16 @@ async def resolve(name: str, private: Sequence[Network] = ()) -> list[str]:
         raise RefusedAddress("host", f"{name} has no address in the network ({error.strerror})") from None
     except UnicodeError:
         raise RefusedAddress("host", f"{name} is not the name of a host") from None
-    addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
-    public = [address for address in addresses if permitted(address, private)]
-    if not public:
+    return list(dict.fromkeys(str(info[4][0]) for info in found))
+
+
+def public(name: str, addresses: Sequence[str], private: Sequence[Network] = ()) -> list[str]:
+    """Those of the addresses of a host that may be connected to. Raises Refused if there are none."""
+    found = [address for address in addresses if permitted(address, private)]
+    if not found:
         raise RefusedAddress(
             "private_address",
             f"{name} is {addresses[0]}, which is no public address. "
             "If the network is yours, name it in AFRESH_PRIVATE_NETWORKS",
         )
-    return public
+    return found

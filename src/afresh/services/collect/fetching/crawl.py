@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from threading import Thread
 
 from blake3 import blake3
 
@@ -17,6 +15,7 @@ from afresh.data.files import FileError
 from afresh.data.limits import parsing
 from afresh.services.collect.fetching.addresses import canonical, host
 from afresh.services.collect.fetching.fetcher import FetchedPage, Fetcher
+from afresh.services.collect.fetching.host_queues import running_loop
 from afresh.services.collect.fetching.listings import kind_of, listed
 from afresh.services.collect.fetching.page_item import found
 from afresh.services.collect.fetching.refused import RefusedAddress, as_refused
@@ -197,28 +196,3 @@ class Crawl:
 
     def _rejection(self, where: str, error: RefusedAddress) -> Rejection:
         return Rejection(self.place, where, "find", error.rule, error.reason)
-
-
-@contextmanager
-def running_loop(close: Callable[[], Awaitable[None]]) -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop of asyncio in a thread of its own, which runs during the block, so that fetching goes on while what was
-    fetched is cleaned. What is unfinished at its end is cancelled, and then `close` is called, so that no connection is
-    closed under something that would take it for a failure of the server."""
-    loop = asyncio.new_event_loop()
-    thread = Thread(target=loop.run_forever, name="fetching", daemon=True)
-    thread.start()
-    try:
-        yield loop
-    finally:
-        asyncio.run_coroutine_threadsafe(_end(close), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
-async def _end(close: Callable[[], Awaitable[None]]) -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await close()

@@ -18,7 +18,7 @@ from afresh.data.files import FileError
 from afresh.data.limits import parsing
 from afresh.services.collect.fetching.addresses import Network, canonical, origin, path
 from afresh.services.collect.fetching.content import HTML, as_utf8, media_type
-from afresh.services.collect.fetching.host_queues import HostAnswer, Lanes, Patience
+from afresh.services.collect.fetching.host_queues import REDIRECTING, REDIRECTS, HostAnswer, Lanes, Patience
 from afresh.services.collect.fetching.html_metadata import PageHead, read_head
 from afresh.services.collect.fetching.listings import kind_of
 from afresh.services.collect.fetching.preferences import TdmRule, objections, statements, tdm_rules
@@ -27,8 +27,6 @@ from afresh.services.collect.fetching.response_body import ENCODINGS
 from afresh.services.collect.fetching.robots import AGENT, MAX_BYTES, Robots
 from afresh.services.collect.sources import Fetched, Unavailable
 
-REDIRECTS = 5  # that are followed, as RFC 9309, 2.3.1.2, asks of robots.txt
-REDIRECTING = (301, 302, 303, 307, 308)
 FRESH = 24 * 3600.0  # seconds for which robots.txt may be kept (RFC 9309, 2.4)
 KEPT = (  # headers that are kept
     "content-type",

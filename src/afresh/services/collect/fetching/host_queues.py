@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cache
+from threading import Thread
 
 import httpx
 
-from afresh.services.collect.fetching.addresses import Network, host, resolve
+from afresh.services.collect.fetching.addresses import Network, host, look_up, public
 from afresh.services.collect.fetching.refused import RefusedAddress
 from afresh.services.collect.fetching.response_body import Body
 
+REDIRECTS = 5  # that are followed, as RFC 9309, 2.3.1.2, asks of robots.txt
+REDIRECTING = (301, 302, 303, 307, 308)
 AGAIN = (429, 500, 502, 503, 504)  # answers after which the same may be asked again
 TRIED = 3  # addresses of the network of one host, if the first cannot be connected to
 CONNECT = 10.0  # seconds until the next of them is tried
@@ -44,9 +47,36 @@ class HostAnswer:
     content: bytes
 
 
+@asynccontextmanager
+async def answered(
+    transport: httpx.AsyncHTTPTransport, url: str, addresses: Sequence[str], headers: Mapping[str, str]
+) -> AsyncIterator[httpx.Response]:
+    """What is answered for a URL. Connections go to these addresses, of which the first may be out of order, and which
+    no later answer of the name service can change; the certificate is that of the name."""
+    named, last = httpx.URL(url), addresses[:TRIED][-1]
+    for address in addresses[:TRIED]:
+        request = httpx.Request(
+            "GET",
+            named.copy_with(host=address),
+            headers={"Host": named.netloc.decode("ascii"), **headers},
+            extensions={"sni_hostname": named.raw_host.decode("ascii"), "timeout": {"connect": CONNECT}},
+        )
+        try:
+            answer = await transport.handle_async_request(request)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            if address == last:
+                raise
+            continue
+        answer.request = request
+        try:
+            yield answer
+        finally:
+            await answer.aclose()
+        return
+
+
 class HostQueue:
-    """The way to one host. It is looked up once, and connections go to the address that was checked, which no later
-    answer of the name service can change; the certificate is that of the name."""
+    """The way to one host, which is looked up once."""
 
     def __init__(self, name: str, patience: Patience, private: Sequence[Network], context: ssl.SSLContext) -> None:
         self.name, self.patience, self.private = name, patience, private
@@ -102,25 +132,8 @@ class HostQueue:
             raise RefusedAddress(rule, problem)
 
     async def _ask(self, url: str, headers: Mapping[str, str], limit: int, cut: bool) -> HostAnswer:
-        self.addresses = self.addresses or (await resolve(self.name, self.private))[:TRIED]
-        for address in self.addresses[:-1]:
-            try:
-                return await self._ask_at(address, url, headers, limit, cut)
-            except (httpx.ConnectError, httpx.ConnectTimeout):
-                continue
-        return await self._ask_at(self.addresses[-1], url, headers, limit, cut)
-
-    async def _ask_at(self, address: str, url: str, headers: Mapping[str, str], limit: int, cut: bool) -> HostAnswer:
-        named = httpx.URL(url)
-        request = httpx.Request(
-            "GET",
-            named.copy_with(host=address),
-            headers={"Host": named.netloc.decode("ascii"), **headers},
-            extensions={"sni_hostname": named.raw_host.decode("ascii"), "timeout": {"connect": CONNECT}},
-        )
-        response = await self.transport.handle_async_request(request)
-        response.request = request
-        try:
+        self.addresses = self.addresses or public(self.name, await look_up(self.name), self.private)
+        async with answered(self.transport, url, self.addresses, headers) as response:
             if response.status_code not in (200, 203):
                 return HostAnswer(response.status_code, response.headers, b"")
             stated = response.headers.get("content-length", "")
@@ -138,8 +151,6 @@ class HostQueue:
                     raise
                 content = body.start()
             return HostAnswer(response.status_code, response.headers, content)
-        finally:
-            await response.aclose()
 
     async def _wait_until_free(self) -> None:
         loop = asyncio.get_running_loop()
@@ -209,3 +220,28 @@ class Lanes:
         """Close all connections."""
         for lane in self.used.values():
             await lane.transport.aclose()
+
+
+@contextmanager
+def running_loop(close: Callable[[], Awaitable[None]]) -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop of asyncio in a thread of its own, which runs during the block, so that fetching goes on while what was
+    fetched is cleaned. What is unfinished at its end is cancelled, and then `close` is called, so that no connection is
+    closed under something that would take it for a failure of the server."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever, name="fetching", daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        asyncio.run_coroutine_threadsafe(_end(close), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _end(close: Callable[[], Awaitable[None]]) -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await close()

@@ -16,7 +16,7 @@ from afresh.faces.http.json_route import JsonRoute
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.protocols import Protocol
 from afresh.faces.http.protocols.anthropic.answers import ERRORS, MessageAnswer, TokenCount, anthropic_body
-from afresh.faces.http.request_threads import Desk, first
+from afresh.faces.http.request_threads import Desk, once_begun
 from afresh.faces.http.requests.conversation import Ask, answering, conversation_ids, respond, text_of, turns_of
 from afresh.faces.http.requests.descriptions import streamed_too
 from afresh.faces.http.requests.forms import (
@@ -192,8 +192,7 @@ def routes(desk: Desk) -> APIRouter:
         ask = form.ask()
         head = {"id": name("msg"), "type": "message", "role": "assistant", "model": form.model}
         if form.stream:
-            _, chunks = await first(streamed(desk, form, ask, head))
-            return event_stream(chunks, form.max_tokens)
+            return event_stream(await streamed(desk, form, ask, head), form.max_tokens)
 
         def work(served: Served) -> dict[str, Any]:
             done = respond(served.run, ask)
@@ -217,7 +216,7 @@ def routes(desk: Desk) -> APIRouter:
     return router
 
 
-def streamed(desk: Desk, form: MessageForm, ask: Ask, head: dict[str, Any]) -> AsyncIterator[str]:
+async def streamed(desk: Desk, form: MessageForm, ask: Ask, head: dict[str, Any]) -> AsyncIterator[str]:
     """The events of a stream."""
     read = 0
     reader, indices = CallReader(), count()
@@ -271,7 +270,8 @@ def streamed(desk: Desk, form: MessageForm, ask: Ask, head: dict[str, Any]) -> A
         return [*out, named_event({"type": "message_stop"})]
 
     stream = answering(desk, form.model, ask)
-    return events_of(stream, opening, written_piece, closing, lambda error: [named_event(anthropic_body(error))])
+    events = events_of(stream, opening, written_piece, closing)
+    return await once_begun(events, lambda error: [named_event(anthropic_body(error))])
 
 
 PROTOCOL = Protocol(routes, anthropic_body)

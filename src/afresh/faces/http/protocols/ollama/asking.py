@@ -18,7 +18,7 @@ from afresh.engine.sampling.tokens import Alternatives, Watch
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.loaded_runs import Library, Served
 from afresh.faces.http.protocols.ollama.answers import ollama_body
-from afresh.faces.http.request_threads import Desk, first
+from afresh.faces.http.request_threads import Desk, once_begun
 from afresh.faces.http.requests.forms import Finite, Form, Sampling, Seed, Stops, TextConditions, cap_headers, capped
 from afresh.faces.http.requests.neutral import SAMPLERS, Neutral, check_neutral, check_window
 from afresh.faces.http.requests.text import Put, TextPiece, WrittenTexts, events_of, token_logprobs
@@ -200,8 +200,8 @@ async def answered(
         return write(served.run, put, timer.watch)
 
     stream = desk.stream(model, drawing)
-    lines = events_of(stream, lambda begun: [], written_piece, end, lambda error: [line(ollama_body(error))])
-    _, whole = await first(lines)
+    lines = events_of(stream, lambda begun: [], written_piece, end)
+    whole = await once_begun(lines, lambda error: [line(ollama_body(error))])
     return StreamingResponse(whole, media_type=LINES, headers={"cache-control": "no-cache", **headers})
 
 

@@ -6,10 +6,10 @@ import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from pydantic import Field
 
 from afresh.core import UserError
@@ -21,7 +21,17 @@ from afresh.faces.http.json_route import JsonRoute
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.request_threads import Desk, noted
 from afresh.faces.http.requests.descriptions import files
-from afresh.faces.http.requests.forms import Conditions, Finite, Form, Seed, Words, event, seed_of
+from afresh.faces.http.requests.forms import (
+    Conditions,
+    Finite,
+    Form,
+    Seed,
+    Words,
+    event,
+    event_stream,
+    named_event,
+    seed_of,
+)
 from afresh.faces.http.rights import USE, needs
 from afresh.runs.run import Run
 from afresh.services.provenance.sign_work import Signed
@@ -136,20 +146,15 @@ def routes(desk: Desk) -> APIRouter:
         spoken = await desk.run(request, form.model, lambda served: speak(served, form))
         if form.stream_format == "audio":
             return Response(spoken.content, media_type=MEDIA_TYPES[form.response_format], headers=spoken.headers)
-        headers = {**spoken.headers, "cache-control": "no-cache"}
-        return StreamingResponse(events_of(spoken), media_type="text/event-stream", headers=headers)
+        return event_stream(events_of(spoken), headers=spoken.headers)
 
     return router
 
 
 def events_of(spoken: Spoken) -> Iterator[str]:
     """The events of a sound, which is known as a whole before the first is sent."""
-
-    def said(kind: str, values: dict[str, Any]) -> str:
-        return event({"type": kind, **values}, kind)
-
     for start in range(0, len(spoken.content), PIECE):
         audio = base64.b64encode(spoken.content[start : start + PIECE]).decode()
-        yield said("speech.audio.delta", {"audio": audio})
-    yield said("speech.audio.done", {"usage": spoken.usage})
+        yield named_event({"type": "speech.audio.delta", "audio": audio})
+    yield named_event({"type": "speech.audio.done", "usage": spoken.usage})
     yield event("[DONE]")

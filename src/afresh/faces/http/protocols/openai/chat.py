@@ -15,7 +15,7 @@ from afresh.faces.http.errors import RefusedRequest, body
 from afresh.faces.http.json_route import JsonRoute
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.protocols.openai.answers import ChatAnswer
-from afresh.faces.http.request_threads import Desk, first
+from afresh.faces.http.request_threads import Desk, once_begun
 from afresh.faces.http.requests.conversation import Ask, answering, respond, text_of, turns_of
 from afresh.faces.http.requests.descriptions import streamed_too
 from afresh.faces.http.requests.forms import (
@@ -163,7 +163,7 @@ def routes(desk: Desk) -> APIRouter:
         ask = form.ask()
         head = {"id": name("chatcmpl"), "created": now(), "model": form.model}
         if form.stream:
-            _, chunks = await first(streamed(desk, form, ask, {**head, "object": "chat.completion.chunk"}))
+            chunks = await streamed(desk, form, ask, {**head, "object": "chat.completion.chunk"})
             return event_stream(chunks, form.length)
 
         def choice(run: Run, index: int, text: WrittenText) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def routes(desk: Desk) -> APIRouter:
     return router
 
 
-def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, Any]) -> AsyncIterator[str]:
+async def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, Any]) -> AsyncIterator[str]:
     """The events of a stream."""
     usage: dict[str, Any] = {"usage": None} if form.stream_options and form.stream_options.include_usage else {}
     begun: set[int] = set()
@@ -223,4 +223,5 @@ def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, Any]) -
         return [*left, *([event({**head, "choices": [], "usage": texts.usage})] if usage else []), event("[DONE]")]
 
     stream = answering(desk, form.model, ask)
-    return events_of(stream, lambda begun: [], written_piece, end, lambda error: [event(body(error)), event("[DONE]")])
+    events = events_of(stream, lambda begun: [], written_piece, end)
+    return await once_begun(events, lambda error: [event(body(error)), event("[DONE]")])

@@ -16,7 +16,7 @@ from afresh.faces.http.errors import RefusedRequest, body
 from afresh.faces.http.json_route import JsonRoute
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.protocols.openai.answers import CompletionAnswer
-from afresh.faces.http.request_threads import Desk, first
+from afresh.faces.http.request_threads import Desk, once_begun
 from afresh.faces.http.requests.descriptions import streamed_too
 from afresh.faces.http.requests.forms import (
     MOST_SAMPLES,
@@ -138,8 +138,7 @@ def routes(desk: Desk) -> APIRouter:
         form.check()
         head = {"id": name("cmpl"), "object": "text_completion", "created": now(), "model": form.model}
         if form.stream:
-            _, chunks = await first(streamed(desk, form, head))
-            return event_stream(chunks, form.max_tokens)
+            return event_stream(await streamed(desk, form, head), form.max_tokens)
 
         def work(served: Served) -> dict[str, Any]:
             done = written(served.run, form, None)
@@ -187,7 +186,7 @@ def written(run: Run, form: CompletionForm, put: Put | None) -> WrittenTexts:
     return write(run, request, len(each), seed, settings, put, length)
 
 
-def streamed(desk: Desk, form: CompletionForm, head: dict[str, Any]) -> AsyncIterator[str]:
+async def streamed(desk: Desk, form: CompletionForm, head: dict[str, Any]) -> AsyncIterator[str]:
     """The events of a stream."""
     usage: dict[str, Any] = {"usage": None} if form.stream_options and form.stream_options.include_usage else {}
     ended: set[int] = set()
@@ -217,4 +216,5 @@ def streamed(desk: Desk, form: CompletionForm, head: dict[str, Any]) -> AsyncIte
         return [*left, *([event({**head, "choices": [], "usage": texts.usage})] if usage else []), event("[DONE]")]
 
     stream = desk.stream(form.model, lambda served, put: written(served.run, form, put))
-    return events_of(stream, opening, written_piece, end, lambda error: [event(body(error)), event("[DONE]")])
+    events = events_of(stream, opening, written_piece, end)
+    return await once_begun(events, lambda error: [event(body(error)), event("[DONE]")])

@@ -17,13 +17,13 @@ from afresh.core.solver_progress import Step, following
 from afresh.data.image.images import Pixels
 from afresh.engine.sampling.samples import Samples, signed_content
 from afresh.engine.sampling.text_conditions import conditions_from_text
-from afresh.faces.http.errors import RefusedRequest, body, refused
+from afresh.faces.http.errors import RefusedRequest, body
 from afresh.faces.http.image_files import Format, image_bytes, image_size, read_image, transparent
 from afresh.faces.http.json_route import JsonRoute
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.multipart import described, read_form
 from afresh.faces.http.protocols.openai.answers import ImageAnswer
-from afresh.faces.http.request_threads import Desk, alone, first, noted
+from afresh.faces.http.request_threads import Desk, alone, noted, once_begun
 from afresh.faces.http.requests.descriptions import streamed_too
 from afresh.faces.http.requests.forms import (
     Conditions,
@@ -34,6 +34,7 @@ from afresh.faces.http.requests.forms import (
     Words,
     event,
     event_stream,
+    named_event,
     now,
     seed_of,
 )
@@ -350,29 +351,19 @@ def answered(images: Images, kind: Format = "png") -> dict[str, Any]:
 
 
 async def streamed(desk: Desk, form: DrawnForm, kind: str, work: Callable[..., Images]) -> AsyncIterator[str]:
-    """The events of a stream of `kind`. An error before the first image is raised; a later one is an event."""
+    """The events of a stream of `kind`."""
     settings = {"size": "auto", "quality": "auto"}  # no others have a name in OpenAI's schema
     head = {"created_at": now(), "output_format": form.kind, "background": "opaque", **settings}
-    begun = False
-    try:
-        async for items in desk.stream(form.model, lambda served, put: work(served, form, put)):
-            for item in items:
-                begun = True
-                if isinstance(item, Partial):
-                    name = f"{kind}.partial_image"
-                    own = {"b64_json": item.image, "partial_image_index": item.number, "index": item.index}
-                    yield event({"type": name, **own, **head}, name)
-                    continue
-                name = f"{kind}.completed"
-                for i, image in enumerate(item.images):
-                    own = {"b64_json": image, "index": i, "usage": item.usage, **item.more}
-                    yield event({"type": name, **own, **head}, name)
-                yield event("[DONE]")
-    except Exception as error:
-        if not begun:
-            raise
-        yield event(body(refused(error)), "error")
-        yield event("[DONE]")
+    async for items in desk.stream(form.model, lambda served, put: work(served, form, put)):
+        for item in items:
+            if isinstance(item, Partial):
+                own = {"b64_json": item.image, "partial_image_index": item.number, "index": item.index}
+                yield named_event({"type": f"{kind}.partial_image", **own, **head})
+                continue
+            for i, image in enumerate(item.images):
+                own = {"b64_json": image, "index": i, "usage": item.usage, **item.more}
+                yield named_event({"type": f"{kind}.completed", **own, **head})
+            yield event("[DONE]")
 
 
 def routes(desk: Desk) -> APIRouter:
@@ -381,8 +372,8 @@ def routes(desk: Desk) -> APIRouter:
     async def drawn(request: Request, form: DrawnForm, kind: str, work: Callable[..., Images]) -> Response:
         form.check()
         if form.stream:
-            _, chunks = await first(streamed(desk, form, kind, work))
-            return event_stream(chunks)
+            pieces = streamed(desk, form, kind, work)
+            return event_stream(await once_begun(pieces, lambda error: [event(body(error), "error"), event("[DONE]")]))
         images = await desk.run(request, form.model, lambda served: work(served, form))
         return JSONResponse(answered(images, form.kind))
 

@@ -16,7 +16,7 @@ from afresh.faces.http.json_route import JsonRoute
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.protocols import Protocol
 from afresh.faces.http.protocols.responses.answers import ResponseAnswer
-from afresh.faces.http.request_threads import Desk, first
+from afresh.faces.http.request_threads import Desk, once_begun
 from afresh.faces.http.requests.conversation import Ask, answering, respond, text_of, turns_of
 from afresh.faces.http.requests.descriptions import streamed_too
 from afresh.faces.http.requests.forms import (
@@ -299,8 +299,7 @@ def routes(desk: Desk) -> APIRouter:
         ask = form.ask()
         about = description(form, ask, now())
         if form.stream:
-            _, chunks = await first(streamed(desk, form, ask, about))
-            return event_stream(chunks, form.max_output_tokens)
+            return event_stream(await streamed(desk, form, ask, about), form.max_output_tokens)
 
         def work(served: Served) -> dict[str, Any]:
             done = respond(served.run, ask)
@@ -318,7 +317,7 @@ def routes(desk: Desk) -> APIRouter:
     return router
 
 
-def streamed(desk: Desk, form: ResponseForm, ask: Ask, about: dict[str, Any]) -> AsyncIterator[str]:
+async def streamed(desk: Desk, form: ResponseForm, ask: Ask, about: dict[str, Any]) -> AsyncIterator[str]:
     """The events of a stream."""
     numbers = count()
     identity = name("msg")
@@ -394,7 +393,7 @@ def streamed(desk: Desk, form: ResponseForm, ask: Ask, about: dict[str, Any]) ->
         fault = event("error", **{k: known[k] for k in ("code", "message", "param")})
         return [fault, event("response.failed", response=response)]
 
-    return events_of(answering(desk, form.model, ask), opening, written_piece, closing, failed)
+    return await once_begun(events_of(answering(desk, form.model, ask), opening, written_piece, closing), failed)
 
 
 PROTOCOL = Protocol(routes)
