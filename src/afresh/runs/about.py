@@ -25,6 +25,8 @@ from afresh.runs.person_adapters import adapters_in
 from afresh.runs.run import Run, metrics_rows
 
 REPORT = "report.json"
+SEPARATOR = "\n\n--------\n\n"  # between the texts of a preview
+EXCERPT = 1_200  # characters of a text
 PREVIEW = re.compile(r"[0-9]{6,13}\.(png|txt)")  # named after its step
 
 
@@ -95,6 +97,12 @@ def previews(path: Path, suffix: str = "") -> list[Path]:
     """The previews in the folder `path` of a run, oldest first: pictures (.png) or texts (.txt)."""
     found = filter(is_preview, (path / "samples").glob(f"*{suffix}"))
     return sorted(found, key=lambda file: int(file.stem))
+
+
+def first_text(file: Path) -> str:
+    """The beginning of the first text in a preview that is not empty; nothing for a picture."""
+    texts = file.read_text("utf-8", "replace").split(SEPARATOR) if file.suffix == ".txt" else []
+    return next((text.strip()[:EXCERPT] for text in texts if text.strip()), "")
 
 
 class AboutRun:

@@ -123,9 +123,7 @@ def facts_of(
     return {
         "afresh": __version__,
         "title": run.path.resolve().name,
-        "modality": record.modality,
-        "family": record.family,
-        "parameters": record.parameters,
+        **record.model_dump(include={"modality", "family", "parameters"}),
         "licence": licence,
         "licences": [dict(row) for row in licences],
         "accepted": list(accepted),

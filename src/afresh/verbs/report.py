@@ -9,7 +9,6 @@ from typing import Any
 
 from afresh.core import Family, Word, events
 from afresh.core.errors import left_out
-from afresh.core.safe_text import shell_word
 from afresh.data.image.kind import png_bytes
 from afresh.data.storage.files import write_json
 from afresh.engine.alignment.monitoring.report import Alignment, alignment
@@ -34,7 +33,7 @@ from afresh.services.labels.run_label import label_of
 from afresh.services.labels.words import rows_of
 from afresh.verbs.sample import Sampler
 from afresh.verbs.sharing_licence import licence_sum
-from afresh.verbs.use_command import go_on_command, use_command
+from afresh.verbs.use_command import next_commands, use_command
 
 MAX_IMAGES = 60
 FEW_IMAGES, SHORT = 20, 4.0  # images of the report of a run of fewer minutes than SHORT
@@ -148,11 +147,7 @@ def section(
             *((f"licences in {c.name}", licence_sum(c)) for c in learnt_from(r)),
         ],
         notes=[*data.notes, *(() if measured is None else measured.notes), *chosen_weights(run), *aligned.notes],
-        next_commands=[
-            use_command(run),
-            f"afresh measure {shell_word(str(run.path))}",
-            *([] if (command := go_on_command(run)) is None else [command]),
-        ],
+        next_commands=next_commands(run),
     )
 
 

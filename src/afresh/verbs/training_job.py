@@ -32,6 +32,7 @@ from afresh.engine.training.progress import WINDOW, ProgressMeter
 from afresh.engine.training.signals import also_interrupted, interrupts_caught
 from afresh.engine.training.training_clock import Clock, StepsForDeadline
 from afresh.engine.training.weights import EARLY, adapters_merged, forget_chosen, state_of, write_weights
+from afresh.runs.about import SEPARATOR
 from afresh.runs.formats.public import write_adapter
 from afresh.runs.lock import held, hold
 from afresh.runs.manifest import LEARNT, changing
@@ -45,7 +46,6 @@ from afresh.verbs.processes import learn_together
 PREVIEW, HEARD = 16, 4  # samples of a preview, and of them those that a log gets as texts or sounds
 PREVIEWED = PREVIEW * 3 * 128 * 128  # values of a preview, as larger images come from larger networks; 2 at least
 PREVIEWS = 4  # that take as long as the samples for measuring texts, which are drawn in one batch
-SEPARATOR = "\n\n--------\n\n"  # between the texts of a file of samples
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,15 @@
-"""What can be seen of a run while it learns and after: its curves, and samples from along the way."""
+"""The curves of a run, while it learns and after."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from afresh.core import UserError
 from afresh.engine.training.metrics_log import Row, read_rows
-from afresh.runs.about import previews
-from afresh.verbs.training_job import SEPARATOR
 
 MOST_POINTS = 240  # of a curve
-EXCERPT = 1_200  # characters of a text
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Samples at a step: a picture in the file `RUN/samples/NAME`, or a text."""
-
-    step: int
-    name: str
-    text: str = ""
-
-    @property
-    def picture(self) -> bool:
-        return self.name.endswith(".png")
 
 
 def loss_curves(path: Path, most: int = MOST_POINTS) -> dict[str, list[float | None]]:
@@ -53,16 +36,6 @@ def thinned(rows: Sequence[Row], names: Sequence[str], most: int) -> list[Row]:
 
 def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def samples_seen(path: Path) -> list[Seen]:
-    """The samples that training drew from time to time, oldest first."""
-    found = []
-    for file in previews(path):
-        text = "" if file.suffix == ".png" else file.read_text("utf-8", "replace")
-        first = next((t.strip() for t in text.split(SEPARATOR) if t.strip()), "")
-        found.append(Seen(int(file.stem), file.name, first[:EXCERPT]))
-    return found
 
 
 def named_curves(curves: Mapping[str, Sequence[float | None]]) -> dict[str, Sequence[float | None]]:

@@ -23,6 +23,12 @@ def go_on_command(run: Run) -> str | None:
     return f"afresh train --resume {name}"
 
 
+def next_commands(run: Run) -> list[str]:
+    """What a person would type next: go on with training, use the run, and measure it."""
+    go_on, measure = go_on_command(run), f"afresh measure {shell_word(str(run.path))}"
+    return [*([] if go_on is None else [go_on]), *([use_command(run), measure] if AboutRun(run).steps else [])]
+
+
 def use_command(run: Run) -> str:
     """The command by which a run is used: that of its kind of items, a conversation, or a few samples."""
     name, kind, data = shell_word(str(run.path)), run.encoder.kind, run.record.data

@@ -25,7 +25,7 @@ from afresh.faces.studio.form import number
 from afresh.faces.studio.gallery_page import works_of
 from afresh.faces.studio.markdown import markdown
 from afresh.faces.studio.pages import HEADERS, PageRoute, RunPage, address, page
-from afresh.faces.studio.run_card import cards, first_text
+from afresh.faces.studio.run_card import cards, newest_text
 from afresh.runs.run import Run
 from afresh.verbs.conversations import MOST_CHARACTERS, Conversation, Conversations, now
 
@@ -257,5 +257,5 @@ def able(run: Run) -> str | None:
 
 HERE = Path(__file__).parent
 PAGE = RunPage(
-    "chat", "Chat with it", able, routes, HERE / "templates", first_text, judged=True, static=HERE / "static"
+    "chat", "Chat with it", able, routes, HERE / "templates", newest_text, judged=True, static=HERE / "static"
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from afresh.faces.cli import options as o
-from afresh.faces.cli.show import answer, emit, note, quoted
+from afresh.faces.cli.show import answer, emit, note
 from afresh.faces.cli.show_samples import show_pictures
 
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ def show(
     from afresh.faces.cli.runs import facts
     from afresh.runs.about import AboutRun, previews
     from afresh.runs.run import Run
+    from afresh.verbs.use_command import next_commands
 
     found = Run.open(run)
     about = AboutRun(found)
-    verdict, following = about.report.verdict, next_commands(about)
+    verdict, following = about.report.verdict, next_commands(found)
     preview = next(reversed(previews(found.path)), None)
     page = found.path / "report.html"
     report = str(page) if page.is_file() else None
@@ -83,17 +84,3 @@ def show_preview(file: Path) -> None:
         return
     if not shown:
         answer(f"{'preview:':14}{file} ({step})")
-
-
-def next_commands(about: AboutRun) -> list[str]:
-    """What a person would do next, as it is typed."""
-    from afresh.engine.sampling.request import converses
-    from afresh.verbs.use_command import go_on_command, use_command
-
-    run, name = about.run, quoted(about.run.path)
-    commands = [] if (command := go_on_command(run)) is None else [command]
-    if not about.steps:
-        return commands
-    if converses(run.encoder, run.space):
-        commands.append(f"afresh chat {name}")
-    return [*commands, use_command(run), f"afresh measure {name}"]

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from afresh.core import UserError
 from afresh.engine.nets.transformer import Decoder
@@ -23,6 +25,7 @@ from afresh.faces.http.turn import Turns
 from afresh.runs.person_adapters import SEPARATOR, adapter_folder, adapters_in, base_of
 from afresh.runs.run import Run
 
+T = TypeVar("T")
 DEMONSTRATION = "demonstration"  # in a folder of runs: what `afresh demo` made
 
 # Set in the context of a request: the name of the key that it has; None where there are no keys.
@@ -107,6 +110,14 @@ class Library:
             own = {f"{name}{SEPARATOR}{person}": p for person, p in adapters_in(path).items() if may_ask(person)}
             found |= {name: path} | own
         return found
+
+    def described(self, view: Callable[[str, Run], T]) -> list[T]:
+        """A view of every run; those that cannot be read are left out, and GET /afresh/v1/runs says why."""
+        out = []
+        for name in self.paths():
+            with suppress(UserError, OSError):
+                out.append(view(name, self.open(name)))
+        return out
 
     def path(self, name: str) -> Path:
         """The folder of a run or an adapter. Raises UnknownRun."""

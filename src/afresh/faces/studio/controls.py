@@ -8,13 +8,12 @@ from typing import Any
 
 from annotated_types import Ge, Gt, Le
 
-from afresh.core import UserError, registry
+from afresh.core import registry
 from afresh.engine.sampling.request import contains_prompts, converses, of_kind, writes_text
 from afresh.engine.sampling.setting_words import WORDS
 from afresh.runs.run import Run
 from afresh.verbs.chat import takes_system
 from afresh.verbs.creation_request import Form, form_of
-from afresh.verbs.interpolate import latents_of
 
 CHIPS = 60  # classes that are shown as chips; more are searched
 
@@ -110,7 +109,7 @@ def controls_of(run: Run) -> Controls:
     writes = writes_text(encoder, run.space)
     form = form_of(run)
     settings = sliders(run)
-    talks = converses(encoder, run.space)
+    talks, blends = converses(encoder, run.space), space.kind == "field" and run.family.latents is not None
     shape = (space.shape[1], space.shape[2]) if space.pixels else (0, 0)
     return Controls(
         form=form,
@@ -123,8 +122,8 @@ def controls_of(run: Run) -> Controls:
         caption=bool(of_kind(run.conds, "prompt", "vector")),
         settings=tuple(s for s in settings if SETTINGS[s.name].first),
         more=tuple(s for s in settings if not SETTINGS[s.name].first),
-        ways=ways_of(run, form),
-        blends=blends(run),
+        ways=ways_of(run, form, blends),
+        blends=blends,
         factors=factors_of(*shape),
         voices=max((c.voices(run) for c in registry.creations().values() if c.voices and c.able(run)), default=0),
         seconds=space.longest,
@@ -132,7 +131,7 @@ def controls_of(run: Run) -> Controls:
     )
 
 
-def ways_of(run: Run, form: Form) -> tuple[Way, ...]:
+def ways_of(run: Run, form: Form, blends: bool) -> tuple[Way, ...]:
     """What a run does with pictures, sounds and tunes that exist."""
     ways = [
         Way(name, creation.title, creation.begins)
@@ -146,7 +145,7 @@ def ways_of(run: Run, form: Form) -> tuple[Way, ...]:
             ways += [Way("edit", "Change"), Way("extend", "Lengthen"), Way("loop", "Loop")]
         else:
             ways += [Way("edit", "Paint or vary"), Way("outpaint", "Beyond the edges"), Way("enlarge", "Enlarge")]
-    if blends(run) and of_kind(run.conds, "label"):
+    if blends and of_kind(run.conds, "label"):
         ways.append(Way("move", "Towards a label"))
     return tuple(ways)
 
@@ -199,17 +198,6 @@ def number(run: Run, name: str) -> Slider:
         low, high = round(low), round(high)
     step = 1.0 if whole else float(f"{max((high - low) / 100, 1e-6):.1g}")
     return Slider(name, titled(name), low, max(high, low + step), step, None)
-
-
-def blends(run: Run) -> bool:
-    """Whether two works can be blended: those that are uploaded as files."""
-    if run.encoder.space.kind != "field":
-        return False
-    try:
-        latents_of(run)
-    except UserError:
-        return False
-    return True
 
 
 def titled(name: str) -> str:

@@ -12,9 +12,8 @@ from afresh.data.storage.files import bytes_on_disk
 from afresh.faces.http.loaded_runs import Library
 from afresh.faces.studio.page_words import plain_words
 from afresh.faces.studio.pages import RunPage
-from afresh.runs.about import AboutRun, previews
+from afresh.runs.about import AboutRun, first_text, previews
 from afresh.runs.run import Run
-from afresh.verbs.training_job import SEPARATOR
 
 EXCERPT = 420  # characters of a text
 
@@ -74,7 +73,7 @@ def card_of(name: str, run: Run, names: Mapping[Path, str] | None = None) -> Run
         place,
         parent="" if base is None else (names or {}).get(Path(base).resolve()) or Path(base).name,
         how="" if base is None else how,
-        excerpt=first_text(run) if place is None else place.excerpt(run),
+        excerpt=newest_text(run) if place is None else place.excerpt(run),
     )
 
 
@@ -95,7 +94,6 @@ def cards(library: Library) -> list[RunCard]:
     return out
 
 
-def first_text(run: Run) -> str:
-    """The beginning of the first text in the newest preview that is not empty."""
-    texts = [t for file in previews(run.path, ".txt")[-1:] for t in file.read_text("utf-8", "replace").split(SEPARATOR)]
-    return next((t.strip()[:EXCERPT] for t in texts if t.strip()), "")
+def newest_text(run: Run) -> str:
+    """The beginning of what it wrote last during training."""
+    return "".join(first_text(file)[:EXCERPT] for file in previews(run.path, ".txt")[-1:])

@@ -26,14 +26,14 @@ from afresh.faces.studio.pages import PageRoute, address, page
 from afresh.faces.studio.run_card import RunCard, card_of, cards
 from afresh.faces.studio.train import card, enclosed, own_jobs, resumed, sample_file
 from afresh.faces.studio.verb_page import verbs_of
-from afresh.runs.about import AboutRun
+from afresh.runs.about import AboutRun, first_text, previews
 from afresh.runs.run import Run
 from afresh.services.labels.run_label import label_of
 from afresh.services.labels.words import rows_of
 from afresh.verbs import jobs
 from afresh.verbs.exporting import FIELD_FORMATS, TEXT_FORMATS
 from afresh.verbs.run_comparison import RunPair, compare_runs, scores_in
-from afresh.verbs.training_progress import loss_curves, named_curves, samples_seen
+from afresh.verbs.training_progress import loss_curves, named_curves
 
 Name = Annotated[str, Query(max_length=255)]
 RunName = Annotated[str, Form(max_length=255)]
@@ -104,7 +104,7 @@ def routes(desk: Desk) -> APIRouter:
             pairs = compare_runs(*known)
         except UserError as error:
             reason, *lines = str(error).split("\n")
-        newest = [next(reversed(samples_seen(r.path)), None) for r in opened]
+        newest = [next(reversed(previews(r.path)), None) for r in opened]
         values: dict[str, Any] = {
             "cards": [card_of(name, r) for name, r in zip(run, opened, strict=True)],
             "pairs": pairs,
@@ -113,8 +113,7 @@ def routes(desk: Desk) -> APIRouter:
             "unmeasured": [name for name, facts_ in zip(run, known, strict=True) if not facts_.get("card")],
             "newest": newest,
         }
-        values["number"] = number
-        return page(request, "runs_compare.html", **values)
+        return page(request, "runs_compare.html", number=number, text=first_text, **values)
 
     @router.get("/studio/run")
     def show(request: Request, run: Name) -> Response:
@@ -137,7 +136,8 @@ def routes(desk: Desk) -> APIRouter:
             "plan": [(name, value, plain_words(why)) for name, value, why in opened.record.decisions],
             "label": label_rows(opened),
             "curves": json.dumps(named_curves(loss_curves(path))),
-            "seen": samples_seen(path),
+            "seen": previews(path),
+            "text": first_text,
             "sample": lambda file: address(request, "run/samples", run=run, name=file),
             "size": size,
             "formats": [(name, FORMATS.get(name, "")) for name in formats],

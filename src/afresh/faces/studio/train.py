@@ -29,11 +29,11 @@ from afresh.faces.http.rights import LOCAL, OWN, TRAIN, holder_of, needs, owner_
 from afresh.faces.studio.data_card import look_card
 from afresh.faces.studio.page_words import plain_words
 from afresh.faces.studio.pages import HEADERS, PageRoute, address, page, rendered
-from afresh.runs.about import is_preview, read_report
+from afresh.runs.about import first_text, is_preview, previews, read_report
 from afresh.verbs import jobs
 from afresh.verbs.inspect_data import read_examples
 from afresh.verbs.jobs import BackgroundJob, JobOutcome
-from afresh.verbs.training_progress import loss_curves, named_curves, samples_seen
+from afresh.verbs.training_progress import loss_curves, named_curves
 
 EVERY = 0.5  # seconds between looks at a process
 ALIVE = 15.0  # seconds after which a stream says that it lives
@@ -418,7 +418,8 @@ def live_parts(request: Request, job: BackgroundJob, made: JobOutcome) -> dict[s
     run = Path(job.run or "/nonexistent")
     return {
         "curves": json.dumps(named_curves(loss_curves(run))) if job.run else "{}",
-        "seen": samples_seen(run) if job.run else [],
+        "seen": previews(run) if job.run else [],
+        "text": first_text,
         "plan": [plain_words(n) for n in made.notes if not n.startswith("refused")],
         "sample": lambda name: address(request, f"train/{job.id}/samples/{name}"),
     }

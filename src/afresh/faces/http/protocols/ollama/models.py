@@ -10,7 +10,6 @@ from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
 from afresh import __version__
-from afresh.core import UserError
 from afresh.data.text.fim import supports_fim
 from afresh.engine.sampling.request import converses, writes_text
 from afresh.faces.http.errors import RefusedRequest
@@ -63,7 +62,9 @@ def modified(run: Run) -> str:
 
 
 def listed(name: str, run: Run) -> dict[str, Any]:
-    """A run in the list of models."""
+    """A run in the list of models; empty if it does not write texts."""
+    if not writes_text(run.encoder, run.space):
+        return {}
     version = newest(run.path)
     weights = run.path / "checkpoints" / version / "model.safetensors"
     return {
@@ -105,18 +106,7 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.get("/api/tags", summary="The runs that write texts", response_model=OllamaModelList)
     async def tags() -> dict[str, Any]:
-        def models() -> list[dict[str, Any]]:
-            out = []
-            for name in desk.library.paths():
-                try:
-                    run = desk.library.open(name)
-                    if writes_text(run.encoder, run.space):
-                        out.append(listed(name, run))
-                except (UserError, OSError):  # it is shown with its fault by GET /afresh/v1/runs
-                    continue
-            return out
-
-        return {"models": await run_in_threadpool(models)}
+        return {"models": [model for model in await run_in_threadpool(desk.library.described, listed) if model]}
 
     @router.post("/api/show", summary="What a run is and can", response_model=ShownModel)
     async def show(form: ShowForm) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
-from afresh.core import UserError
 from afresh.faces.http.protocols.openai.answers import ModelAnswer, ModelList
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import USE, needs
@@ -33,16 +32,7 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.get("/v1/models", summary="The runs that can be asked", response_model=ModelList)
     async def models() -> dict[str, Any]:
-        def listed() -> list[dict[str, Any]]:
-            out = []
-            for name in desk.library.paths():
-                try:
-                    out.append(described(name, desk.library.open(name)))
-                except (UserError, OSError):  # it is shown with its fault by GET /afresh/v1/runs
-                    continue
-            return out
-
-        return {"object": "list", "data": await run_in_threadpool(listed)}
+        return {"object": "list", "data": await run_in_threadpool(desk.library.described, described)}
 
     @router.get("/v1/models/{model:path}", summary="One run", response_model=ModelAnswer)
     async def model(model: str) -> dict[str, Any]:
