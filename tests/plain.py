@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-FOREIGN = re.compile(r"Input (should|is)|[Pp]ydantic|Value error|Field required|Extra inputs|\[Errno|Traceback")
+FOREIGN = re.compile(
+    r"Input (should|is)|[Pp]ydantic|Value error|Field required|Extra inputs|Unexpected keyword|\[Errno|Traceback"
+)
 
 
 def assert_plain(message: str) -> None:

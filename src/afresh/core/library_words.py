@@ -14,7 +14,7 @@ PYDANTIC = {
     r"\s*\[type=\w+, input_value=.*?, input_type=\w+\]": "",
     r"\b(?:Value error|Assertion failed), ": "",
     r", unable to (?:parse string as an? \w+|interpret input)": "",
-    r"\bInput should be a valid dictionary(?: or \w+ of \w+| or instance of \w+)?": "it should be an object",
+    r"\bInput should be a (?:valid )?dictionary(?: or (?:\w+ )+of \w+)?": "it should be an object",
     r"\bInput should be a valid string": "it should be a text",
     r"\bInput should be a valid boolean": "it should be true or false",
     r"\bInput should be a valid integer(?:, got a number with a fractional part)?": "it should be a whole number",
@@ -25,7 +25,7 @@ PYDANTIC = {
     r"\bInput should be less than ": "it should be below ",
     r"\bInput (should|is) ": r"it \1 ",
     r"\bField required\b": "it is missing",
-    r"\bExtra inputs are not permitted\b": "it is not known here",
+    r"\b(?:Extra inputs are not permitted|Unexpected keyword argument)\b": "it is not known here",
 }
 PATTERNS = tuple((re.compile(pattern), words) for pattern, words in PYDANTIC.items())
 

@@ -7,12 +7,12 @@ and the field.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from afresh.core.errors import UserError
 from afresh.core.library_words import in_plain_words
@@ -26,7 +26,7 @@ MOST_TOKENS = 1 << 18  # of a window; contexts of public models have up to half 
 MOST_STEPS = 1 << 40  # of training, and the largest counter
 SHOWN, NAME = 5, 80  # faults that a message lists, and characters of a field's name in it
 
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M")
 
 
 def parse_json(data: bytes) -> Any:
@@ -69,11 +69,14 @@ def read_bytes(file: Path) -> bytes:
         raise UserError(f"{file} cannot be read: {e.strerror or e}. Restore a copy of it.", "damaged") from None
 
 
-def read_model(file: Path, model: type[M], what: str) -> M:
+def read_model(file: Path, model: type[M], what: str, beside: Mapping[str, Any] | None = None) -> M:
     """A JSON file as `model`. Raises UserError if it is missing or invalid. `what` names the content in the message
-    ("the state of a checkpoint")."""
+    ("the state of a checkpoint"). `beside`: fields that the file does not hold."""
     try:
-        return model.model_validate(parse_json(file.read_bytes()))
+        content = parse_json(file.read_bytes())
+        if beside and isinstance(content, dict):
+            content = {**beside, **content}  # a field in the file that it may not hold is refused
+        return TypeAdapter(model).validate_python(content)
     except (OSError, ValueError) as e:
         raise UserError(
             f"{file} is not {what} that this version can read: {faults(e)}.",

@@ -22,7 +22,7 @@ from afresh.data.split import split
 from afresh.data.storage import chat_rendering
 from afresh.data.text import chat
 from afresh.data.text.chat import CHATML, MARKS, ChatTemplate, display_text
-from afresh.data.text.documents import DocumentEncoder, not_blank
+from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.kind import TEXT
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.domains.text.modality import MODALITY, TextOptions
@@ -321,7 +321,7 @@ def test_few_long_conversations_are_held_out_whole() -> None:
 
 
 def encoder(context: int = 32, template: str | None = CHATML) -> DocumentEncoder:
-    return DocumentEncoder(tokenizer("bytes", template), context, {}, not_blank, records=True)
+    return DocumentEncoder(tokenizer=tokenizer("bytes", template), context=context, conds={}, records=True)
 
 
 def items(sizes: list[tuple[int, int]]) -> list[Item]:

@@ -136,7 +136,7 @@ def test_errors_in_a_text_are_reported(text: str, voices: int, problem: str) -> 
     steps = 4 if voices else 12
     score, problems = from_text(text, steps, voices)
     assert any(problem in p for p in problems), problems
-    encoder = ScoreEncoder(steps, voices, 64, 0)
+    encoder = ScoreEncoder(steps=steps, voices=voices, context=64, transpose=0)
     assert not encoder.valid(text) and not encoder.valid(None)
     read_midi("x.mid", midi_bytes(score))  # what there is can be written
 
@@ -356,7 +356,7 @@ def test_few_pieces_are_held_out_whole_and_a_single_one_is_divided_at_a_bar(tmp_
 
 
 def test_tokens_of_a_prefix_are_a_prefix_of_the_tokens() -> None:
-    encoder = ScoreEncoder(12, 0, 64, 0)
+    encoder = ScoreEncoder(steps=12, voices=0, context=64, transpose=0)
     whole = to_text(made_up(5))
     ids = encoder.encode([Item(whole)]).x[:-1]
     for n in (1, 7, 30):
@@ -367,11 +367,11 @@ def test_tokens_of_a_prefix_are_a_prefix_of_the_tokens() -> None:
 
 def test_unknown_words_are_refused_with_an_example() -> None:
     with pytest.raises(UserError, match=r"'_' is not a word .* looks like this: T120 M4/4"):
-        ScoreEncoder(12, 0, 64, 0).encode([Item("T120 M4/4 | C4 _")])
+        ScoreEncoder(steps=12, voices=0, context=64, transpose=0).encode([Item("T120 M4/4 | C4 _")])
 
 
 def test_transposing_changes_only_pitches_and_depends_on_the_draw() -> None:
-    encoder = ScoreEncoder(12, 0, 64, 5)
+    encoder = ScoreEncoder(steps=12, voices=0, context=64, transpose=5)
     found = encoder.encode([Item(to_text(made_up(6)))])
     assert isinstance(found.vary, Transpose)
     x = found.x.long()[None, :60].repeat(400, 1)
@@ -388,11 +388,11 @@ def test_transposing_changes_only_pitches_and_depends_on_the_draw() -> None:
     assert still == pytest.approx(1 - 0.5 * (len(room) - 1) / 11, abs=0.07)
     alone = found.vary(Batch(x[9:10], Cond(1), index[9:10]), Rng(0))
     assert torch.equal(alone.x[0], made.x[9])
-    assert ScoreEncoder(12, 0, 64, 0).encode([Item("T120 M4/4 | C4 :6")]).vary is None
+    assert ScoreEncoder(steps=12, voices=0, context=64, transpose=0).encode([Item("T120 M4/4 | C4 :6")]).vary is None
 
 
 def test_a_melody_leaves_holes_for_the_other_voices() -> None:
-    encoder = ScoreEncoder(4, 3, 64, 0)
+    encoder = ScoreEncoder(steps=4, voices=3, context=64, transpose=0)
     melody = MusicScore((Note(0, 1, 72, 2), Note(2, 1, 74, 1)), steps=4)
     ids, holes = _with_holes(encoder, melody, 1)
     assert holes == 6 and (ids == -1).sum() == 6
@@ -405,7 +405,7 @@ def test_a_melody_leaves_holes_for_the_other_voices() -> None:
 def test_impossible_options_are_refused() -> None:
     with pytest.raises(ValueError, match="steps is one of"):
         MusicOptions(steps=5)
-    encoder = ScoreEncoder(12, 0, 64, 0)
+    encoder = ScoreEncoder(steps=12, voices=0, context=64, transpose=0)
     assert replace(encoder, voices=4).space.vocab != encoder.space.vocab
     assert "score" in encoder.space.special
 

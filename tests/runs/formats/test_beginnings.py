@@ -17,7 +17,7 @@ import afresh
 from afresh.core import Batch, Cond, Item
 from afresh.core.rng import Rng
 from afresh.data.load import sweep
-from afresh.data.text.documents import load_documents, not_blank
+from afresh.data.text.documents import load_documents
 from afresh.engine.alignment.methods.selected import as_examples
 from afresh.engine.sampling.next_token import inputs_of
 from afresh.engine.sampling.request import Request, encode_prompts, prompt_ids
@@ -196,7 +196,7 @@ def test_a_run_of_an_earlier_version_keeps_what_it_had(llama: Public, tmp_path: 
     saved = json.loads((run / "encoder.json").read_text())
     assert saved.pop("begins") is True
     (run / "encoder.json").write_text(json.dumps(saved))
-    encoder = load_documents(run, lambda languages: not_blank)
+    encoder = load_documents(run)
     assert encoder.space.opening is None and encoder.space.lead == (2,)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from afresh.core import Abilities, CondSpec, Encoder, Examples, Item, Omission, 
 from afresh.core.memory import available_memory
 from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.conditions import encode_conditions, fit_conditions
-from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.data.encoder_file import Beside, FileEncoder, load_encoder
 from afresh.data.split import share
 from afresh.data.text.chat import BEGUN, CHATML, MARKS, ChatTemplate
 from afresh.data.text.encodings import is_encoding
@@ -71,30 +71,13 @@ class DocumentOptions(BaseModel):
         return self
 
 
-class _Saved(BaseModel):
-    """Content of encoder.json."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal["afresh.documents"] = "afresh.documents"
-    version: Literal[1] = 1
-    context: int = Field(ge=2, le=MOST_TOKENS)
-    conds: CondSpec
-    suffix: str
-    languages: tuple[str, ...]
-    notes: tuple[str, ...]
-    records: bool = False
-    fim_rate: float = Field(0.0, ge=0, le=1)
-    begins: bool = False
-
-
 def not_blank(value: str) -> bool:
     """Whether the text contains anything but white space."""
     return bool(value.strip())
 
 
-@dataclass(frozen=True)
-class DocumentEncoder:
+@dataclass(frozen=True, kw_only=True)
+class DocumentEncoder(FileEncoder):
     """Documents to a stream of token ids and back. `check` decides whether a decoded document is valid.
 
     With `records`, the documents are conversations, rendered by the tokenizer's chat template, whose answers are
@@ -103,16 +86,21 @@ class DocumentEncoder:
     fitting left out.
     """
 
-    tokenizer: Tokenizer
-    context: int
+    format: Literal["afresh.documents"] = "afresh.documents"
+    version: Literal[1] = 1
+    tokenizer: Beside[Tokenizer]
+    check: Annotated[Callable[[str], bool], Field(exclude=True)] = not_blank
+    context: Annotated[int, Field(ge=2, le=MOST_TOKENS)]
     conds: CondSpec
-    check: Callable[[str], bool]
-    suffix: str = ".txt"  # of written files
+    suffix: str = ".txt"
     languages: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     records: bool = False
-    fim_rate: float = 0.0  # share of the documents in a training window that are rearranged (afresh.data.text.fim)
+    # The share of the documents in a training window that are rearranged (afresh.data.text.fim).
+    fim_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     begins: bool = False
+    later = ("begins",)
+    settled: ClassVar[Mapping[str, Any]] = {}  # reading texts does not depend on the data
     kind = TEXT
     low_rank = True
 
@@ -128,11 +116,6 @@ class DocumentEncoder:
             special = {k: v for k, v in special.items() if v != self.template.stop} | {"end": self.template.stop}
         opening = t.opening if self.begins else None
         return Space("tokens", (self.context,), (t.size,), special, True, records=self.records, opening=opening)
-
-    @property
-    def settled(self) -> dict[str, object]:
-        """Always empty: reading texts does not depend on the data."""
-        return {}
 
     @property
     def abilities(self) -> Abilities:
@@ -239,30 +222,13 @@ class DocumentEncoder:
         """Whether the value is a text without replacement characters that passes `check`."""
         return isinstance(value, str) and "\ufffd" not in value and self.check(value)
 
-    def hear(self, value: Any) -> None:
-        """A text is read, not heard."""
-
-    def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
-        """Write one file per value to `folder`, in UTF-8. Returns the file names."""
-        folder.mkdir(parents=True, exist_ok=True)
-        files = written_names(names, self.suffix)
-        for value, file in zip(values, files, strict=True):
-            (folder / file).write_bytes(value.encode("utf-8"))
-        return files
+    def content(self, value: Any, name: str) -> bytes:
+        text: str = value
+        return text.encode("utf-8")
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and encoder.json."""
-        saved = _Saved(
-            context=self.context,
-            conds=self.conds,
-            suffix=self.suffix,
-            languages=self.languages,
-            notes=self.notes,
-            records=self.records,
-            fim_rate=self.fim_rate,
-            begins=self.begins,
-        )
-        save_encoder(folder, saved, set() if self.begins else {"begins"})  # a file of an earlier version stays as it is
+        super().save(folder)
         self.tokenizer.save(folder / "tokenizer.json")
 
 
@@ -331,24 +297,10 @@ def fit_documents(
     return tokenizer, spec, tuple(notes)
 
 
-def load_documents(folder: Path, check: Callable[[tuple[str, ...]], Callable[[str], bool]]) -> DocumentEncoder:
-    """Load an encoder. `check` makes the validity check from the saved languages.
-
-    Raises UserError if a file is missing, damaged, of another version, or has unknown fields.
-    """
-    saved = load_encoder(folder, _Saved, "documents")
-    return DocumentEncoder(
-        Tokenizer.load(folder / "tokenizer.json"),
-        saved.context,
-        saved.conds,
-        check(saved.languages),
-        saved.suffix,
-        saved.languages,
-        saved.notes,
-        saved.records,
-        saved.fim_rate,
-        saved.begins,
-    )
+def load_documents(folder: Path) -> DocumentEncoder:
+    """Raises UserError if a file is missing, damaged, of another version, or has unknown fields."""
+    beside = {"tokenizer": Tokenizer.load(folder / "tokenizer.json")}
+    return load_encoder(folder, DocumentEncoder, "documents", beside)
 
 
 def limit_bytes(items: Sequence[Item], max_bytes: int | None) -> tuple[list[Item], list[str]]:

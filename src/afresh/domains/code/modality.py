@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -126,11 +127,20 @@ class CodeModality:
             notes = (*notes, f"no fill-in-the-middle: it requires a context of at least {SHORTEST + EXTRA} tokens")
         languages = tuple(sorted({i.labels["language"] for i in items if "language" in i.labels}))
         suffix = SUFFIX_OF.get(languages[0], ".txt") if len(languages) == 1 else ".txt"
-        check = checker(languages)
-        return DocumentEncoder(tokenizer, options.context, conds, check, suffix, languages, notes, fim_rate=rate)
+        return DocumentEncoder(
+            tokenizer=tokenizer,
+            context=options.context,
+            conds=conds,
+            check=checker(languages),
+            suffix=suffix,
+            languages=languages,
+            notes=notes,
+            fim_rate=rate,
+        )
 
     def load(self, folder: Path) -> DocumentEncoder:
-        return load_documents(folder, checker)
+        encoder = load_documents(folder)
+        return replace(encoder, check=checker(encoder.languages))
 
 
 MODALITY = CodeModality()

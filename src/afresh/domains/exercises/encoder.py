@@ -13,17 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from afresh.core import Abilities, Cond, CondSpec, Examples, Item, Space, UserError
 from afresh.core.plural import counted
 from afresh.core.safe_json import MOST_TOKENS
-from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.data.encoder_file import FileEncoder, load_encoder
 from afresh.domains.exercises.history import ANSWERS, FIRST, GAPS, Answer, AnswerHistory, typical
 
 END = 0
@@ -35,14 +35,13 @@ OTHER = ""  # the name of what training does not know
 START = 946_684_800.0  # 2000-01-01, from which written histories count
 
 
-class _Saved(BaseModel):
-    """Content of encoder.json."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+@dataclass(frozen=True, kw_only=True)
+class AnswerEncoder(FileEncoder):
+    """`items` and `skills` are those that training knows; others share one token each."""
 
     format: Literal["afresh.exercises"] = "afresh.exercises"
     version: Literal[1] = 1
-    context: int = Field(ge=8, le=MOST_TOKENS)
+    context: Annotated[int, Field(ge=8, le=MOST_TOKENS)]
     skills: tuple[str, ...]
     items: tuple[str, ...]
     skill_of: tuple[int, ...]  # of each item: the index of its skill, -1 for none
@@ -50,22 +49,10 @@ class _Saved(BaseModel):
     count: tuple[int, ...]  # of each item: its answers in training
     columns: dict[str, str]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class AnswerEncoder:
-    """`items` and `skills` are those that training knows; others share one token each."""
-
-    context: int
-    skills: tuple[str, ...]
-    items: tuple[str, ...]
-    skill_of: tuple[int, ...]
-    rate: tuple[float, ...]
-    count: tuple[int, ...]
-    columns: Mapping[str, str]
-    notes: tuple[str, ...] = ()
     kind = ANSWERS
     abilities = Abilities()
+    conds: ClassVar[CondSpec] = {}
+    suffix = ".csv"
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
@@ -103,12 +90,8 @@ class AnswerEncoder:
         return Space("tokens", (self.context,), (size,), {"end": END}, stream=True, records=True)
 
     @property
-    def conds(self) -> CondSpec:
-        return {}
-
-    @property
     def settled(self) -> Mapping[str, Any]:
-        return dict(self.columns)
+        return self.columns
 
     def group(self, item: str, skill: str) -> int:
         """The number of the skill, or of an exercise that is one."""
@@ -191,30 +174,9 @@ class AnswerEncoder:
         """Whether the value is a history of at least one answer."""
         return isinstance(value, AnswerHistory) and len(value) > 0
 
-    def hear(self, value: Any) -> None:
-        """Answers are not heard."""
-
-    def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
-        """Write one CSV per history to `folder`, with times that have its gaps. Returns the file names."""
-        folder.mkdir(parents=True, exist_ok=True)
-        files = written_names(names, ".csv")
-        for value, file in zip(values, files, strict=True):
-            (folder / file).write_text(_csv(value, value.learner or file.removesuffix(".csv")), encoding="utf-8")
-        return files
-
-    def save(self, folder: Path) -> None:
-        """Write encoder.json."""
-        saved = _Saved(
-            context=self.context,
-            skills=self.skills,
-            items=self.items,
-            skill_of=self.skill_of,
-            rate=self.rate,
-            count=self.count,
-            columns=dict(self.columns),
-            notes=self.notes,
-        )
-        save_encoder(folder, saved)
+    def content(self, value: Any, name: str) -> bytes:
+        """A table with times that have the gaps of the history."""
+        return _csv(value, value.learner or name).encode()
 
 
 def _csv(history: AnswerHistory, learner: str) -> str:
@@ -276,22 +238,22 @@ def fit_answers(
     if several:
         notes.append(f"{counted(several, 'exercise')} with more than one skill: each answer has that of its row")
     return AnswerEncoder(
-        context,
-        names,
-        tuple(known),
-        tuple(place[skill_of[i].most_common(1)[0][0]] if i in skill_of else -1 for i in known),
-        tuple(right[i] / counts[i] for i in known),
-        tuple(counts[i] for i in known),
-        dict(columns),
-        tuple(notes),
+        context=context,
+        skills=names,
+        items=tuple(known),
+        skill_of=tuple(place[skill_of[i].most_common(1)[0][0]] if i in skill_of else -1 for i in known),
+        rate=tuple(right[i] / counts[i] for i in known),
+        count=tuple(counts[i] for i in known),
+        columns=dict(columns),
+        notes=tuple(notes),
     )
 
 
 def load_answers(folder: Path) -> AnswerEncoder:
     """Load an encoder. Raises UserError if the file is missing, damaged, of another version or has unknown fields."""
-    s = load_encoder(folder, _Saved, "answers")
+    s = load_encoder(folder, AnswerEncoder, "answers")
     if not len(s.items) == len(s.skill_of) == len(s.rate) == len(s.count):
         raise UserError(f"{folder} is damaged: its lists of exercises have different lengths.", "damaged")
     if any(not -1 <= i < len(s.skills) for i in s.skill_of):
         raise UserError(f"{folder} is damaged: an exercise has a skill that there is not.", "damaged")
-    return AnswerEncoder(s.context, s.skills, s.items, s.skill_of, s.rate, s.count, s.columns, s.notes)
+    return s

@@ -8,19 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from afresh.core import Abilities, CondSpec, Encoder, Examples, Item, Prompt, Space, UserError
 from afresh.core.plural import counted
 from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.conditions import encode_conditions
-from afresh.data.encoder_file import load_encoder, save_encoder, written_names
-from afresh.data.storage.files import write_file
+from afresh.data.encoder_file import Beside, FileEncoder, load_encoder
 from afresh.data.text.chat import Turns
 from afresh.data.text.prompts import token_ids
 from afresh.domains.interactions.catalogue import Catalogue, load_catalogue
@@ -33,35 +32,26 @@ from afresh.domains.interactions.neighbours import fit_neighbours
 BEGINNINGS = 10  # items whose mean a new one begins with
 
 
-class _Saved(BaseModel):
-    """Content of encoder.json."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal["afresh.interactions"] = "afresh.interactions"
-    version: Literal[1] = 1
-    context: int = Field(ge=2, le=MOST_TOKENS)
-    repeats: float = Field(ge=0, le=1)
-    codes: int = 0  # of an item, in earlier versions; a token of its own is 0
-    conds: CondSpec
-    notes: tuple[str, ...]
-    new_items: bool = False  # not written where it is not so
-
-
-@dataclass(frozen=True, eq=False)
-class HistoryEncoder:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HistoryEncoder(FileEncoder):
     """The token of an item is its number in the catalogue. `context`: the items of a window. `repeats`: the share of
     training events in which a user chose an item again. `new_items`: whether the catalogue holds every item of which
     features are known, chosen or not."""
 
-    catalogue: Catalogue
-    neighbours: ItemTable
-    context: int
-    repeats: float
+    format: Literal["afresh.interactions"] = "afresh.interactions"
+    version: Literal[1] = 1
+    catalogue: Beside[Catalogue]
+    neighbours: Beside[ItemTable]
+    context: Annotated[int, Field(ge=2, le=MOST_TOKENS)]
+    repeats: Annotated[float, Field(ge=0, le=1)]
+    codes: int = 0  # of an item, in earlier versions; a token of its own is 0
     conds: CondSpec
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
     new_items: bool = False
+    later = ("new_items",)
     kind = HISTORY
+    suffix = ".json"
+    settled: ClassVar[Mapping[str, Any]] = {}
     contained, writes, converses = False, False, False  # of prompts
     low_rank = False
     reply_length = 1  # the token of the next item
@@ -83,10 +73,6 @@ class HistoryEncoder:
     @cached_property
     def space(self) -> Space:
         return Space("tokens", (self.context,), (self.end + 1,), {"end": self.end}, stream=True, catalogue=True)
-
-    @property
-    def settled(self) -> Mapping[str, Any]:
-        return {}
 
     def encoder_for(self, items: Sequence[Item], options: Any, context: int) -> HistoryEncoder:
         """The encoder with the items of other histories behind those of its catalogue, which keep their tokens."""
@@ -203,21 +189,12 @@ class HistoryEncoder:
         """Whether it is a history of at least one item, all of which are in the catalogue."""
         return isinstance(value, History) and bool(value.items) and all(i in self.catalogue.index for i in value.items)
 
-    def hear(self, value: Any) -> None:
-        """A history is read, not heard."""
-
-    def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
-        """Write one .json file per history to `folder`. Returns the file names."""
-        folder.mkdir(parents=True, exist_ok=True)
-        files = written_names(names, ".json")
-        for value, file in zip(values, files, strict=True):
-            write_file(folder / file, encode(value))
-        return files
+    def content(self, value: Any, name: str) -> bytes:
+        return encode(value)
 
     def save(self, folder: Path) -> None:
         """Write encoder.json, catalogue.parquet and neighbours.safetensors."""
-        saved = {k: getattr(self, k) for k in ("context", "repeats", "new_items", "conds", "notes")}
-        save_encoder(folder, _Saved(**saved), set() if self.new_items else {"new_items"})
+        super().save(folder)
         self.catalogue.save(folder)
         self.neighbours.save(folder / NEIGHBOURS)
 
@@ -233,14 +210,12 @@ def chosen(histories: Sequence[History], all_described: bool) -> Counter[str]:
 
 def load_histories(folder: Path) -> HistoryEncoder:
     """Raises UserError if a file is missing, damaged, of another version or has unknown fields."""
-    saved = load_encoder(folder, _Saved, "interactions")
-    if saved.codes:
+    catalogue = load_catalogue(folder)
+    beside = {"catalogue": catalogue, "neighbours": load_table(folder / NEIGHBOURS, len(catalogue))}
+    encoder = load_encoder(folder, HistoryEncoder, "interactions", beside)
+    if encoder.codes:
         raise UserError(
             f"{folder} has codes of items, which afresh does not read any more. Train the run again with "
             "`data.new_items=true` in place of `data.codes`."
         )
-    catalogue = load_catalogue(folder)
-    neighbours = load_table(folder / NEIGHBOURS, len(catalogue))
-    return HistoryEncoder(
-        catalogue, neighbours, saved.context, saved.repeats, saved.conds, saved.notes, saved.new_items
-    )
+    return encoder

@@ -156,7 +156,15 @@ class InteractionModality:
             notes.append(f"features of items: {', '.join(map(catalogue.describe, catalogue.features))}")
         numbers = [np.array([catalogue.index[name] for name in h.items]) for h in histories]
         neighbours = fit_neighbours(numbers, len(ids))
-        return HistoryEncoder(catalogue, neighbours, context, repeats, conds, tuple(notes), options.new_items)
+        return HistoryEncoder(
+            catalogue=catalogue,
+            neighbours=neighbours,
+            context=context,
+            repeats=repeats,
+            conds=conds,
+            notes=tuple(notes),
+            new_items=options.new_items,
+        )
 
     def load(self, folder: Path) -> HistoryEncoder:
         return load_histories(folder)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from afresh.core import Abilities, Batch, CondSpec, Encoder, Examples, Item, Prompt, Space, UserError, events
@@ -20,7 +19,7 @@ from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.conditions import encode_conditions
-from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.data.encoder_file import FileEncoder, with_tuples
 from afresh.data.text.chat import Turns
 from afresh.data.text.prompts import hole_pieces
 from afresh.domains.molecule.chem import MoleculeError, canonical, readable
@@ -35,40 +34,26 @@ FIRST = len(SPECIAL)  # id of the first token
 SAMPLES = 10_000  # of a measurement, as in the tables of MOSES
 
 
-class _Saved(BaseModel):
-    """Content of encoder.json."""
+@dataclass(frozen=True, kw_only=True)
+class MoleculeEncoder(FileEncoder):
+    """Canonical SMILES to records of token ids and back. A record is `end`, the tokens of one molecule, and `end`.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    `added`: tokens of tuning, which have the spare ids. `randomise`: the share of molecules that are written
+    differently whenever they are drawn in training.
+    """
 
     format: Literal["afresh.molecules"] = "afresh.molecules"
     version: Literal[1] = 1
     form: Form
-    tokens: tuple[str, ...] = Field(min_length=1)
-    added: tuple[str, ...] = Field(max_length=SPARE)
-    context: int = Field(ge=2, le=MOST_TOKENS)
+    tokens: Annotated[tuple[str, ...], Field(min_length=1)]
+    added: Annotated[tuple[str, ...], Field(max_length=SPARE)] = ()
+    context: Annotated[int, Field(ge=2, le=MOST_TOKENS)]
     conds: CondSpec
-    randomise: float = Field(ge=0, le=1)
-    settled: dict[str, Any]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class MoleculeEncoder:
-    """Canonical SMILES to records of token ids and back. A record is `end`, the tokens of one molecule, and `end`.
-
-    `added`: tokens of tuning, which have the spare ids. `randomise`: the share of molecules that are written
-    differently whenever they are drawn in training. `chosen`: options that reading other data needs.
-    """
-
-    form: Form
-    tokens: tuple[str, ...]
-    context: int
-    conds: CondSpec
-    randomise: float = 0.0
-    chosen: Mapping[str, Any] | None = None
+    randomise: Annotated[float, Field(ge=0, le=1)]
+    settled: Annotated[dict[str, Any], AfterValidator(with_tuples)]
     notes: tuple[str, ...] = ()
-    added: tuple[str, ...] = ()
     kind = MOLECULE
+    suffix = ".smi"
     contained, writes, converses, reply_length = True, False, False, None  # of prompts
     low_rank = True
 
@@ -94,11 +79,6 @@ class MoleculeEncoder:
         """Spare ids that have a token are ids like any other."""
         special = {k: i for k, i in SPECIAL.items() if i not in self.words}
         return Space("tokens", (self.context,), (FIRST + len(self.tokens),), special, stream=True, records=True)
-
-    @property
-    def settled(self) -> Mapping[str, Any]:
-        chosen = dict(self.chosen or {})
-        return {**chosen, "properties": tuple(chosen["properties"])} if "properties" in chosen else chosen
 
     def encode(self, items: Sequence[Item]) -> Examples:
         """x (total,) int32: the record of each molecule. `mask` (total,): all but the first `end`.
@@ -162,16 +142,8 @@ class MoleculeEncoder:
         """Whether the value is a SMILES that RDKit reads and sanitises."""
         return isinstance(value, str) and readable(value)
 
-    def hear(self, value: Any) -> None:
-        """A molecule has no sound."""
-
-    def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
-        """Write one .smi file per molecule to `folder`. Returns the file names."""
-        folder.mkdir(parents=True, exist_ok=True)
-        files = written_names(names, ".smi")
-        for value, file in zip(values, files, strict=True):
-            (folder / file).write_text(f"{value}\n", encoding="utf-8")
-        return files
+    def content(self, value: Any, name: str) -> bytes:
+        return f"{value}\n".encode()
 
     def beginnings(
         self,
@@ -228,20 +200,6 @@ class MoleculeEncoder:
         """Whether a molecule contains the scaffold or fragment."""
         return contains(value, prompt)
 
-    def save(self, folder: Path) -> None:
-        """Write encoder.json."""
-        saved = _Saved(
-            form=self.form,
-            tokens=self.tokens,
-            added=self.added,
-            context=self.context,
-            conds=self.conds,
-            randomise=self.randomise,
-            settled=dict(self.chosen or {}),
-            notes=self.notes,
-        )
-        save_encoder(folder, saved)
-
     def encoder_for(self, items: Sequence[Item], options: Any, context: int) -> MoleculeEncoder:
         """The encoder with spare ids for the tokens of other molecules. Raises UserError if there are more new tokens
         than spare ids."""
@@ -295,11 +253,3 @@ class Rewrite:
         if not ids or -1 in ids or len(ids) + 1 > encoder.context:
             return None
         return [SPECIAL["end"], *ids, SPECIAL["end"]]
-
-
-def load_molecules(folder: Path) -> MoleculeEncoder:
-    """Load an encoder. Raises UserError if the file is missing, damaged, of another version or has unknown fields."""
-    saved = load_encoder(folder, _Saved, "molecules")
-    return MoleculeEncoder(
-        saved.form, saved.tokens, saved.context, saved.conds, saved.randomise, saved.settled, saved.notes, saved.added
-    )

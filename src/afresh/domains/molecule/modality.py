@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from afresh.core import Corpus, Item, Omission, Refused, Sniff, UserError
 from afresh.core.plural import counted
 from afresh.data.conditions import fit_conditions
+from afresh.data.encoder_file import load_encoder
 from afresh.data.refusals import refusal_lines
 from afresh.domains.molecule.chem import MoleculeError
-from afresh.domains.molecule.encoder import MoleculeEncoder, load_molecules
+from afresh.domains.molecule.encoder import MoleculeEncoder
 from afresh.domains.molecule.kind import MOLECULE
 from afresh.domains.molecule.properties import Property
 from afresh.domains.molecule.reading import READ, measured, read_files
@@ -115,7 +117,7 @@ class MoleculeModality:
         share = options.randomise if options.randomise is not None else 0.5 * (anyhow or len(items) <= FEW)
         reason = "any fragment can be asked for" if anyhow else f"there is a total of {len(items):,}"
         why = "" if options.randomise is not None else f", since {reason}"
-        encoder = MoleculeEncoder(options.form, tokens, 2, conds, share)
+        encoder = MoleculeEncoder(form=options.form, tokens=tokens, context=2, conds=conds, randomise=share, settled={})
         longest = max(len(encoder.tokenised(t)) for t in texts) + 1
         context = options.context or max(32, -(-int(longest * ROOM) // 8) * 8)
         lines = [f"{options.form}: {counted(len(tokens), 'token')}, at most {longest} in a molecule"]
@@ -125,10 +127,10 @@ class MoleculeModality:
         chosen = {"form": options.form, "properties": options.properties, "randomise": share}
         for name in ("mixtures", "neutralise", "stereo", "isotopes", "cleanup"):
             chosen[name] = getattr(options, name)
-        return MoleculeEncoder(options.form, tokens, context, conds, share, chosen, (*lines, *notes))
+        return replace(encoder, context=context, settled=chosen, notes=(*lines, *notes))
 
     def load(self, folder: Path) -> MoleculeEncoder:
-        return load_molecules(folder)
+        return load_encoder(folder, MoleculeEncoder, "molecules")
 
 
 MODALITY = MoleculeModality()

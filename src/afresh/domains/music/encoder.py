@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from afresh.core import Abilities, Batch, Cond, CondSpec, Examples, Item, Sound, Space, UserError
 from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_TOKENS
-from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.data.encoder_file import FileEncoder
 from afresh.data.text.kind import TEXT
 from afresh.data.text.prompts import TextPrompts
 from afresh.domains.music.files import midi_bytes
@@ -37,20 +36,6 @@ def _check_steps(value: int) -> int:
 Steps = Annotated[int, AfterValidator(_check_steps)]
 
 
-class _Saved(BaseModel):
-    """Content of encoder.json."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal["afresh.music"] = "afresh.music"
-    version: Literal[1] = 1
-    steps: Steps
-    voices: int = Field(ge=0)
-    context: int = Field(ge=2, le=MOST_TOKENS)
-    transpose: int = Field(ge=0, le=11)
-    notes: tuple[str, ...]
-
-
 @dataclass(frozen=True)
 class Transpose:
     """Transposes half of the windows by a random number of semitones from -most to most, unless a pitch would leave the
@@ -68,16 +53,20 @@ class Transpose:
         return replace(batch, x=torch.where(pitch & fits[:, None], moved, batch.x))
 
 
-@dataclass(frozen=True)
-class ScoreEncoder:
+@dataclass(frozen=True, kw_only=True)
+class ScoreEncoder(FileEncoder):
     """Scores as texts to a stream of word ids and back. `voices` is the number of voices, or 0 in the form `events`."""
 
-    steps: int
-    voices: int
-    context: int
-    transpose: int
+    format: Literal["afresh.music"] = "afresh.music"
+    version: Literal[1] = 1
+    steps: Steps
+    voices: Annotated[int, Field(ge=0)]
+    context: Annotated[int, Field(ge=2, le=MOST_TOKENS)]
+    transpose: Annotated[int, Field(ge=0, le=11)]
     notes: tuple[str, ...] = ()
     kind = TEXT
+    conds: ClassVar[CondSpec] = {}
+    suffix = ".mid"
 
     @cached_property
     def words(self) -> tuple[str, ...]:
@@ -94,10 +83,6 @@ class ScoreEncoder:
     @property
     def space(self) -> Space:
         return Space("tokens", (self.context,), (FIRST + len(self.words),), dict(SPECIAL), stream=True)
-
-    @property
-    def conds(self) -> CondSpec:
-        return {}
 
     @property
     def settled(self) -> Mapping[str, Any]:
@@ -150,23 +135,6 @@ class ScoreEncoder:
         except UserError:
             return None
 
-    def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
-        """Write one MIDI file per value to `folder`, ignoring errors in the texts. Returns the file names."""
-        folder.mkdir(parents=True, exist_ok=True)
-        files = written_names(names, ".mid")
-        for value, file in zip(values, files, strict=True):
-            (folder / file).write_bytes(midi_bytes(self.score(value)[0]))
-        return files
-
-    def save(self, folder: Path) -> None:
-        """Write encoder.json."""
-        saved = _Saved(
-            steps=self.steps, voices=self.voices, context=self.context, transpose=self.transpose, notes=self.notes
-        )
-        save_encoder(folder, saved)
-
-
-def load_scores(folder: Path) -> ScoreEncoder:
-    """Load an encoder. Raises UserError if the file is missing, damaged, of another version or has unknown fields."""
-    saved = load_encoder(folder, _Saved, "music")
-    return ScoreEncoder(saved.steps, saved.voices, saved.context, saved.transpose, saved.notes)
+    def content(self, value: Any, name: str) -> bytes:
+        """The score as MIDI, ignoring errors."""
+        return midi_bytes(self.score(value)[0])

@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.core import Corpus, Item, Omission, Refused, Sniff, UserError
+from afresh.data.encoder_file import load_encoder
 from afresh.data.files import (
     MB,
     NESTED_ARCHIVE,
@@ -34,7 +35,7 @@ from afresh.data.files import (
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import FEW, share, split_of_name
 from afresh.data.text.kind import TEXT
-from afresh.domains.music.encoder import ScoreEncoder, Steps, load_scores
+from afresh.domains.music.encoder import ScoreEncoder, Steps
 from afresh.domains.music.files import NOTES, READ, PieceFile, RawPiece, read_pieces, suffix_of, to_score
 from afresh.domains.music.score import MusicScore, Note, monophonic, to_text
 
@@ -138,7 +139,7 @@ class MusicModality:
         words = sum(len(i.value.split()) for i in items)
         default = SEMITONES if words < FEW_WORDS else 0
         transpose = default if options.transpose is None else options.transpose
-        encoder = ScoreEncoder(steps, voices, options.context, transpose)
+        encoder = ScoreEncoder(steps=steps, voices=voices, context=options.context, transpose=transpose)
         form = f"voices, {voices} in {counts.count(voices):,} of {len(items):,} pieces" if voices else "events"
         notes = [f"form {form}; {steps} steps per quarter, {len(encoder.words):,} words"]
         if transpose:
@@ -150,7 +151,7 @@ class MusicModality:
         return replace(encoder, notes=tuple(notes))
 
     def load(self, folder: Path) -> ScoreEncoder:
-        return load_scores(folder)
+        return load_encoder(folder, ScoreEncoder, "music")
 
 
 MODALITY = MusicModality()

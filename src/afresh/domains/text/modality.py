@@ -30,7 +30,6 @@ from afresh.data.text.documents import (
     fit_documents,
     limit_bytes,
     load_documents,
-    not_blank,
     utf8_size,
 )
 from afresh.data.text.encodings import TextDecoder, Waiting
@@ -141,10 +140,10 @@ class TextModality:
         named = named_tokenizer(options.tokenizer) if isinstance(options.tokenizer, Path) else None
         tokenizer, conds, notes = fit_documents(items, options, named=named)
         records = any(i.turns for i in items)
-        return DocumentEncoder(tokenizer, options.context, conds, not_blank, notes=notes, records=records)
+        return DocumentEncoder(tokenizer=tokenizer, context=options.context, conds=conds, notes=notes, records=records)
 
     def load(self, folder: Path) -> DocumentEncoder:
-        return load_documents(folder, lambda languages: not_blank)
+        return load_documents(folder)
 
 
 MODALITY = TextModality()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from afresh.core import UserError, registry
-from afresh.data.text.documents import DocumentEncoder, not_blank
+from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.engine.families.causal_lm import CausalLMConfig
 from afresh.engine.nets.causal_lm import LEFT_OUT, CausalLM, config_of, error_line, model_class, new_cache
@@ -166,7 +166,7 @@ def base_model_of(loaded: Base | WrappedBase) -> BaseModel:
         family=registry.family(loaded.family),
         config=loaded.config,
         encoder=DocumentEncoder(
-            loaded.tokenizer, loaded.context, {}, not_blank, begins=loaded.tokenizer.opening is not None
+            tokenizer=loaded.tokenizer, context=loaded.context, conds={}, begins=loaded.tokenizer.opening is not None
         ),
         codec=None,
         weights=WithPrefix("decoder.", loaded.weights),
