@@ -297,7 +297,7 @@ def package(folder: Path, code: str, *entries: str) -> Path:
     modalities = dict.fromkeys(entries, "walks_again:MODALITY")
     (folder / "walks_again_record.py").write_text(RECORD.format(f"modalities={modalities}"))
     lines = ["[project]", 'name = "walks-again"', 'version = "1.0"', '[project.entry-points."afresh.plugins"]']
-    (folder / "pyproject.toml").write_text("\n".join([*lines, 'again = "walks_again_record:PLUGIN"']) + "\n")
+    (folder / "pyproject.toml").write_text("\n".join([*lines, 'walks-again = "walks_again_record:PLUGIN"']) + "\n")
     return folder
 
 
@@ -350,7 +350,7 @@ def test_a_broken_plug_in_of_any_group_is_one_sentence_that_names_the_package(
     info = target / "broken_walks-1.0.dist-info"
     info.mkdir(parents=True)
     (target / "broken_walks.py").write_text(code)
-    parts = {"name": "broken_walks:X"} if group == "families" else ("broken_walks:X",)
+    parts = {tmp_path.name: "broken_walks:X"} if group == "families" else ("broken_walks:X",)
     (target / "broken_record.py").write_text(RECORD.format(f"{group}={parts}"))
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-walks\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[afresh.plugins]\n{tmp_path.name} = broken_record:PLUGIN\n")
@@ -361,8 +361,7 @@ def test_a_broken_plug_in_of_any_group_is_one_sentence_that_names_the_package(
         with listening(events.append):
             getattr(registry, group)()
         assert [(e.kind, e.fields["package"]) for e in events] == [("warning", "broken-walks")]
-        name = "name" if group == "families" else tmp_path.name
-        assert f"{name!r} of {group}, from a plug-in of the package broken-walks" in events[0].text
+        assert f"{tmp_path.name!r} of {group}, from a plug-in of the package broken-walks" in events[0].text
         assert invoke("--help")[0] == 0 and invoke("train", "--help")[0] == 0
     finally:
         for module in ("broken_walks", "broken_record"):

@@ -159,8 +159,6 @@ def link_or_copy(source: Path, to: Path) -> None:
         shutil.copyfile(source, to)
 
 
-
-
 def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and values in words; what is empty is left out."""
     return [

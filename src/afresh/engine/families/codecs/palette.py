@@ -30,9 +30,14 @@ CHUNK = 64  # images at a time
 Method = Literal["auto", "uniform", "quantile", "kmeans"]
 
 
+def takes(space: Space) -> bool:
+    """Whether fields of the space are images (channels, height, width)."""
+    return space.kind == SOURCE and len(space.shape) == 3
+
+
 def check(space: Space) -> None:
     """Raises UserError unless `space` is a field (channels, height, width) of at most `MOST_TOKENS` pixels."""
-    if not (space.kind == SOURCE and len(space.shape) == 3):
+    if not takes(space):
         raise UserError(
             f"A palette encodes images (channels, height, width) as tokens, but the data are of kind {space.kind} and "
             f"shape {space.shape}. Use it with images, or choose a family that needs no codec for this data."
