@@ -95,7 +95,7 @@ def test_the_machine_is_examined_from_python(tmp_path: Path, monkeypatch: pytest
 def test_results_are_printed_in_a_line(texts_run: Path, digits: Path) -> None:
     model = afresh.load(texts_run)
     assert repr(model.complete("the cat", length=4)).startswith("Completions(1 completion, left-to-right, the first '")
-    assert str(model) == str(model.run) and len(repr(model)) < 200
+    assert f"run:          {texts_run}" in str(model).splitlines() and len(repr(model)) < 200
     look = afresh.inspect_data(digits, near=False)
     assert repr(look) == f"Look({str(digits)!r}: image, {len(look.prepared.train_items)} items to train, " + (
         f"{len(look.prepared.heldout_items)} held out)"
@@ -113,10 +113,10 @@ def test_data_in_memory_is_there_again_when_a_run_is_resumed(tmp_path: Path) -> 
 
 
 def test_a_run_says_what_it_is(pictures_run: Path) -> None:
-    run = afresh.load(pictures_run).run
-    assert repr(run) == f"Run({str(pictures_run)!r})"
-    said = dict(line.split(":", 1) for line in str(run).splitlines())
-    assert said["model"].strip() == f"flow on image, {run.record.parameters:,} parameters"
+    model = afresh.load(pictures_run)
+    assert repr(model.run) == f"Run({str(pictures_run)!r})"
+    said = dict(line.split(":", 1) for line in str(model).splitlines())
+    assert said["model"].strip() == f"flow on image, {model.run.record.parameters:,} parameters"
     assert said["training"].strip().startswith("4 steps, held-out loss ")
     assert said["data"].strip().endswith("(182 training items, 18 held out)")
 

@@ -64,7 +64,7 @@ def test_a_person_is_asked(
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     code, out, _ = invoke("rm", "a")
     assert code == 0 and asked == ["Remove it for good?"]
-    assert "runs/a: flow on image, step 4" in out
+    assert "runs/a: flow on image, " in out and "parameters, step 4, " in out
     assert (copies / "a").exists() is not gone
 
 
