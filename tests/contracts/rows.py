@@ -488,7 +488,7 @@ METRICS = (
     MetricRow("likelihood", ("line", "plane", "solid"), ("bits_per_dim",)),
     MetricRow("music", ("notes",), ("score_validity", "note_distributions", "note_copies", "note_variety")),
     MetricRow("molecule", tuple(SPACES), MOLECULE_METRICS, MOLECULE),
-    MetricRow("tokens", tuple(k for k, s in SPACES.items() if s.kind == "tokens"), ("bits_per_token",), WALK),
+    MetricRow("likelihood", TOKENS, ("bits_per_token",), WALK, variant="tokens"),
     MetricRow("exercises", tuple(SPACES), ("foreseen_answers",), ANSWERS),
     MetricRow("field", tuple(SPACES), ("rollouts", "calibration_of_rollouts", "statistics_of_rollouts"), FIELD),
     MetricRow("series", tuple(SPACES), ("foreseen_series",), SERIES),
