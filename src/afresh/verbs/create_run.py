@@ -32,22 +32,7 @@ from afresh.runs.signature import sign
 from afresh.verbs.cluster_training import check_cluster
 from afresh.verbs.frozen_base import check_frozen
 from afresh.verbs.processes import check_processes
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSpec:
-    """The options that train, tune, distill and align have in common. The budget is in minutes or steps."""
-
-    minutes: float | None = None
-    steps: int | None = None
-    seed: int = 0
-    out: Path | None = None  # runs/NAME by default
-    force: bool = False
-    device: str | None = None
-    processes: int = 1  # that train together
-    on: str | None = None  # a Ray cluster whose machines they run on
-    set_train: Mapping[str, Any] = field(default_factory=dict)
-    clock: Clock = field(default_factory=Clock)  # of the command, whose minutes include reading the data
+from afresh.verbs.training_spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -71,7 +56,7 @@ def check_spec(spec: RunSpec, budget: Budget | None, default_out: Path, inputs: 
         check_processes(spec.processes)
     else:
         check_cluster(spec.on, spec.processes)
-    out = spec.out or default_out
+    out = default_out if spec.out is None else Path(spec.out)
     if is_address(out):
         out = new_copy(str(out), spec.force)
     check_output_dir(out, spec.force, inputs)
