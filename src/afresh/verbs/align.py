@@ -37,7 +37,6 @@ from afresh.runs.manifest import RECORD, changing
 from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run
 from afresh.verbs.create_run import (
-    RunContents,
     check_spec,
     create_run,
     report_data,
@@ -80,7 +79,8 @@ def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
     if lora is not None and not lora.targets:
         lora = lora.model_copy(update={"targets": base_run.family.plan.adapted})
     aligner, config, settings = check_arguments(base_run, budget, spec)
-    output = check_spec(spec, budget, path.parent / f"{path.resolve().name}-aligned", inputs_of(base_run, spec))
+    inputs = inputs_of(base_run, spec)
+    output = check_spec(spec, budget, path.parent / f"{path.resolve().name}-aligned", inputs)
     votes = None if spec.preferences is None else Path(spec.preferences)
     prepared = run_data(base_run)
     check_prompt_tokens(prepared, spec)
@@ -107,7 +107,7 @@ def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
     plan.parameters = parameters_of(base.family, base.config, base_run.space, base_run.conds)
     plan.decisions = decisions(plan, aligner, config, machine, spec)
     own = base_run.record
-    progress = Preparation(output.path.name, clock.begun)
+    progress = Preparation(output.name, clock.begun)
 
     def write(folder: Path) -> None:
         if votes is not None and aligner.feeds != "preferences":
@@ -116,7 +116,11 @@ def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
             count = copy_answers(base_run.encoder.kind, asked_before, folder / ASKED)
             events.note(f"{counted(count, 'answer')} of {spec.known} are known", "known_answers", count=count)
 
-    contents = RunContents(
+    stopped = False
+    with create_run(
+        spec,
+        output,
+        inputs,
         prepared=prepared,
         family=base.family.name,
         codec=base.codec,
@@ -133,9 +137,7 @@ def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
             "data": own.data,
         },
         write=write,
-    )
-    stopped = False
-    with create_run(spec, output, contents) as run:
+    ) as run:
         source = alignment_source(run, prepared)
         try:
             if budget.minutes is not None:
@@ -150,7 +152,7 @@ def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
     if stopped:
         raise Interrupted(
             f"Interrupted: stopped before the first step of {plan.train.steps:,}, with what was prepared kept; go on "
-            f"with: `afresh.resume({str(output.path)!r})`"
+            f"with: `afresh.resume({str(output)!r})`"
         )
     report_plan([Decision(*d) for d in run.record.decisions])
     job = Job(run, prepared, source, clock, processes=spec.processes, on=spec.on)

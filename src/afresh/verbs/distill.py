@@ -19,7 +19,6 @@ from afresh.engine.training.weights import BaseWeights
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.verbs.create_run import (
-    RunContents,
     check_spec,
     create_run,
     report_data,
@@ -78,7 +77,10 @@ def start(spec: DistillSpec, clock: Clock | None = None) -> Job:
     training = plan(task)
     report_plan(training.decisions)
     codec, name = teacher.codec, teacher.record.codec
-    contents = RunContents(
+    with create_run(
+        spec,
+        output,
+        inputs,
         prepared=prepared,
         family=STUDENT,
         codec=None if codec is None or name is None else (name, codec),
@@ -92,8 +94,7 @@ def start(spec: DistillSpec, clock: Clock | None = None) -> Job:
             "window": teacher.record.window,
             "parameters": sum(v.numel() for k, v in weights.items() if k.startswith("student.")),
         },
-    )
-    with create_run(spec, output, contents) as run:
+    ) as run:
         learnt_from = DataSource(run, prepared, teacher.space, source.train, source.heldout)
         job = Job(run, prepared, learnt_from, clock, processes=spec.processes, on=spec.on)
         plan_summary(job).report()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import fspath
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,6 @@ from afresh.verbs.base_terms import open_base
 from afresh.verbs.choose_codec import AUTO as AUTO_CODEC
 from afresh.verbs.choose_codec import CodecChoice, choose_codec
 from afresh.verbs.create_run import (
-    RunContents,
     check_spec,
     create_run,
     report_data,
@@ -81,7 +80,7 @@ def start(spec: TrainSpec, clock: Clock | None = None) -> Job:
         )
         spec = replace(spec, data=chosen_codec.data)
         if chosen_codec.own_minutes and not ranks.launched():
-            chosen_codec = replace(chosen_codec, codec=own_codec(spec, output.path, chosen_codec.own_minutes))
+            chosen_codec = replace(chosen_codec, codec=own_codec(spec, output, chosen_codec.own_minutes))
     base, prepared = read(spec)
     report_data(prepared)
     advice: list[str] = []
@@ -124,25 +123,27 @@ def start(spec: TrainSpec, clock: Clock | None = None) -> Job:
         base=None if base is None else BaseWeights(base.weights, lora),
     )
     if base is None:
-        chosen = from_random_weights(task, spec, latent, bool(prepared.encoder.abilities.family))
+        task, plan, fields = from_random_weights(task, spec, latent, bool(prepared.encoder.abilities.family))
     else:
-        chosen = from_base(task, spec, latent, base)
-    chosen.plan.decisions += [] if frozen is None else [frozen]
-    report_plan(chosen.plan.decisions)
+        task, plan, fields = from_base(task, spec, latent, base)
+    plan.decisions += [] if frozen is None else [frozen]
+    report_plan(plan.decisions)
     public = chosen_codec.codec
-    contents = RunContents(
+    with create_run(
+        spec,
+        output,
+        inputs,
         prepared=prepared,
-        family=chosen.task.family.name,
+        family=task.family.name,
         codec=None if latent.codec is None or latent.name is None else (latent.name, latent.codec),
-        plan=chosen.plan,
+        plan=plan,
         machine=task.machine,
-        minutes=budget.minutes if budget is not None and chosen.plan.fills else None,
+        minutes=budget.minutes if budget is not None and plan.fills else None,
         validation=spec.validation,
         base=None if base is None else base.weights,
-        fields={**chosen.fields, "codec_licence": public.licence if isinstance(public, PublicAutoencoder) else None},
-    )
-    with create_run(spec, output, contents) as run:
-        source = DataSource(run, prepared, chosen.task.space, latent.train, latent.heldout)
+        fields={**fields, "codec_licence": public.licence if isinstance(public, PublicAutoencoder) else None},
+    ) as run:
+        source = DataSource(run, prepared, task.space, latent.train, latent.heldout)
         job = Job(run, prepared, source, clock, processes=spec.processes, on=spec.on)
         plan_summary(job, advice).report()
         return job
@@ -325,16 +326,10 @@ def note_reconstruction(codec: Codec, given: Examples, plural: str) -> None:
 # --------------------------------------------------------------------------- plan
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The plan, the task in the space and for the family of the plan, and further fields of the run's record."""
-
-    task: Task
-    plan: Plan
-    fields: Mapping[str, Any]
+Planned = tuple[Task, Plan, Mapping[str, Any]]  # with further fields of the record of the run
 
 
-def from_random_weights(task: Task, spec: TrainSpec, latent: LatentSpace, suited: bool) -> Chosen:
+def from_random_weights(task: Task, spec: TrainSpec, latent: LatentSpace, suited: bool) -> Planned:
     """Plan a network. Without a `family` of the user, it is the one that was measured to reach most in the minutes,
     unless its kind of items has one that suits it; nothing was measured in the space of a codec."""
     window = None if "context" in spec.data or task.space.records else short_window(task.space, task.seconds)
@@ -353,10 +348,10 @@ def from_random_weights(task: Task, spec: TrainSpec, latent: LatentSpace, suited
             events.warning(text, "minutes_too_few")
     made = complete(network)
     made.decisions[:0] = decisions
-    return Chosen(replace(network.task, space=task.space), made, {"window": window})
+    return replace(network.task, space=task.space), made, {"window": window}
 
 
-def from_base(task: Task, spec: TrainSpec, latent: LatentSpace, base: BaseModel) -> Chosen:
+def from_base(task: Task, spec: TrainSpec, latent: LatentSpace, base: BaseModel) -> Planned:
     """Plan how the base is tuned. Raises UserError for an invalid setting."""
     space = task.space
     longest = windows(space, task.examples.bounds, spec.data)
@@ -375,7 +370,7 @@ def from_base(task: Task, spec: TrainSpec, latent: LatentSpace, base: BaseModel)
         "personal": spec.adapter is not None,
         "training_window": task.space.shape[0] if task.space != space else None,
     }
-    return Chosen(task, made, fields)
+    return task, made, fields
 
 
 def windows(space: Space, bounds: Tensor | None, options: Mapping[str, Any]) -> Space:

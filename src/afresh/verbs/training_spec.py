@@ -18,7 +18,7 @@ from annotated_types import Ge
 from afresh.core.errors import UserError
 from afresh.core.minutes import minutes_of
 from afresh.core.verb import Absent, Argument, Option
-from afresh.verbs.options import Seed
+from afresh.verbs.options import Force, Seed
 
 if TYPE_CHECKING:
     from afresh.engine.training.lora import LoraConfig
@@ -70,7 +70,7 @@ class RunSpec:
         PathLike | None,
         Option("Folder of the run; by default runs/NAME or runs/BASE-tuned, or beside its run.", shell=Path),
     ] = None
-    force: Annotated[bool, Option("Replace what is at the place of `out` already.")] = False
+    force: Force = False
     device: Annotated[str | None, Option("cpu, cuda, cuda:1 or mps; the fastest by default.", BY_HAND)] = None
     processes: Annotated[
         int, Ge(1), Option("How many processes train together, each a part of every batch.", BY_HAND)
