@@ -260,7 +260,7 @@ def public_part(name: str, thing: Any) -> str:
 def signature(name: str, function: Callable[..., Any]) -> str:
     """The call as in a stub: on one line where it fits 100 characters, otherwise a parameter a line."""
     known = inspect.signature(function)
-    chosen = [p for p in known.parameters.values() if p.name not in ("self", "cls")]
+    chosen = list(known.parameters.values())[int(name[0].isupper()) :]  # without the object of a method
     result = "" if known.return_annotation is inspect.Signature.empty else f" -> {known.return_annotation}"
     words: list[str] = []
     for kind, group in groupby(chosen, lambda p: p.kind):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from tests.named_settings import named
 from torch import nn
 
 from afresh.core import Cond
@@ -47,13 +48,15 @@ def learn(ask: Ask, folder: Path) -> Took:
         reward=wanted if rewarded else None,
         preferences=None if rewarded else folder / "votes.jsonl",
         prompt_tokens=16 if rewarded else 0,
-        settings={"length": ask.length},
+        settings=named(
+            sample={"length": ask.length},
+            align={"beta": ask.beta, **({"group": ask.group} if rewarded else {})},
+            train={"batch": ask.batch, "lr": ask.lr, "threads": ask.threads, "ema_half_life": HALF if rewarded else 0},
+        ),
         steps=ask.steps,
         seed=ask.seed,
         out=folder / "run",
         force=True,
-        set_align={"beta": ask.beta, **({"group": ask.group} if rewarded else {})},
-        set_train={"batch": ask.batch, "lr": ask.lr, "threads": ask.threads, "ema_half_life": HALF if rewarded else 0},
     )
     job = start(spec)
     assert isinstance(job.source, AlignmentSource)

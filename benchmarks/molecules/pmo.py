@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.named_settings import named
 
 from afresh.domains.molecule.chem import canonical
 from afresh.domains.molecule.kind import MOLECULE
@@ -227,12 +228,14 @@ def searched(oracle: Oracle, task: str, seed: int, reward: str) -> list[CachedRe
         reward=reward,
         calls=oracle.budget,
         steps=settings["steps"],
-        settings={"length": 90},
+        settings=named(
+            sample={"length": 90},
+            align=settings["align"],
+            train={**settings["train"], "eval_every": settings["steps"], "save_every": settings["steps"]},
+        ),
         seed=seed,
         out=out,
         force=True,
-        set_align=settings["align"],
-        set_train={**settings["train"], "eval_every": settings["steps"], "save_every": settings["steps"]},
     )
     job = align.start(spec)
     learn(job)

@@ -126,9 +126,9 @@ def some_searched(codec: TrainedCodec, x: Tensor, high: float, quiet: Tensor | N
         return made
 
     def far(made: Tensor) -> Tensor:
-        return ((made - x).square() * weight).flatten(1).sum(1)
+        return 1e8 * ((made - x).square() * weight).flatten(1).sum(1)  # the prior of `search` is nothing beside it
 
-    z = search(decoded, start.flatten(1), far, STEPS, STEP_RATE, prior=0.0).view_as(start)
+    z = search(decoded, start.flatten(1), far, STEPS, STEP_RATE).view_as(start)
     codes: Tensor = quantiser.codes(z)  # type: ignore[operator]
     return codes.view(len(x), *codec.grid, depth)
 

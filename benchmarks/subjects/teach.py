@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from tests.named_settings import named
 from torch import Tensor
 
 from afresh.engine.evaluation.distribution import distances, kid
@@ -25,12 +26,12 @@ from afresh.engine.evaluation.tuning_monitor import conditions_of
 from afresh.engine.training.best_checkpoint import GAIN, GAIN_ERROR, PATIENCE, first_unbeaten
 from afresh.engine.training.looks import MonitorLook
 from afresh.engine.training.loop import Learner, averaged
-from afresh.engine.training.lora import LoraConfig
 from afresh.engine.training.weights import adapters_merged
 from afresh.runs.run import Run
 from afresh.verbs.data_source import DataSource
-from afresh.verbs.train import TrainSpec, start
+from afresh.verbs.train import start
 from afresh.verbs.training_job import learn
+from afresh.verbs.training_spec import TuneSpec
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import work_folder, write_json
 from benchmarks.common.results import Row, save
@@ -145,26 +146,26 @@ def teach(
     steps = int(train.pop("steps", STEPS))
     others = "; ".join(common(random.Random(f"others {i}")).caption for i in range(8))
     rank, every = int(train.pop("rank", RANK)), train.pop("every", True)
-    lora = LoraConfig(
-        rank=rank, targets=("*",) if every else ()
-    )  # all layers, as the base is small, or the attention's
-    spec = TrainSpec(
+    spec = TuneSpec(
+        pipeline,
         data,
-        base=str(pipeline),
-        lora=lora,
+        rank=rank,
+        alpha=32.0,
+        targets=("*",) if every else (),  # all layers, as the base is small, or the attention's
         steps=steps,
-        tuning=True,
         out=folder / "run",
         force=True,
         data={"trigger": TRIGGER, "others": others},
-        set_train={
-            "preview_every": 0,
-            "stop_rising": 0,
-            "lr": RATE,
-            "eval_every": EVERY,
-            "preserve": HELD_FAST,
-            **train,
-        },
+        settings=named(
+            train={
+                "preview_every": 0,
+                "stop_rising": 0,
+                "lr": RATE,
+                "eval_every": EVERY,
+                "preserve": HELD_FAST,
+                **train,
+            }
+        ),
     )
     job = start(spec)
     source = job.source

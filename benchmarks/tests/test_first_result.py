@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from afresh.api import Model
 from afresh.core import Score, Sound, registry
 from afresh.core.options import pairs
-from afresh.engine.training.options import by_part
+from afresh.engine.training.options import split_by_part
 from benchmarks.images.sets import Loaded, Side
 from benchmarks.training import first_result as grid
 from benchmarks.training import first_result as table
@@ -56,7 +56,9 @@ def test_every_alternative_is_of_settings_that_exist(name: str) -> None:
     for family, *arguments in (choice[1:] for choice in FOLDERS[name].choices.values()):
         given = list(zip(arguments[::2], arguments[1::2], strict=True))
         settings, data = ([v for k, v in given if k == option] for option in ("--set", "--data"))
-        TypeAdapter(registry.family(family).config).validate_python(by_part(pairs(settings, "--set"))[0])
+        TypeAdapter(registry.family(family).config).validate_python(
+            split_by_part(pairs(settings, "--set"), ("family", "train"))["family"]
+        )
         TypeAdapter(registry.modality(modality).options).validate_python(pairs(data, "--data"))
 
 

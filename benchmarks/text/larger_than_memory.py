@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from tests.named_settings import named
 from tests.peak import peak_memory
 
 from afresh.domains.text import large
@@ -76,8 +77,7 @@ def train(ask: Ask, folder: Path) -> dict[str, Any]:
         out=folder / "run",
         family="transformer",
         data={"stream": ask.stream, "context": CONTEXT, "tokenizer": "bpe", "vocab_size": 16_384},
-        set_family=NETWORK,
-        set_train={"batch": BATCH, "micro_batch": 4, "threads": 1, **quiet},
+        settings=named(family=NETWORK, train={"batch": BATCH, "micro_batch": 4, "threads": 1, **quiet}),
     )
     job = start(spec)
     learn(job)

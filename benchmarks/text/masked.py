@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tests.named_settings import named
 
 from afresh.api import Model
 from afresh.core import Batch, Cond, Space, registry
@@ -97,7 +98,7 @@ def train_one(ask: Ask, folder: Path) -> dict[str, str]:
         tokens=ask.tokens,
         seed=ask.seed,
         out=folder / "run",
-        set_train={"threads": 1},
+        settings=named(train={"threads": 1}),
     )
     learn(start_run(spec))
     return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from afresh.core import UserError, events, registry
 from afresh.core.events import Event, JsonLines, Listener, listening
 from afresh.core.minutes import minutes_of
-from afresh.core.verb import Result, Verb
+from afresh.core.verb import Result, Verb, doc_of, fields_of, signature_of
 from afresh.data import imported
 from afresh.data.in_memory import as_path
 from afresh.data.preferences import preferences
@@ -22,7 +23,6 @@ from afresh.engine.sampling.samples import Samples
 from afresh.engine.sampling.stream import Stream
 from afresh.engine.training.budget import use_preferred_threads
 from afresh.engine.training.logs.run_log import check_logs
-from afresh.engine.training.options import by_part, split_by_part
 from afresh.runs.about import AboutRun
 from afresh.runs.deletion import delete_adapter
 from afresh.runs.person_adapters import base_of
@@ -32,9 +32,7 @@ from afresh.services.collect.gather import CollectLimits as CollectLimits
 from afresh.services.collect.gather import gather, places_of
 from afresh.services.collect.licences import normalised
 from afresh.services.provenance.layers import Provenance
-from afresh.verbs import align as align_task
 from afresh.verbs import annotate as annotate_task
-from afresh.verbs import distill as distill_task
 from afresh.verbs import edit as edit_task
 from afresh.verbs import export as export_verb
 from afresh.verbs import forget as forget_task
@@ -43,7 +41,6 @@ from afresh.verbs import measure as measure_verb
 from afresh.verbs import pack as pack_verb
 from afresh.verbs import propose as propose_verb
 from afresh.verbs import score as score_verb
-from afresh.verbs import train as train_task
 from afresh.verbs.annotate import Session
 from afresh.verbs.chat import Chat
 from afresh.verbs.collected.page import write_page
@@ -62,6 +59,7 @@ from afresh.verbs.resume import resume as resume_task
 from afresh.verbs.sample import Control, Sampler
 from afresh.verbs.torchrun import together
 from afresh.verbs.training_job import Job, learn
+from afresh.verbs.training_spec import AlignSpec, DistillSpec, RunSpec, TrainSpec, TuneSpec
 from afresh.verbs.trust_prompt import check_trust
 from afresh.verbs.verify import Check, copy_run
 from afresh.verbs.verify import verify as verify_run
@@ -101,7 +99,7 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Result)
-PathLike = str | Path
+PathLike = str | os.PathLike[str]
 Data = Any  # a path, or data in memory: a dataset, a data frame, arrays, a list, a loader
 Minutes = float | str  # 5, 0.5, "90s", "2m", "1h30m"
 Labels = str | Mapping[str, str]  # a class, or classes by the label's name
@@ -153,6 +151,21 @@ def method(verb: Verb[P, R]) -> Callable[Concatenate[Model, P], R]:
     return call
 
 
+def training(spec: Callable[P, RunSpec]) -> Callable[P, Model]:
+    """The function that trains what a specification asks for; of one that begins with a run, also a method."""
+    declared: Any = spec
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> Model:
+        asked = spec(*args, **kwargs)
+        with _reporting(asked.quiet, asked.log):
+            return _learnt(asked.start(), asked.log)
+
+    call.__name__, call.__qualname__ = declared.verb, declared.verb
+    call.__doc__ = doc_of(spec, fields_of(declared))
+    call.__signature__ = signature_of(declared, "Model")  # type: ignore[attr-defined]
+    return call
+
+
 class Model:
     """A trained model: a run's folder, with every verb as a method.
 
@@ -167,6 +180,9 @@ class Model:
     def path(self) -> Path:
         """The run's folder."""
         return self.run.path
+
+    def __fspath__(self) -> str:
+        return str(self.run.path)
 
     def __repr__(self) -> str:
         about = AboutRun(self.run)
@@ -439,166 +455,9 @@ class Model:
 
     # ------------------------------------------------------------------------------------------------ new models
 
-    def align(
-        self,
-        *,
-        reward: str | None = None,
-        preferences: PathLike | None = None,
-        heldout_reward: str | None = None,
-        method: str | None = None,
-        calls: int | None = None,
-        known: PathLike | None = None,
-        distance: float | None = None,
-        prompts: Sequence[str] = (),
-        prompt_tokens: int = 0,
-        length: int | None = None,
-        lora: bool = False,
-        rank: int | None = None,
-        minutes: Minutes | None = None,
-        steps: int | None = None,
-        seed: int = 0,
-        out: PathLike | None = None,
-        force: bool = False,
-        device: str | None = None,
-        processes: int = 1,
-        on: str | None = None,
-        reward_seconds: float = 60,
-        anyway: bool = False,
-        settings: Mapping[str, Any] | None = None,
-        log: Log = (),
-        quiet: bool = False,
-    ) -> Model:
-        """A new model, aligned with a `reward` (its words) or with `preferences` (a file of votes), and held near to
-        this one. `calls`: search for items of high reward instead, asking it about at most so many different ones; the
-        best are in the folder best/ of the run. `known`: a run that searched so before. `heldout_reward` is measured
-        but not learnt from. `distance`: how far samples may go, in nats for texts, otherwise in variances of the data.
-        `length`: new tokens of a text. `reward_seconds`: how long a reward may take for a batch. `settings`: align.*,
-        train.* and sample.*.
-
-        `anyway`: also with votes that are no better than guessing, for which UserError is raised otherwise.
-
-        Raises UserError if the method does not work for the family, RewardError if the reward fails, and as `train`.
-        """
-        parts = split_by_part(settings or {}, ("align", "train", "sample"))
-        spec = align_task.AlignSpec(
-            run=self.path,
-            method=method,
-            calls=calls,
-            known=None if known is None else Path(known),
-            distance=distance,
-            reward=reward,
-            heldout_reward=heldout_reward,
-            preferences=_path(preferences),
-            prompts=tuple(prompts),
-            prompt_tokens=prompt_tokens,
-            settings={**parts["sample"], **({} if length is None else {"length": length})},
-            lora=train_task.adapter(rank, None, ()) if lora else None,
-            minutes=in_minutes(minutes),
-            steps=steps,
-            seed=seed,
-            out=_path(out),
-            force=force,
-            device=device,
-            processes=processes,
-            on=on,
-            reward_seconds=reward_seconds,
-            anyway=anyway,
-            set_align=parts["align"],
-            set_train=parts["train"],
-        )
-        with _reporting(quiet, log):
-            return _learnt(align_task.start(spec), log)
-
-    def tune(
-        self,
-        path: Data,
-        *,
-        lora: bool = True,
-        rank: int | None = None,
-        alpha: float | None = None,
-        targets: Sequence[str] = (),
-        adapter: str | None = None,
-        minutes: Minutes | None = None,
-        steps: int | None = None,
-        lr: float | None = None,
-        seed: int = 0,
-        out: PathLike | None = None,
-        modality: str | None = None,
-        validation: Data | None = None,
-        force: bool = False,
-        device: str | None = None,
-        processes: int = 1,
-        on: str | None = None,
-        data: Mapping[str, Any] | None = None,
-        settings: Mapping[str, Any] | None = None,
-        log: Log = (),
-        quiet: bool = False,
-    ) -> Model:
-        """A new model, tuned from this one on `path`: `afresh.tune` with this model as its base."""
-        return tune(
-            self,
-            path,
-            lora=lora,
-            rank=rank,
-            alpha=alpha,
-            targets=targets,
-            adapter=adapter,
-            minutes=minutes,
-            steps=steps,
-            lr=lr,
-            seed=seed,
-            out=out,
-            modality=modality,
-            validation=validation,
-            force=force,
-            device=device,
-            processes=processes,
-            on=on,
-            data=data,
-            settings=settings,
-            log=log,
-            quiet=quiet,
-        )
-
-    def distill(
-        self,
-        *,
-        guidance: float | None = None,
-        finest: int = 4,
-        minutes: Minutes | None = None,
-        steps: int | None = None,
-        seed: int = 0,
-        out: PathLike | None = None,
-        force: bool = False,
-        device: str | None = None,
-        processes: int = 1,
-        on: str | None = None,
-        settings: Mapping[str, Any] | None = None,
-        log: Log = (),
-        quiet: bool = False,
-    ) -> Model:
-        """A student of a flow that draws in 1, 2, ... `finest` steps; `guidance` is the teacher's, built in.
-
-        Raises UserError if this model is not a flow, and as `train`.
-        """
-        set_family, set_train = by_part(settings or {})
-        spec = distill_task.DistillSpec(
-            run=self.path,
-            guidance=guidance,
-            finest=finest,
-            minutes=in_minutes(minutes),
-            steps=steps,
-            seed=seed,
-            out=_path(out),
-            force=force,
-            device=device,
-            processes=processes,
-            on=on,
-            set_family=set_family,
-            set_train=set_train,
-        )
-        with _reporting(quiet, log):
-            return _learnt(distill_task.start(spec), log)
+    align = training(AlignSpec)
+    tune = training(TuneSpec)
+    distill = training(DistillSpec)
 
     # ------------------------------------------------------------------------------------------------ files
 
@@ -624,127 +483,8 @@ class Model:
         return remove_run(self.run)
 
 
-def train(
-    path: Data,
-    *,
-    modality: str | None = None,
-    base: PathLike | Model | None = None,
-    family: str | None = None,
-    codec: PathLike | Model | None = None,
-    minutes: Minutes | None = None,
-    steps: int | None = None,
-    tokens: int | None = None,
-    seed: int = 0,
-    out: PathLike | None = None,
-    validation: Data | None = None,
-    force: bool = False,
-    device: str | None = None,
-    processes: int = 1,
-    on: str | None = None,
-    data: Mapping[str, Any] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    log: Log = (),
-    quiet: bool = False,
-) -> Model:
-    """Train a generative model on `path`, for 5 minutes if no budget is given. It is a file or folder, or data in
-    memory: a dataset, a data frame, arrays (N, H, W, C), a list of texts, images or sounds, pairs (example, label), or
-    a loader of batches, which are kept as files in the user's data folder (~/.local/share/afresh/data on Linux).
-
-    `base` is a model to begin with, as `tune` does, or "auto": small public weights on this machine if the data is
-    little text. `codec` is an autoencoder whose latents are learnt: a run, a folder, a name on the hub, or "none"; by
-    default, images of more than 96 pixels have a public one. `data` are options of the modality ({"size": 32}),
-    `settings` those of training and of the family ({"train.lr": 0.001, "family.width": 256}). The plan and the progress
-    go to the listener (`afresh.listening`), by default to standard error, unless `quiet`. Curves and previews also go
-    to every `log`: "tensorboard", "trackio" or "wandb". `processes` train together, on this machine or on a Ray
-    cluster, whose address (ray://HOST, or "local") is `on`.
-
-    Raises UserError for bad usage or input, Diverged if training cannot go on, Interrupted after Ctrl-C (saved).
-    """
-    set_family, set_train = by_part(settings or {})
-    with _reporting(quiet, log):
-        spec = train_task.TrainSpec(
-            path=as_path(path),
-            modality=modality,
-            base=None if base is None else str(base.path if isinstance(base, Model) else base),
-            family=family,
-            codec="auto" if codec is None else str(codec.path if isinstance(codec, Model) else codec),
-            minutes=in_minutes(minutes),
-            steps=steps,
-            tokens=tokens,
-            seed=seed,
-            out=_path(out),
-            validation=_data(validation),
-            force=force,
-            device=device,
-            processes=processes,
-            on=on,
-            data=data or {},
-            set_family=set_family,
-            set_train=set_train,
-        )
-        return _learnt(train_task.start(spec), log)
-
-
-def tune(
-    base: PathLike | Model,
-    path: Data,
-    *,
-    lora: bool = True,
-    rank: int | None = None,
-    alpha: float | None = None,
-    targets: Sequence[str] = (),
-    adapter: str | None = None,
-    commercial: bool = False,
-    minutes: Minutes | None = None,
-    steps: int | None = None,
-    lr: float | None = None,
-    seed: int = 0,
-    out: PathLike | None = None,
-    modality: str | None = None,
-    validation: Data | None = None,
-    force: bool = False,
-    device: str | None = None,
-    processes: int = 1,
-    on: str | None = None,
-    data: Mapping[str, Any] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    log: Log = (),
-    quiet: bool = False,
-) -> Model:
-    """Tune a model or public weights on `path`, as for `train`: an adapter of `rank` (16 by default, and `alpha` twice
-    the rank), or everything without `lora`; a few passes over the data if no budget is given. `adapter` names the
-    person whose data it is: the result is kept in the folder of the base, as BASE:NAME, without a copy of the base.
-    The licence of public weights is said first, and kept with the run.
-
-    Raises UserError if the base cannot be read, if its licence does not allow commerce (with `commercial`), and as
-    `train` does.
-    """
-    set_family, set_train = train_task.settings_of_tuning(settings or {}, lr)
-    if not lora and (rank is not None or alpha is not None or targets):
-        raise UserError("rank, alpha and targets belong to an adapter: leave them out with lora=False.", "not_lora")
-    with _reporting(quiet, log):
-        spec = train_task.TrainSpec(
-            path=as_path(path),
-            base=str(base.path if isinstance(base, Model) else base),
-            tuning=True,
-            lora=train_task.adapter(rank, alpha, targets) if lora else None,
-            adapter=adapter,
-            commercial=commercial,
-            minutes=in_minutes(minutes),
-            steps=steps,
-            seed=seed,
-            out=_path(out),
-            modality=modality,
-            validation=_data(validation),
-            force=force,
-            device=device,
-            processes=processes,
-            on=on,
-            data=data or {},
-            set_family=set_family,
-            set_train=set_train,
-        )
-        return _learnt(train_task.start(spec), log)
+train = training(TrainSpec)
+tune = Model.tune
 
 
 def resume(
@@ -770,7 +510,7 @@ def resume(
 def load(path: PathLike, *, marks: bool = True) -> Model:
     """The model in a run's folder. `marks`: whether what it makes is marked and signed, so that machines can tell where
     it comes from. Raises UserError if the folder is not a run."""
-    run = Run.open(path)
+    run = Run.open(Path(path))
     run.marked = marks
     return Model(run)
 

@@ -28,6 +28,7 @@ from afresh.verbs.resume import resume
 from afresh.verbs.training_job import learn
 from tests.contracts.rows import write_pictures
 from tests.heard import heard
+from tests.named_settings import named, with_named
 from tests.warm import Warm
 
 pytestmark = pytest.mark.slow
@@ -71,7 +72,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def aligned(root: Path, family: str, out: Path, **wishes: object) -> Run:
     """A run that was steered for a few steps."""
     given: dict[str, object] = {"steps": 24, "set_train": {"batch": 16, "lr": 3e-3}, **wishes, "out": out}
-    job = start(AlignSpec(root / family, **given))  # type: ignore[arg-type]
+    job = start(AlignSpec(root / family, **with_named(given)))
     learn(job)
     return Run.open(out)
 
@@ -231,13 +232,13 @@ def test_a_wrong_reward_leaves_what_force_would_replace(root: Path, tmp_path: Pa
         AlignSpec(root / "transformer", reward="lenght:5", out=kept, force=True),
         AlignSpec(root / "transformer", reward="length:min=5", heldout_reward="lenght:5", out=kept, force=True),
         AlignSpec(root / "transformer", preferences=root / "shown.jsonl", out=kept, force=True),
-        AlignSpec(root / "transformer", reward="length:min=5", out=kept, force=True, set_align={"bta": 1}),
+        AlignSpec(root / "transformer", reward="length:min=5", out=kept, force=True, settings=named(align={"bta": 1})),
         AlignSpec(
             root / "transformer",
             reward="length:min=5",
             out=kept,
             force=True,
-            settings={"length": 31},
+            settings=named(sample={"length": 31}),
             prompt_tokens=20,
             steps=0,
         ),
@@ -273,7 +274,7 @@ def test_all_arguments_are_examined_before_the_output_folder(root: Path, tmp_pat
         ({}, "already holds a run"),
     ):
         with pytest.raises(UserError, match=said):
-            start(AlignSpec(root / "transformer", **{**good, **wrong}))  # type: ignore[arg-type]
+            start(AlignSpec(root / "transformer", **with_named({**good, **wrong})))
 
 
 def test_the_distance_is_reached_or_training_stops_there(root: Path, tmp_path: Path) -> None:
@@ -301,7 +302,7 @@ def test_a_distance_and_a_penalty_are_not_both_given(root: Path, tmp_path: Path)
         ({"distance": -1.0}, "above 0"),
     ):
         with pytest.raises(UserError, match=said):
-            start(replace(good, **given))  # type: ignore[arg-type]
+            start(replace(good, **with_named(given)))
     assert not (tmp_path / "run").exists()
 
 
@@ -335,7 +336,9 @@ def test_preparing_tells_what_it_does_and_an_interrupt_leaves_a_run_that_goes_on
     def interrupted(source: AlignmentSource) -> None:
         raise KeyboardInterrupt
 
-    spec = AlignSpec(root / "flow", reward="brightness", steps=4, set_train={"batch": 8}, out=tmp_path / "run")
+    spec = AlignSpec(
+        root / "flow", reward="brightness", steps=4, settings=named(train={"batch": 8}), out=tmp_path / "run"
+    )
     told: list[Event] = []
     with monkeypatch.context() as patch, listening(told.append):
         patch.setattr(AlignmentSource, "check", interrupted)
@@ -356,7 +359,9 @@ def test_an_interrupt_keeps_the_run_that_force_would_replace(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(AlignmentSource, "check", interrupted)
-    spec = AlignSpec(root / "flow", reward="brightness", steps=2, set_train={"batch": 8}, out=tmp_path / "run")
+    spec = AlignSpec(
+        root / "flow", reward="brightness", steps=2, settings=named(train={"batch": 8}), out=tmp_path / "run"
+    )
     with pytest.raises(KeyboardInterrupt):
         start(replace(spec, force=True))
     assert Run.open(tmp_path / "run").record.align is None
@@ -380,7 +385,7 @@ def test_a_reward_that_fails_says_for_what(root: Path, tmp_path: Path) -> None:
         reward=f"{tmp_path / 'bad.py'}:nan",
         steps=4,
         out=tmp_path / "run",
-        settings={"length": 12},
+        settings=named(sample={"length": 12}),
     )
     with pytest.raises(UserError, match=r"bad.py:nan failed for item \d+"):
         start(spec)
@@ -441,12 +446,8 @@ def test_data_are_said_to_be_those_that_the_run_has_learnt(root: Path) -> None:
 
 
 def test_an_adapter_alone_may_learn(root: Path, tmp_path: Path) -> None:
-    from afresh.verbs.train import adapter
-
     reward = f"{root / 'vowels.py'}:share"
-    run = aligned(
-        root, "transformer", tmp_path / "run", reward=reward, lora=adapter(4, None, ()), settings={"length": 12}
-    )
+    run = aligned(root, "transformer", tmp_path / "run", reward=reward, lora=True, rank=4, settings={"length": 12})
     assert (run.path / "adapter").is_dir()
     before, after = earned(run)
     assert after > before

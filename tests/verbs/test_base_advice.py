@@ -107,4 +107,4 @@ def test_a_base_by_name_is_that_of_tune(notes: Path, home: Path) -> None:
 
 def test_options_of_a_network_do_not_go_with_a_base(notes: Path) -> None:
     with pytest.raises(UserError, match="Leave out `family`"):
-        start(spec(notes, family="masked", set_family={"width": 32}))
+        start(spec(notes, family="masked", settings={"family.width": 32}))

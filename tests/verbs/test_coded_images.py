@@ -40,6 +40,7 @@ from afresh.verbs.use_command import use_command
 from tests.autoencoders import tiny_autoencoder
 from tests.heard import heard
 from tests.hub_server import serving
+from tests.named_settings import named
 
 SIDE, IMAGES = 128, 12
 SMALL: dict[str, Any] = {"family.widths": [8, 8], "family.emb": 8, "train.batch": 4, "train.precision": "float32"}
@@ -230,7 +231,7 @@ def test_resuming_is_the_same_as_never_having_stopped(photos: Path, autoencoder:
     """Also if the latents were removed meanwhile."""
     family, train = {"widths": (8, 8), "emb": 8}, {"batch": 4, "precision": "float32", "save_every": 2}
     out = tmp_path / "run"
-    given = TrainSpec(path=photos, codec=str(autoencoder), steps=4, out=out, set_family=family, set_train=train)
+    given = TrainSpec(path=photos, codec=str(autoencoder), steps=4, out=out, settings=named(family=family, train=train))
     learn(start(given))
     last = out / "checkpoints" / "000004"
     weights = (last / "model.safetensors").read_bytes()
@@ -270,7 +271,9 @@ def test_images_that_an_autoencoder_loses_are_learnt_small(
         Image.fromarray(pixels).save(tmp_path / "noise" / f"{i}.png")
     monkeypatch.setenv("AFRESH_CODEC", str(autoencoder))
     family, train = {"widths": (8,), "emb": 8}, {"batch": 4, "precision": "float32"}
-    given = TrainSpec(path=tmp_path / "noise", steps=2, out=tmp_path / "run", set_family=family, set_train=train)
+    given = TrainSpec(
+        path=tmp_path / "noise", steps=2, out=tmp_path / "run", settings=named(family=family, train=train)
+    )
     with heard(
         "learnt without an autoencoder. The codec .* is not good enough for this data: .*variance is not explained"
     ):
@@ -288,7 +291,7 @@ def test_without_a_public_autoencoder_one_of_the_images_is_trained_first(
     monkeypatch.setattr("afresh.verbs.choose_codec.OWN_FROM", 0.0)
     monkeypatch.setattr("afresh.runs.latent_space.WORST", math.inf if fits else 0.0)
     family, train = {"widths": (8,), "emb": 8}, {"batch": 4, "precision": "float32"}
-    given = TrainSpec(path=photos, minutes=0.01, out=tmp_path / "run", set_family=family, set_train=train)
+    given = TrainSpec(path=photos, minutes=0.01, out=tmp_path / "run", settings=named(family=family, train=train))
     with heard("an autoencoder of your images is trained first") as said:
         run = start(given).run
     assert Run.open(tmp_path / "run-codec").record.family == "autoencoder"
@@ -305,7 +308,7 @@ def test_images_that_an_autoencoder_does_not_take_are_learnt_as_they_are(
 ) -> None:
     monkeypatch.setenv("AFRESH_CODEC", str(autoencoder))
     family, train = {"widths": (8,), "emb": 8}, {"batch": 4, "precision": "float32"}
-    given = TrainSpec(path=photos, steps=1, out=tmp_path / "run", data=data, set_family=family, set_train=train)
+    given = TrainSpec(path=photos, steps=1, out=tmp_path / "run", data=data, settings=named(family=family, train=train))
     with heard(f"Images are learnt without an autoencoder. .*{why}"):
         run = start(given).run
     assert run.codec is None and run.encoder.space.shape == ((1, 64, 64) if "channels" in data else (3, 100, 100))

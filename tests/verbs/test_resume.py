@@ -14,6 +14,7 @@ from afresh.verbs.resume import resume
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
 from tests.heard import heard, silence
+from tests.named_settings import named
 from tests.needs import kernels
 
 FAMILY = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2}
@@ -38,7 +39,7 @@ def begun(path: Path) -> Path:
     text = path.with_name("text.txt")
     text.write_text("".join(f"line {i}: {i * i % 97}\n" for i in range(200)))
     data = {"context": 16}
-    start(TrainSpec(text, steps=4, out=path, device="cpu", data=data, set_family=FAMILY, set_train=TRAIN))
+    start(TrainSpec(text, steps=4, out=path, device="cpu", data=data, settings=named(family=FAMILY, train=TRAIN)))
     return path
 
 

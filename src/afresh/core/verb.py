@@ -23,7 +23,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from typing import (
     TYPE_CHECKING,
@@ -36,6 +36,7 @@ from typing import (
     TypeVar,
     get_args,
     get_origin,
+    get_type_hints,
 )
 
 from annotated_types import MaxLen
@@ -126,9 +127,10 @@ class Option:
     metavar: what stands for the value. complete: the name of the function in afresh.faces.cli.completion that offers
     values.
 
-    shell: the type on the command line, if it is another; `parse` is then a reference "module:function" of (run, value,
-    flag) -> value. json: the type in JSON, if it is another. Both may be `Absent`. json_default: the default in JSON,
-    if it is another. typed: whether it must be given on the command line, although it has a default.
+    shell: the type on the command line, if it is another, or a function that reads the word; `parse` is then a
+    reference "module:function" of (run, value, flag) -> value. json: the type in JSON, if it is another. Both may be
+    `Absent`. json_default: the default in JSON, if it is another. typed: whether it must be given on the command line,
+    although it has a default.
     """
 
     help: str
@@ -176,12 +178,53 @@ class Parameter:
     @property
     def written(self) -> str:
         """The type without bounds, as it is written."""
-        return inspect.formatannotation(self.plain).replace("collections.abc.", "")
+        return inspect.formatannotation(self.plain).replace("collections.abc.", "").replace("typing.", "")
 
     @property
     def plain(self) -> Any:
         """The type without bounds."""
         return get_args(self.type)[0] if get_origin(self.type) is Annotated else self.type
+
+
+def parameter(name: str, annotation: Any, default: Any) -> Parameter:
+    """The parameter that an annotation with an `Option` declares."""
+    options = [m for m in get_args(annotation)[1:] if isinstance(m, Option)]
+    assert get_origin(annotation) is Annotated and len(options) == 1, f"{name} has no Option"
+    plain, *more = (get_args(annotation)[0], *(m for m in get_args(annotation)[1:] if not isinstance(m, Option)))
+    return Parameter(name, Annotated[(plain, *more)] if more else plain, default, options[0])
+
+
+def fields_of(spec: type[Any]) -> tuple[Parameter, ...]:
+    """The parameters that a dataclass declares: those without a name before the others, its own before inherited
+    ones."""
+    hints = get_type_hints(spec, include_extras=True)
+    depth = {name: i for i, c in reversed([*enumerate(spec.__mro__)]) for name in vars(c).get("__annotations__", ())}
+    known = sorted((f for f in fields(spec) if f.init), key=lambda f: (f.kw_only, depth[f.name]))
+    made = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in known}
+    return tuple(parameter(n, hints[n], inspect.Parameter.empty if v is MISSING else v) for n, v in made.items())
+
+
+def signature_of(spec: type[Any], returned: str) -> inspect.Signature:
+    """The signature of a function that takes what a dataclass declares."""
+    keyword = {f.name for f in fields(spec) if f.kw_only}
+    kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    known = [
+        inspect.Parameter(p.name, kinds[p.name in keyword], default=p.default, annotation=p.written)
+        for p in fields_of(spec)
+    ]
+    return inspect.Signature(known, return_annotation=returned)
+
+
+def help_of(declared: Any) -> str:
+    """What a declaration does, for people who type it: its docstring up to the errors that it raises."""
+    return RAISES.sub("", inspect.cleandoc(declared.__doc__ or ""))
+
+
+def doc_of(declared: Any, parameters: Sequence[Parameter]) -> str:
+    """The docstring for Python: what a declaration does, its parameters, and the errors that it raises."""
+    described = "\n".join(f"- `{p.name}`: {p.option.help} {p.option.python}".strip() for p in parameters)
+    raises = RAISES.search(inspect.cleandoc(declared.__doc__ or ""))
+    return "\n\n".join(part for part in (help_of(declared), described, raises and raises[0].strip()) if part)
 
 
 # --------------------------------------------------------------------------- verbs
@@ -222,15 +265,11 @@ class Verb(Generic[P, R_co]):
 
     @cached_property
     def help(self) -> str:
-        """What the verb does, for people who type it: the docstring up to the errors that it raises."""
-        return RAISES.sub("", inspect.cleandoc(self.function.__doc__ or ""))
+        return help_of(self.function)
 
     @cached_property
     def doc(self) -> str:
-        """The docstring of the method: what the verb does, its parameters, and the errors that it raises."""
-        described = "\n".join(f"- `{p.name}`: {p.option.help} {p.option.python}".strip() for p in self.parameters)
-        raises = RAISES.search(inspect.cleandoc(self.function.__doc__ or ""))
-        return "\n\n".join(part for part in (self.help, described, raises and raises[0].strip()) if part)
+        return doc_of(self.function, self.parameters)
 
     @cached_property
     def signature(self) -> inspect.Signature:
@@ -251,11 +290,7 @@ class Verb(Generic[P, R_co]):
         # Evaluated one by one: the annotations of the run and of the result name types that are heavy to import.
         module = inspect.unwrap(self.function).__globals__
         annotation = eval(p.annotation, module) if isinstance(p.annotation, str) else p.annotation
-        options = [m for m in get_args(annotation)[1:] if isinstance(m, Option)]
-        assert get_origin(annotation) is Annotated and len(options) == 1, f"{self.name}: {p.name} has no Option"
-        plain, *more = (get_args(annotation)[0], *(m for m in get_args(annotation)[1:] if not isinstance(m, Option)))
-        kind = Annotated[(plain, *more)] if more else plain
-        return Parameter(p.name, kind, p.default, options[0])
+        return parameter(p.name, annotation, p.default)
 
     @cached_property
     def options(self) -> type[BaseModel]:

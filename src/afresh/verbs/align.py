@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ from afresh.engine.training import ranks
 from afresh.engine.training.budget import Budget, Machine, check_device, measure_machine, torch_threads
 from afresh.engine.training.config import TrainConfig
 from afresh.engine.training.loop import Interrupted, take_step
-from afresh.engine.training.lora import LoraConfig
 from afresh.engine.training.plan import Decision, Plan, parameters_of
 from afresh.engine.training.preparation import Preparation
+from afresh.engine.training.training_clock import Clock
 from afresh.runs.base_model import of_run
 from afresh.runs.data import run_data
 from afresh.runs.formats.public import BaseModel
@@ -37,8 +37,6 @@ from afresh.runs.manifest import RECORD, changing
 from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run
 from afresh.verbs.create_run import (
-    RunContents,
-    RunSpec,
     check_spec,
     create_run,
     report_data,
@@ -48,6 +46,7 @@ from afresh.verbs.create_run import (
 from afresh.verbs.plan_summary import plan_summary
 from afresh.verbs.torchrun import together
 from afresh.verbs.training_job import Job
+from afresh.verbs.training_spec import AlignSpec
 
 STEPS = 200  # without a budget
 ROUNDS, CALLS = 100, 20  # of a search without a budget of steps: at most so many rounds, of at least so many calls
@@ -58,48 +57,31 @@ EVALUATIONS = 10  # evaluations in a run
 LEARNING_TASTE = 0.25  # share of the minutes that learning a reward from votes may take
 
 
-@dataclass(frozen=True)
-class AlignSpec(RunSpec):
-    """The options of `align`. Without `lora` all weights are trained. The budget is in minutes or steps (200 steps by
-    default, or about 20 calls each)."""
-
-    run: Path  # the model to align
-    method: str | None = None
-    reward: str | None = None
-    heldout_reward: str | None = None
-    preferences: Path | None = None
-    prompts: tuple[str, ...] = ()
-    prompt_tokens: int = 0
-    settings: Mapping[str, Any] = field(default_factory=dict)  # of sampling: length, steps
-    lora: LoraConfig | None = None
-    calls: int | None = None  # items of which the reward may be asked, for a method that searches
-    known: Path | None = None  # a run that searched by the same reward: what it asked is not asked again
-    distance: float | None = None  # from the base: nats of a text, otherwise the mean square, in variances of the data
-    reward_seconds: float = 60.0
-    anyway: bool = False  # whether to align with votes that are no better than guessing
-    set_align: Mapping[str, Any] = field(default_factory=dict)
-
-    def budget(self) -> Budget:
-        if self.minutes is None and self.steps is None:
-            return Budget(steps=STEPS if self.calls is None else max(10, min(ROUNDS, self.calls // CALLS)))
-        return Budget(self.minutes, self.steps)
+def budget_of(spec: AlignSpec) -> Budget:
+    if spec.minutes is None and spec.steps is None:
+        return Budget(steps=STEPS if spec.calls is None else max(10, min(ROUNDS, spec.calls // CALLS)))
+    return Budget(spec.budget_minutes, spec.steps)
 
 
 @together
-def start(spec: AlignSpec) -> Job:
+def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
     """Check the options, read the run and its data, plan, and create the folder of the new run.
 
     Raises UserError for invalid options, before any time is spent on training.
     """
-    budget = spec.budget()
-    base_run = Run.open(spec.run)
+    clock, lora, budget = clock or Clock(), spec.adapted, budget_of(spec)
+    path = Path(spec.run)
+    base_run = Run.open(path)
     reply = reply_length(base_run)
+    spec = replace(spec, prompt=(), prompts=(*spec.prompt, *spec.prompts))
     if reply is not None and not spec.prompts and not spec.prompt_tokens:  # what is wanted is one reply
         spec = replace(spec, prompt_tokens=min(HISTORY * reply, base_run.space.shape[0] // 2))
-    if spec.lora is not None and not spec.lora.targets:
-        spec = replace(spec, lora=spec.lora.model_copy(update={"targets": base_run.family.plan.adapted}))
+    if lora is not None and not lora.targets:
+        lora = lora.model_copy(update={"targets": base_run.family.plan.adapted})
     aligner, config, settings = check_arguments(base_run, budget, spec)
-    output = check_spec(spec, budget, spec.run.parent / f"{spec.run.resolve().name}-aligned", inputs_of(base_run, spec))
+    inputs = inputs_of(base_run, spec)
+    output = check_spec(spec, budget, path.parent / f"{path.resolve().name}-aligned", inputs)
+    votes = None if spec.preferences is None else Path(spec.preferences)
     prepared = run_data(base_run)
     check_prompt_tokens(prepared, spec)
     base = of_run(base_run)
@@ -110,54 +92,56 @@ def start(spec: AlignSpec) -> Job:
         config=config.model_dump(mode="json"),
         reward=None if spec.reward is None else anchored(spec.reward),
         heldout_reward=None if spec.heldout_reward is None else anchored(spec.heldout_reward),
-        preferences=None if spec.preferences is None else str(spec.preferences.resolve()),
-        preferences_sha256=None if spec.preferences is None else digest(spec.preferences),
+        preferences=None if votes is None else str(votes.resolve()),
+        preferences_sha256=None if votes is None else digest(votes),
         settings=settings,
-        prompts=spec.prompts,
+        prompts=tuple(spec.prompts),
         prompt_tokens=spec.prompt_tokens,
         folder=str(Path.cwd()),
         reward_seconds=spec.reward_seconds,
         distance=None if controls_distance(aligner) else spec.distance,
     )
-    asked_before = None if spec.known is None else answers_of(spec.known, aligner, record)
+    asked_before = None if spec.known is None else answers_of(Path(spec.known), aligner, record)
     machine = measure_machine(spec.device, spec.processes)
     plan = Plan(base.config, train_config(base, aligner, config, budget, machine, spec), 0)
     plan.parameters = parameters_of(base.family, base.config, base_run.space, base_run.conds)
     plan.decisions = decisions(plan, aligner, config, machine, spec)
     own = base_run.record
-    progress = Preparation(output.path.name, spec.clock.begun)
+    progress = Preparation(output.name, clock.begun)
 
     def write(folder: Path) -> None:
-        if spec.preferences is not None and aligner.feeds != "preferences":
-            learn_reward(base_run, spec.preferences, folder / REWARD_MODEL, spec, progress)
+        if votes is not None and aligner.feeds != "preferences":
+            learn_reward(base_run, votes, folder / REWARD_MODEL, spec, progress)
         if asked_before is not None:
             count = copy_answers(base_run.encoder.kind, asked_before, folder / ASKED)
             events.note(f"{counted(count, 'answer')} of {spec.known} are known", "known_answers", count=count)
 
-    contents = RunContents(
+    stopped = False
+    with create_run(
+        spec,
+        output,
+        inputs,
         prepared=prepared,
         family=base.family.name,
         codec=base.codec,
         plan=plan,
         machine=machine,
-        minutes=spec.minutes,
+        minutes=budget.minutes,
         base=base.weights,
         fields={
             "base_model": base.name,
-            "lora": spec.lora,
+            "lora": lora,
             "align": record,
             "window": own.window,
             "training_window": own.training_window,
             "data": own.data,
         },
         write=write,
-    )
-    stopped = False
-    with create_run(spec, output, contents) as run:
+    ) as run:
         source = alignment_source(run, prepared)
         try:
             if budget.minutes is not None:
-                run, source = timed(run, source, training_seconds(budget, spec.clock) or 0.0, progress)
+                run, source = timed(run, source, training_seconds(budget, clock) or 0.0, progress)
             progress.begin("drawing samples of the model as it is, and judging them")
             source.check()
         except KeyboardInterrupt:  # the run is complete up to its first step; with `force`, one that it replaces is not
@@ -166,9 +150,12 @@ def start(spec: AlignSpec) -> Job:
             stopped = True
         progress.end()
     if stopped:
-        raise Interrupted(f"stopped before the first step of {plan.train.steps:,}, with what was prepared kept")
+        raise Interrupted(
+            f"Interrupted: stopped before the first step of {plan.train.steps:,}, with what was prepared kept; go on "
+            f"with: `afresh.resume({str(output)!r})`"
+        )
     report_plan([Decision(*d) for d in run.record.decisions])
-    job = Job(run, prepared, source, spec.clock, processes=spec.processes, on=spec.on)
+    job = Job(run, prepared, source, clock, processes=spec.processes, on=spec.on)
     plan_summary(job).report()
     return job
 
@@ -217,7 +204,7 @@ def chosen_settings(aligner: Aligner, spec: AlignSpec) -> dict[str, Any]:
 
     Raises UserError for a distance that is not above 0, and for a distance and a penalty that are both given.
     """
-    chosen = dict(spec.set_align)
+    chosen = spec.set_of("align")
     if spec.calls is not None:
         if not aligner.searches:
             works = [a.name for a in registry.aligners().values() if a.searches]
@@ -263,7 +250,8 @@ def learn_reward(run: Run, votes: Path, out: Path, spec: AlignSpec, progress: Pr
     reward follows chance.
     """
     progress.begin(f"learning a reward from the votes in {votes.name}")
-    seconds = None if spec.minutes is None else 60 * spec.minutes * LEARNING_TASTE
+    minutes = budget_of(spec).minutes
+    seconds = None if minutes is None else 60 * minutes * LEARNING_TASTE
     trained = train_reward_model(votes, run, out, spec.seed, seconds=seconds)
     progress.end()
     if trained.guessing and not spec.anyway:
@@ -275,9 +263,8 @@ def learn_reward(run: Run, votes: Path, out: Path, spec: AlignSpec, progress: Pr
 def inputs_of(run: Run, spec: AlignSpec) -> list[Path]:
     """The files and folders that the new run needs, which replacing an existing run must not delete."""
     named = [path for text in (spec.reward, spec.heldout_reward) if text is not None for path in files_in(text)]
-    votes = [] if spec.preferences is None else [spec.preferences]
-    known = [] if spec.known is None else [spec.known]
-    return [run.path, Path(run.record.data.path), *votes, *known, *named]
+    given = [Path(path) for path in (spec.preferences, spec.known) if path is not None]
+    return [run.path, Path(run.record.data.path), *given, *named]
 
 
 def choose_method(run: Run, spec: AlignSpec) -> Aligner:
@@ -321,11 +308,12 @@ def check_rewards(run: Run, aligner: Aligner, spec: AlignSpec) -> None:
         if text is not None:
             reward_of(run, text).close()
     if spec.preferences is not None:
-        evidence = evidence_of(votes_of(run, spec.preferences, run.encoder.kind))
+        votes = Path(spec.preferences)
+        evidence = evidence_of(votes_of(run, votes, run.encoder.kind))
         if evidence.fault and aligner.feeds != "preferences":
             raise UserError(evidence.fault, "votes_too_few")
         if evidence.state == "guesses" and not spec.anyway:
-            raise guesses(spec.preferences, " ".join(evidence.lines()))
+            raise guesses(votes, " ".join(evidence.lines()))
         events.note(evidence.outlook(), "votes", decided=evidence.decided, wanted=evidence.wanted)
 
 
@@ -365,7 +353,7 @@ def sampling_settings(run: Run, spec: AlignSpec) -> dict[str, Any]:
 
     Raises UserError for unknown settings and for prompts if the model does not continue texts.
     """
-    chosen = dict(spec.settings)
+    chosen = {**spec.set_of("sample"), **({} if spec.length is None else {"length": spec.length})}
     if run.space.stream:
         usual = reply_length(run) or min(LENGTH, max(1, run.space.shape[0] // 2))
         chosen.setdefault("length", usual)
@@ -392,7 +380,7 @@ def start_config(aligner: Aligner, config: Any, budget: Budget, spec: AlignSpec)
         "micro_batch": batch,
         "save_every": 1,
         "optimizer": "adamw",
-        "lr": 1e-3 if spec.lora is not None else 3e-4,
+        "lr": 1e-3 if spec.lora else 3e-4,
         "betas": (0.9, 0.95),
         "weight_decay": 0.0,
         "warmup": 5,
@@ -454,10 +442,10 @@ def decisions(plan: Plan, aligner: Aligner, config: Any, machine: Machine, spec:
     if any(k in values for k in PENALTIES):
         values.pop("distance", None)  # not controlled
     shown = ", ".join(f"{k} {v:g}" if isinstance(v, int | float) else f"{k} {v}" for k, v in values.items())
-    learns = "all weights" if spec.lora is None else f"LoRA of rank {spec.lora.rank}"
+    learns = "all weights" if spec.adapted is None else f"LoRA of rank {spec.adapted.rank}"
     return [
         Decision("device", f"{machine.device}, {counted(train.threads, 'thread')}", machine.name),
-        Decision("learns", learns, "full fine-tuning" if spec.lora is None else "an adapter"),
+        Decision("learns", learns, "an adapter" if spec.lora else "full fine-tuning"),
         Decision("method", aligner.name, shown),
         *distance_decision(aligner, values, spec),
         Decision("rate", f"{train.lr:g}", "set by hand" if "lr" in spec.set_train else "lower than in training"),
@@ -468,7 +456,7 @@ def decisions(plan: Plan, aligner: Aligner, config: Any, machine: Machine, spec:
 
 def distance_decision(aligner: Aligner, values: Mapping[str, Any], spec: AlignSpec) -> list[Decision]:
     if controls_distance(aligner) and "distance" in values:
-        by_hand = spec.distance is not None or "distance" in spec.set_align
+        by_hand = spec.distance is not None or "distance" in spec.set_of("align")
         why = f"{'as requested' if by_hand else 'the default'}; the penalty is controlled until samples are that far"
         return [Decision("distance", f"{values['distance']:g} from the base", why)]
     if spec.distance is not None and not controls_distance(aligner):

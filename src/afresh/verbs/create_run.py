@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,37 +31,14 @@ from afresh.runs.signature import sign
 from afresh.verbs.cluster_training import check_cluster
 from afresh.verbs.frozen_base import check_frozen
 from afresh.verbs.processes import check_processes
+from afresh.verbs.training_spec import RunSpec
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunSpec:
-    """The options that train, tune, distill and align have in common. The budget is in minutes or steps."""
+def check_spec(spec: RunSpec, budget: Budget | None, default_out: Path, inputs: Sequence[Path]) -> Path:
+    """The folder of a new run, once it, the budget and the device are checked. Raises UserError if one is not usable.
 
-    minutes: float | None = None
-    steps: int | None = None
-    seed: int = 0
-    out: Path | None = None  # runs/NAME by default
-    force: bool = False
-    device: str | None = None
-    processes: int = 1  # that train together
-    on: str | None = None  # a Ray cluster whose machines they run on
-    set_train: Mapping[str, Any] = field(default_factory=dict)
-    clock: Clock = field(default_factory=Clock)  # of the command, whose minutes include reading the data
-
-
-@dataclass(frozen=True)
-class Output:
-    """The folder of a new run, and the files and folders from which it is created.
-
-    Replacing an existing run must not remove the inputs.
+    `inputs`: files and folders that the run is made from, which replacing an existing run must not remove.
     """
-
-    path: Path
-    inputs: Sequence[Path]
-
-
-def check_spec(spec: RunSpec, budget: Budget | None, default_out: Path, inputs: Sequence[Path]) -> Output:
-    """Check the budget, the device and the output folder. Raises UserError if one of them is not usable."""
     if budget is not None:
         budget.check()
     if spec.device is not None:
@@ -71,11 +47,11 @@ def check_spec(spec: RunSpec, budget: Budget | None, default_out: Path, inputs: 
         check_processes(spec.processes)
     else:
         check_cluster(spec.on, spec.processes)
-    out = spec.out or default_out
+    out = default_out if spec.out is None else Path(spec.out)
     if is_address(out):
         out = new_copy(str(out), spec.force)
     check_output_dir(out, spec.force, inputs)
-    return Output(out, inputs)
+    return out
 
 
 def training_seconds(budget: Budget | None, clock: Clock) -> float | None:
@@ -85,68 +61,64 @@ def training_seconds(budget: Budget | None, clock: Clock) -> float | None:
     return (clock.training_end(budget.minutes) - time.monotonic()) * (1 - RESERVE)
 
 
-@dataclass(frozen=True)
-class RunContents:
-    """The contents of a new run's folder.
-
-    `base` are the weights from which training starts, and `fields` further fields of the record: window, base_model,
-    lora, align, ... `write` adds what only some runs have to the folder.
-    """
-
-    prepared: Prepared
-    family: str
-    codec: tuple[str, Codec] | None
-    plan: Plan
-    machine: Machine
-    minutes: float | None = None  # the budget, if the number of steps is adapted to it
-    validation: Path | None = None  # held-out data that the user provides
-    base: Mapping[str, Tensor] | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    write: Callable[[Path], None] = lambda folder: None
-
-
 @contextmanager
-def create_run(spec: RunSpec, output: Output, contents: RunContents) -> Iterator[Run]:
+def create_run(
+    spec: RunSpec,
+    path: Path,
+    inputs: Sequence[Path],
+    *,
+    prepared: Prepared,
+    family: str,
+    codec: tuple[str, Codec] | None,
+    plan: Plan,
+    machine: Machine,
+    fields: Mapping[str, Any],
+    minutes: float | None = None,
+    validation: Path | None = None,
+    base: Mapping[str, Tensor] | None = None,
+    write: Callable[[Path], None] = lambda folder: None,
+) -> Iterator[Run]:
     """Create the run's folder. If the block fails, the folder is removed, and a run that was being replaced is
     restored.
 
-    Raises UserError if the folder cannot be written.
+    `minutes` are the budget, if the number of steps is adapted to it, and `base` the weights from which training
+    starts. `fields` are further fields of the record: window, base_model, lora, align, ... `write` adds what only some
+    runs have to the folder. Raises UserError if the folder cannot be written.
     """
-    prepared, plan = contents.prepared, contents.plan
     ranks.check_batch(plan.train.batch, max(spec.processes, ranks.launched_world()))
-    name, codec = contents.codec or (None, None)
-    tuned = "base_model" in contents.fields and "align" not in contents.fields
-    if plan.train.preserve and (not tuned or registry.family(contents.family).velocity is None):
+    name, coded = codec or (None, None)
+    tuned = "base_model" in fields and "align" not in fields
+    if plan.train.preserve and (not tuned or registry.family(family).velocity is None):
         raise UserError(
             "`train.preserve` holds what a text-to-image base draws for other texts while it is tuned, and is not for "
-            f"{contents.family} here. Leave it out.",
+            f"{family} here. Leave it out.",
             "preserve",
         )
     if plan.train.frozen != "float32":
-        check_frozen({"frozen": plan.train.frozen}, tuned, contents.fields.get("lora") is not None, False)
+        check_frozen({"frozen": plan.train.frozen}, tuned, fields.get("lora") is not None, False)
     record = RunRecord(
         modality=prepared.modality,
-        family=contents.family,
+        family=family,
         config=plan.family.model_dump(mode="json"),
         codec=name,
         train=plan.train,
         parameters=plan.parameters,
-        data=data_record(prepared, contents.validation),
+        data=data_record(prepared, validation),
         decisions=[(d.name, d.value, d.reason) for d in plan.decisions],
-        machine=contents.machine.record() | kernels_of(prepared.encoder, codec, plan.train.device),
+        machine=machine.record() | kernels_of(prepared.encoder, coded, plan.train.device),
         seed=spec.seed,
-        minutes=contents.minutes,
-        inherited=inherited(contents.fields.get("base_model")),
-        base_licences=licences_of(base) if (base := contents.fields.get("base_model")) else [],
-    ).model_copy(update=dict(contents.fields))
-    with output_dir(output.path, spec.force, output.inputs):
+        minutes=minutes,
+        inherited=inherited(fields.get("base_model")),
+        base_licences=licences_of(named) if (named := fields.get("base_model")) else [],
+    ).model_copy(update=dict(fields))
+    with output_dir(path, spec.force, inputs):
         unsigned: UserError | None = None
         try:
-            sign(Run(output.path, record))
+            sign(Run(path, record))
         except UserError as e:
             unsigned = e
-        contents.write(output.path)
-        run = Run.create(output.path, record, prepared.encoder, codec, typical_requests(prepared.train), contents.base)
+        write(path)
+        run = Run.create(path, record, prepared.encoder, coded, typical_requests(prepared.train), base)
         if unsigned is not None:  # on a full disk, the run's own error says so
             events.warning(f"{unsigned} Going on with the run later will ask whether it is trusted.", unsigned.code)
         yield run

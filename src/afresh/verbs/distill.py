@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,11 @@ from afresh.core.options import override
 from afresh.data.preferences import preferences
 from afresh.engine.training.budget import Budget, measure_machine
 from afresh.engine.training.plan import Task, plan
+from afresh.engine.training.training_clock import Clock
 from afresh.engine.training.weights import BaseWeights
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.verbs.create_run import (
-    RunContents,
-    RunSpec,
     check_spec,
     create_run,
     report_data,
@@ -31,44 +29,28 @@ from afresh.verbs.data_source import DataSource, data_source
 from afresh.verbs.plan_summary import plan_summary
 from afresh.verbs.torchrun import together
 from afresh.verbs.training_job import Job
+from afresh.verbs.training_spec import DistillSpec
 
 STUDENT, TEACHER = "fewstep", "flow"
 MOST_STEPS = 64  # the most sampling steps of a student (families.fewstep.FewStepConfig.finest)
 
 
-@dataclass(frozen=True)
-class DistillSpec(RunSpec):
-    """The options of `distill`. `steps` counts training steps; `finest` is the number of steps of the student's finest
-    sampling grid. The budget is in minutes (5 by default) or steps."""
-
-    run: Path  # the teacher
-    guidance: float | None = None  # guidance weight of the teacher, which the student learns; None: 1
-    finest: int = 4
-    set_family: Mapping[str, Any] = field(default_factory=dict)
-
-    def budget(self) -> Budget:
-        return (
-            Budget(preferences().minutes)
-            if self.minutes is None and self.steps is None
-            else Budget(self.minutes, self.steps)
-        )
-
-
 @together
-def start(spec: DistillSpec) -> Job:
+def start(spec: DistillSpec, clock: Clock | None = None) -> Job:
     """Read the teacher and its data, plan, and create the student's run.
 
     Raises UserError for invalid options, before any time is spent on training.
     """
-    budget = spec.budget()
+    clock, path, settings = clock or Clock(), Path(spec.run), spec.set_train
+    given = spec.minutes is not None or spec.steps is not None
+    budget = Budget(spec.budget_minutes, spec.steps) if given else Budget(preferences().minutes)
     budget.check()
-    teacher = Run.open(spec.run)
-    inputs = [spec.run, Path(teacher.record.data.path)]
-    output = check_spec(spec, budget, spec.run.parent / f"{spec.run.resolve().name}-student", inputs)
+    teacher = Run.open(path)
+    inputs = [path, Path(teacher.record.data.path)]
+    output = check_spec(spec, budget, path.parent / f"{path.resolve().name}-student", inputs)
     if teacher.record.family != TEACHER:
         raise UserError(
-            f"{spec.run} is a {teacher.record.family}, which cannot be distilled. Distill a run of the family "
-            f"{TEACHER}.",
+            f"{path} is a {teacher.record.family}, which cannot be distilled. Distill a run of the family {TEACHER}.",
             "not_a_teacher",
         )
     config = student_config(teacher, spec)
@@ -86,8 +68,8 @@ def start(spec: DistillSpec) -> Job:
         machine=measure_machine(spec.device, spec.processes),
         seed=spec.seed,
         set_family={},
-        set_train=spec.set_train,
-        seconds=training_seconds(budget, spec.clock),
+        set_train=settings,
+        seconds=training_seconds(budget, clock),
         steps=budget.steps,
         tokens=None,
         base=BaseWeights(weights, None),
@@ -95,24 +77,26 @@ def start(spec: DistillSpec) -> Job:
     training = plan(task)
     report_plan(training.decisions)
     codec, name = teacher.codec, teacher.record.codec
-    contents = RunContents(
+    with create_run(
+        spec,
+        output,
+        inputs,
         prepared=prepared,
         family=STUDENT,
         codec=None if codec is None or name is None else (name, codec),
         plan=training,
         machine=task.machine,
-        minutes=spec.minutes,
+        minutes=budget.minutes if given else None,
         base=weights,
         fields={
-            "base_model": str(spec.run.resolve()),
+            "base_model": str(path.resolve()),
             "teacher_sha256": teacher.weights_sha256,
             "window": teacher.record.window,
             "parameters": sum(v.numel() for k, v in weights.items() if k.startswith("student.")),
         },
-    )
-    with create_run(spec, output, contents) as run:
+    ) as run:
         learnt_from = DataSource(run, prepared, teacher.space, source.train, source.heldout)
-        job = Job(run, prepared, learnt_from, spec.clock, processes=spec.processes, on=spec.on)
+        job = Job(run, prepared, learnt_from, clock, processes=spec.processes, on=spec.on)
         plan_summary(job).report()
         return job
 

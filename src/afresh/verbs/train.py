@@ -6,8 +6,9 @@ Training begins with random weights or with those of a base model: a run, public
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
+from os import fspath
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from afresh.core import Codec, Examples, Space, UserError, events, registry
 from afresh.core.device import computing_on
 from afresh.core.options import override
 from afresh.core.space import evenly_spaced
+from afresh.data.in_memory import as_path
 from afresh.data.preferences import preferences
 from afresh.data.prepare import Prepared, advice_lines, long_records, prepare
 from afresh.data.storage.object_store import RANGE
@@ -24,9 +26,9 @@ from afresh.engine.training import ranks
 from afresh.engine.training.budget import Budget, measure_machine
 from afresh.engine.training.family_choice import choose, curves_for, shortfall
 from afresh.engine.training.lora import LoraConfig
-from afresh.engine.training.options import by_part
 from afresh.engine.training.plan import Plan, Task, complete, short_window, sized
 from afresh.engine.training.plan_tuning import plan_tuning
+from afresh.engine.training.training_clock import Clock
 from afresh.engine.training.weights import BaseWeights, with_new_classes, with_vocabulary
 from afresh.runs.formats.public import BaseModel
 from afresh.runs.latent_space import UNFIT, LatentSpace, PublicAutoencoder, check_in_memory, latent_space
@@ -38,8 +40,6 @@ from afresh.verbs.base_terms import open_base
 from afresh.verbs.choose_codec import AUTO as AUTO_CODEC
 from afresh.verbs.choose_codec import CodecChoice, choose_codec
 from afresh.verbs.create_run import (
-    RunContents,
-    RunSpec,
     check_spec,
     create_run,
     report_data,
@@ -51,61 +51,36 @@ from afresh.verbs.frozen_base import check_frozen, in_memory
 from afresh.verbs.plan_summary import plan_summary
 from afresh.verbs.torchrun import together
 from afresh.verbs.training_job import Job, learn
+from afresh.verbs.training_spec import TrainSpec
 
-RANK = 16  # of an adapter
 RECONSTRUCTED, KEPT = 16, 0.9  # held-out items that the autoencoder of a base is tried on; share of their variance
 WINDOW = 1024  # the most tokens of a window in which a base is tuned, unless set by hand
 
 
-@dataclass(frozen=True)
-class TrainSpec(RunSpec):
-    """The options of `train` and `tune`. Options that are None or empty are chosen from the data.
-
-    The budget is in minutes, steps or tokens; without one, it is the user's preferred minutes, or a few passes over the
-    data.
-    """
-
-    path: Path  # the data
-    modality: str | None = None
-    base: str | None = None  # a run, public weights or an adapter to begin with, or "auto"; None: random weights
-    lora: LoraConfig | None = field(default_factory=LoraConfig)  # what learns on the base; None: all of its weights
-    commercial: bool = False  # whether the result is to be used in commerce, which the base must allow
-    adapter: str | None = None  # the person of whom the base gets an adapter, in its own folder
-    family: str | None = None
-    codec: str = AUTO_CODEC  # a run of the family autoencoder or a public one, on whose latents to train, or "none"
-    tokens: int | None = None
-    tuning: bool = False  # the defaults of `tune`: a few passes over the data, into runs/BASE-tuned
-    validation: Path | None = None
-    data: Mapping[str, Any] = field(default_factory=dict)  # options of the modality
-    set_family: Mapping[str, Any] = field(default_factory=dict)
-
-    def budget(self) -> Budget | None:
-        """The budget, or None for a few passes over the data."""
-        if self.minutes is None and self.steps is None and self.tokens is None:
-            return None if self.tuning else Budget(preferences().minutes)
-        return Budget(self.minutes, self.steps, self.tokens)
-
-
 @together
-def start(spec: TrainSpec) -> Job:
+def start(spec: TrainSpec, clock: Clock | None = None) -> Job:
     """Read the data, plan, and create the run's folder.
 
     Raises UserError for invalid options or data, before any time is spent on training.
     """
-    budget = spec.budget()
-    check_network(spec)
-    check_frozen(spec.set_train, spec.base is not None, spec.lora is not None, spec.adapter is not None)
+    clock, lora, budget = clock or Clock(), spec.adapted, budget_of(spec)
+    check_options(spec)
+    validation = None if spec.validation is None else as_path(spec.validation)
+    spec = replace(spec, path=as_path(spec.path), validation=validation, data=spec.data or {})
+    check_frozen(spec.set_train, spec.base is not None, lora is not None, spec.adapter is not None)
     based = None if spec.base is None or spec.base == AUTO else Path(spec.base)
-    codec = Path(spec.codec).expanduser()
+    codec = Path(spec.codec or AUTO_CODEC).expanduser()
     inputs = [p for p in (spec.path, codec if codec.exists() else None, spec.validation, based) if p is not None]
     output = check_spec(spec, budget, default_output(spec), inputs)
     chosen_codec, given = CodecChoice(None, spec.data), spec.data
     if spec.base is None:
         minutes = None if budget is None else budget.minutes
-        chosen_codec = choose_codec(spec.path, spec.modality, spec.data, spec.family, spec.codec, minutes)
+        chosen_codec = choose_codec(
+            spec.path, spec.modality, spec.data, spec.family, fspath(spec.codec or AUTO_CODEC), minutes
+        )
         spec = replace(spec, data=chosen_codec.data)
         if chosen_codec.own_minutes and not ranks.launched():
-            chosen_codec = replace(chosen_codec, codec=own_codec(spec, output.path, chosen_codec.own_minutes))
+            chosen_codec = replace(chosen_codec, codec=own_codec(spec, output, chosen_codec.own_minutes))
     base, prepared = read(spec)
     report_data(prepared)
     advice: list[str] = []
@@ -115,9 +90,9 @@ def start(spec: TrainSpec) -> Job:
         for text in advice:
             events.detail(f"advice: {text}", "advice")
         try:
-            latent = latent_space(prepared, spec.family, chosen_codec.codec, training_seconds(budget, spec.clock))
+            latent = latent_space(prepared, spec.family, chosen_codec.codec, training_seconds(budget, clock))
         except UserError as error:
-            if spec.codec != AUTO_CODEC or error.code not in UNFIT:
+            if spec.codec not in (None, AUTO_CODEC) or error.code not in UNFIT:
                 raise
             events.warning(f"Images are learnt without an autoencoder. {error}", "no_codec")
             spec, chosen_codec = replace(spec, data=given), CodecChoice(None, given)
@@ -125,14 +100,14 @@ def start(spec: TrainSpec) -> Job:
             latent = latent_space(prepared, spec.family, None)
         latent = replace(latent, decisions=(*chosen_codec.decisions, *latent.decisions))
     else:
-        base, spec = fitted(base, prepared, spec)
+        base, lora = fitted(base, prepared, lora, spec.adapter)
         latent = space_of(base, prepared)
     machine, frozen = measure_machine(spec.device, spec.processes), None
     if base is not None:
-        free = spec.lora is not None and spec.adapter is None and not spec.set_train.get("shard")
+        free = lora is not None and spec.adapter is None and not spec.set_train.get("shard")
         base, frozen = in_memory(base, latent, machine, spec.set_train, free)
     if frozen is not None:
-        spec = replace(spec, set_train={**spec.set_train, "frozen": frozen.value})
+        spec = replace(spec, settings={**(spec.settings or {}), "train.frozen": frozen.value})
     task = Task(
         family=latent.family,
         space=latent.space,
@@ -142,32 +117,34 @@ def start(spec: TrainSpec) -> Job:
         seed=spec.seed,
         set_family=spec.set_family,
         set_train=spec.set_train,
-        seconds=training_seconds(budget, spec.clock),
+        seconds=training_seconds(budget, clock),
         steps=None if budget is None else budget.steps,
         tokens=None if budget is None else budget.tokens,
-        base=None if base is None else BaseWeights(base.weights, spec.lora),
+        base=None if base is None else BaseWeights(base.weights, lora),
     )
     if base is None:
-        chosen = from_random_weights(task, spec, latent, bool(prepared.encoder.abilities.family))
+        task, plan, fields = from_random_weights(task, spec, latent, bool(prepared.encoder.abilities.family))
     else:
-        chosen = from_base(task, spec, latent, base)
-    chosen.plan.decisions += [] if frozen is None else [frozen]
-    report_plan(chosen.plan.decisions)
+        task, plan, fields = from_base(task, spec, latent, base)
+    plan.decisions += [] if frozen is None else [frozen]
+    report_plan(plan.decisions)
     public = chosen_codec.codec
-    contents = RunContents(
+    with create_run(
+        spec,
+        output,
+        inputs,
         prepared=prepared,
-        family=chosen.task.family.name,
+        family=task.family.name,
         codec=None if latent.codec is None or latent.name is None else (latent.name, latent.codec),
-        plan=chosen.plan,
+        plan=plan,
         machine=task.machine,
-        minutes=budget.minutes if budget is not None and chosen.plan.fills else None,
+        minutes=budget.minutes if budget is not None and plan.fills else None,
         validation=spec.validation,
         base=None if base is None else base.weights,
-        fields={**chosen.fields, "codec_licence": public.licence if isinstance(public, PublicAutoencoder) else None},
-    )
-    with create_run(spec, output, contents) as run:
-        source = DataSource(run, prepared, chosen.task.space, latent.train, latent.heldout)
-        job = Job(run, prepared, source, spec.clock, processes=spec.processes, on=spec.on)
+        fields={**fields, "codec_licence": public.licence if isinstance(public, PublicAutoencoder) else None},
+    ) as run:
+        source = DataSource(run, prepared, task.space, latent.train, latent.heldout)
+        job = Job(run, prepared, source, clock, processes=spec.processes, on=spec.on)
         plan_summary(job, advice).report()
         return job
 
@@ -175,28 +152,11 @@ def start(spec: TrainSpec) -> Job:
 # --------------------------------------------------------------------------- options
 
 
-def adapter(rank: int | None, alpha: float | None, targets: Sequence[str]) -> LoraConfig:
-    """The configuration of an adapter. The default rank is 16 and the default alpha twice the rank.
-
-    Raises UserError if the rank or alpha is out of range.
-    """
-    rank = RANK if rank is None else rank
-    if not 1 <= rank <= 4096 or (alpha is not None and not 0 < alpha < 1e6):
-        raise UserError(f"`rank` must be from 1 to 4,096 and `alpha` positive. Given: {rank}, {alpha}.")
-    return LoraConfig(rank=rank, alpha=2.0 * rank if alpha is None else alpha, targets=tuple(targets))
-
-
-def settings_of_tuning(settings: Mapping[str, Any], lr: float | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The user's settings of the family and of training, with the learning rate `lr` unless these set another.
-
-    Raises UserError for a rate out of range.
-    """
-    family, train = by_part(settings)
-    if lr is None:
-        return family, train
-    if not 0 < lr < 1:
-        raise UserError(f"The learning rate must lie between 0 and 1. Given: {lr}.", "range", name="lr")
-    return family, {"lr": lr, **train}
+def budget_of(spec: TrainSpec) -> Budget | None:
+    """The budget, or None for a few passes over the data."""
+    if spec.minutes is None and spec.steps is None and spec.tokens is None:
+        return None if spec.verb == "tune" else Budget(preferences().minutes)
+    return Budget(spec.budget_minutes, spec.steps, spec.tokens)
 
 
 def with_settings(base: BaseModel, settings: Mapping[str, Any]) -> BaseModel:
@@ -211,10 +171,12 @@ def with_settings(base: BaseModel, settings: Mapping[str, Any]) -> BaseModel:
     return replace(base, config=override(base.config, settings, "family")) if settings else base
 
 
-def check_network(spec: TrainSpec) -> None:
-    """Raises UserError for a family that only another verb can create, for a run that is no codec, and for options that
-    only a model from random weights has beside a base."""
-    own = {"family": spec.family, "codec": spec.codec != AUTO_CODEC, "tokens": spec.tokens}
+def check_options(spec: TrainSpec) -> None:
+    """Raises UserError for a family that only another verb can create, for a learning rate out of range, and for
+    options that only a model from random weights has beside a base."""
+    if spec.lr is not None and not 0 < spec.lr < 1:
+        raise UserError(f"The learning rate must lie between 0 and 1. Given: {spec.lr}.", "range", name="lr")
+    own = {"family": spec.family, "codec": spec.codec not in (None, AUTO_CODEC), "tokens": spec.tokens}
     given = [f"`{name}`" for name, value in own.items() if value]
     if spec.base is not None and given:
         raise UserError(
@@ -244,7 +206,7 @@ def own_codec(spec: TrainSpec, run: Path, minutes: float) -> Path:
         device=spec.device,
         validation=spec.validation,
         data=spec.data,
-        set_family={"channels": 8},
+        settings={"family.channels": 8},
     )
     job = start(own)
     learn(job)
@@ -254,10 +216,10 @@ def own_codec(spec: TrainSpec, run: Path, minutes: float) -> Path:
 def default_output(spec: TrainSpec) -> Path:
     """The folder of a run for which none is chosen. Raises UserError if the base cannot have adapters of persons."""
     if spec.adapter is None or spec.base is None:
-        if spec.tuning and spec.base is not None:
-            return preferences().runs / f"{name_of_base(spec.base)}-tuned"
+        if spec.verb == "tune" and spec.base is not None:
+            return preferences().runs / f"{name_of_base(fspath(spec.base))}-tuned"
         return preferences().runs / (RANGE.sub("", spec.path.resolve().stem).rstrip("-_.") or "run")
-    if spec.lora is None or spec.out is not None:
+    if not spec.lora or spec.out is not None:
         raise UserError(
             "The adapter of a person is a LoRA in the folder of its base: leave out `out`, and keep `lora`.",
             "adapter_place",
@@ -289,7 +251,7 @@ def read(spec: TrainSpec) -> tuple[BaseModel | None, Prepared]:
 
     Whether "auto" is a base depends on the data, which are then read once more.
     """
-    base = None if spec.base is None or spec.base == AUTO else open_base(spec.base, spec.commercial)
+    base = None if spec.base is None or spec.base == AUTO else open_base(fspath(spec.base), spec.commercial)
     with computing_on(spec.device or preferences().device):
         if base is None:
             prepared = prepare(spec.path, spec.modality, spec.data, spec.validation)
@@ -306,29 +268,31 @@ def read(spec: TrainSpec) -> tuple[BaseModel | None, Prepared]:
         return base, prepare_for(base, spec.path, spec.modality, spec.data, spec.validation)
 
 
-def fitted(base: BaseModel, prepared: Prepared, spec: TrainSpec) -> tuple[BaseModel, TrainSpec]:
+def fitted(
+    base: BaseModel, prepared: Prepared, lora: LoraConfig | None, person: str | None
+) -> tuple[BaseModel, LoraConfig | None]:
     """The base with rows for what is new in the data, and what can learn on it: an adapter on the layers that suit the
     base, unless others are named, or all weights where items or classes have rows of their own. Raises UserError for
     the adapter of a person there."""
-    if spec.lora is not None and not spec.lora.targets:
-        spec = replace(spec, lora=spec.lora.model_copy(update={"targets": base.family.plan.adapted}))
+    if lora is not None and not lora.targets:
+        lora = lora.model_copy(update={"targets": base.family.plan.adapted})
     tunable = prepared.encoder.abilities.tunable
     if tunable is None:
-        return base, spec
+        return base, lora
     weights = with_new_classes(base.weights, base.encoder.conds, prepared.encoder.conds)
     if base.encoder.space.vocab:
         weights = with_vocabulary(weights, base.encoder.space.vocab[0], tunable.first_rows(base.encoder))
     base = replace(base, weights=weights)
     if tunable.low_rank:
-        return base, spec
-    if spec.adapter is not None:
+        return base, lora
+    if person is not None:
         raise UserError(
             "This data has items or classes that the run does not know, for which all of its weights learn. Leave "
             "`adapter` out: the adapter of a person is for data with the same ones."
         )
-    if spec.lora is not None:
+    if lora is not None:
         events.note("note: all weights learn, not an adapter, because of new items or classes", "all_weights")
-    return base, replace(spec, lora=None)
+    return base, None
 
 
 def space_of(base: BaseModel, prepared: Prepared) -> LatentSpace:
@@ -362,16 +326,10 @@ def note_reconstruction(codec: Codec, given: Examples, plural: str) -> None:
 # --------------------------------------------------------------------------- plan
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The plan, the task in the space and for the family of the plan, and further fields of the run's record."""
-
-    task: Task
-    plan: Plan
-    fields: Mapping[str, Any]
+Planned = tuple[Task, Plan, Mapping[str, Any]]  # with further fields of the record of the run
 
 
-def from_random_weights(task: Task, spec: TrainSpec, latent: LatentSpace, suited: bool) -> Chosen:
+def from_random_weights(task: Task, spec: TrainSpec, latent: LatentSpace, suited: bool) -> Planned:
     """Plan a network. Without a `family` of the user, it is the one that was measured to reach most in the minutes,
     unless its kind of items has one that suits it; nothing was measured in the space of a codec."""
     window = None if "context" in spec.data or task.space.records else short_window(task.space, task.seconds)
@@ -390,10 +348,10 @@ def from_random_weights(task: Task, spec: TrainSpec, latent: LatentSpace, suited
             events.warning(text, "minutes_too_few")
     made = complete(network)
     made.decisions[:0] = decisions
-    return Chosen(replace(network.task, space=task.space), made, {"window": window})
+    return replace(network.task, space=task.space), made, {"window": window}
 
 
-def from_base(task: Task, spec: TrainSpec, latent: LatentSpace, base: BaseModel) -> Chosen:
+def from_base(task: Task, spec: TrainSpec, latent: LatentSpace, base: BaseModel) -> Planned:
     """Plan how the base is tuned. Raises UserError for an invalid setting."""
     space = task.space
     longest = windows(space, task.examples.bounds, spec.data)
@@ -408,11 +366,11 @@ def from_base(task: Task, spec: TrainSpec, latent: LatentSpace, base: BaseModel)
     )
     fields = {
         "base_model": base.name,
-        "lora": spec.lora,
+        "lora": task.base and task.base.lora,
         "personal": spec.adapter is not None,
         "training_window": task.space.shape[0] if task.space != space else None,
     }
-    return Chosen(task, made, fields)
+    return task, made, fields
 
 
 def windows(space: Space, bounds: Tensor | None, options: Mapping[str, Any]) -> Space:

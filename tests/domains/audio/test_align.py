@@ -33,6 +33,7 @@ from afresh.verbs.align import AlignSpec, start
 from afresh.verbs.annotate import PairRequest, Session, make_plan, votes_in
 from afresh.verbs.training_job import learn
 from tests.heard import heard
+from tests.named_settings import with_named
 from tests.voting import Voter, page_votes
 from tests.warm import Warm
 
@@ -77,7 +78,7 @@ def aligned(root: Path, family: str, out: Path, **wishes: object) -> Run:
     given: dict[str, object] = {"steps": 24, "set_train": train, **wishes}
     if family == "flow":
         given = {"settings": {"steps": 4}, **given}
-    learn(start(AlignSpec(root / family, **given, out=out)))  # type: ignore[arg-type]
+    learn(start(AlignSpec(root / family, **with_named(given), out=out)))
     return Run.open(out)
 
 

@@ -25,6 +25,7 @@ from afresh.runs.run import Run
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
 from tests.domains.field.drifting import write_drifting
+from tests.named_settings import named
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +138,7 @@ def test_training_is_that_of_states_in_memory(tmp_path: Path, monkeypatch: pytes
     for stream in (True, False):
         out = tmp_path / f"run{stream}"
         options = {"stream": stream, "noise": 0.1}
-        job = start(TrainSpec(data, steps=5, out=out, data=options, set_family=network, set_train=train))
+        job = start(TrainSpec(data, steps=5, out=out, data=options, settings=named(family=network, train=train)))
         assert job.run.record.family == "ensemble" and job.run.record.data.options["stream"] is stream
         learn(job)
         runs.append(last_weights(out))
@@ -157,7 +158,7 @@ def test_memory_is_bounded_whatever_the_number_of_states(tmp_path: Path, monkeyp
 
     def peaks(path: Path, name: str, **options: Any) -> list[int]:
         """What is held at most before the first step, and after it, more than at the beginning."""
-        given = {"data": {"stream": True, **options}, "set_family": network, "set_train": train}
+        given = {"data": {"stream": True, **options}, "settings": named(family=network, train=train)}
         held = [process_memory()]
         job = start(TrainSpec(path, steps=3, out=tmp_path / name, modality="field", **given))  # type: ignore[arg-type]
         held.append(process_memory())

@@ -16,6 +16,7 @@ from afresh.runs import latent_space
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
 from tests.domains.field.drifting import write_drifting
+from tests.named_settings import named
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "autoencoder": {"width": 4, "factor": 4, "channels": 2, "levels": [4, 4]},
@@ -47,7 +48,15 @@ def trained(
     network = {**SMALL[family], **more}
     learn(
         start(
-            TrainSpec(path, steps=2, out=out, family=family, codec=str(codec or "auto"), data=data, set_family=network)
+            TrainSpec(
+                path,
+                steps=2,
+                out=out,
+                family=family,
+                codec=str(codec or "auto"),
+                data=data,
+                settings=named(family=network),
+            )
         )
     )
     return out

@@ -33,6 +33,7 @@ from afresh.verbs.likelihoods import read_items
 from afresh.verbs.resume import resume
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
+from tests.named_settings import named
 from tests.warm import Warm
 
 
@@ -158,7 +159,7 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
 def spec(data: Path, out: Path, family: str = "flow", stream: bool = True) -> TrainSpec:
     network = NETWORKS[family]
     return TrainSpec(
-        data, steps=7, out=out, family=family, data={"stream": stream}, set_family=network, set_train=TRAIN
+        data, steps=7, out=out, family=family, data={"stream": stream}, settings=named(family=network, train=TRAIN)
     )
 
 

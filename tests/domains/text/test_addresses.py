@@ -29,6 +29,7 @@ from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
 from tests import needs
 from tests.domains.text.test_large import SMALL, STREAM, learnt, texts
+from tests.named_settings import named
 from tests.s3_server import s3_server
 
 OPTIONS = {k: v for k, v in STREAM.items() if k != "stream"}
@@ -145,7 +146,9 @@ def test_a_run_goes_on_from_an_address_and_one_of_others_asks_before(
 ) -> None:
     address = in_memory(shards())
     job = start(
-        TrainSpec(address, steps=2, out=tmp_path / "run", data=OPTIONS, set_family=SMALL, set_train={"threads": 1})
+        TrainSpec(
+            address, steps=2, out=tmp_path / "run", data=OPTIONS, settings=named(family=SMALL, train={"threads": 1})
+        )
     )
     learn(job)
     run = Run.open(tmp_path / "run")

@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
@@ -30,6 +31,7 @@ from afresh.runs.run import Run
 from afresh.verbs.resume import resume
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
+from tests.named_settings import named
 from tests.warm import Warm
 
 STREAM = {"stream": True, "tokenizer": "bytes", "context": 32}
@@ -116,7 +118,7 @@ def test_training_is_that_of_texts_in_memory(tmp_path: Path, monkeypatch: pytest
     states = []
     for stream in (True, False):
         spec = TrainSpec(data, steps=12, out=tmp_path / f"run{stream}", data={**STREAM, "stream": stream})
-        spec = TrainSpec(**{**vars(spec), "set_family": SMALL, "set_train": {"batch": 40, "threads": 1}})
+        spec = replace(spec, settings=named(family=SMALL, train={"batch": 40, "threads": 1}))
         job = start(spec)
         learn(job)
         states.append(weights(tmp_path / f"run{stream}"))
@@ -167,8 +169,7 @@ def test_a_run_that_is_killed_in_the_middle_of_an_epoch_ends_with_the_same_bits(
             steps=24,
             out=tmp_path / name,
             data=STREAM,
-            set_family=SMALL,
-            set_train={"batch": 20, "threads": 1, "save_every": 5},
+            settings=named(family=SMALL, train={"batch": 20, "threads": 1, "save_every": 5}),
         )
         job = start(spec)
         if name == "whole":
@@ -304,7 +305,9 @@ def test_an_archive_is_not_streamed(tmp_path: Path) -> None:
 
 def test_changed_data_is_not_gone_on_with(tmp_path: Path) -> None:
     data = write(tmp_path / "data", texts(300))
-    spec = TrainSpec(data, steps=2, out=tmp_path / "run", data=STREAM, set_family=SMALL, set_train={"threads": 1})
+    spec = TrainSpec(
+        data, steps=2, out=tmp_path / "run", data=STREAM, settings=named(family=SMALL, train={"threads": 1})
+    )
     learn(start(spec))
     assert Run.open(tmp_path / "run").record.data.options["stream"] is True
     (data / "a.jsonl").write_text((data / "a.jsonl").read_text().replace("the", "eht"))

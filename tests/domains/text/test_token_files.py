@@ -22,6 +22,7 @@ from afresh.runs.run import Run
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
 from tests.domains.text.test_large import SMALL, texts
+from tests.named_settings import named
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +94,7 @@ def test_a_run_of_them_goes_on_with_the_same_windows(tmp_path: Path, tokenizer: 
         steps=3,
         out=tmp_path / "run",
         data={"tokenizer": str(path), "context": 32},
-        set_family=SMALL,
-        set_train={"threads": 1},
+        settings=named(family=SMALL, train={"threads": 1}),
     )
     job = start(spec)
     learn(job)

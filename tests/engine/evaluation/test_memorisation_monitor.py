@@ -40,6 +40,7 @@ from afresh.verbs.training_job import learn
 from afresh.verbs.verify import copy_run
 from tests.engine.training.toys import flat, same
 from tests.heard import heard
+from tests.named_settings import named
 
 pytestmark = pytest.mark.slow
 
@@ -130,7 +131,7 @@ def spec(data: Path, out: Path, steps: int, **given: Any) -> TrainSpec:
     base |= {"stop_rising": 0.0, "optimizer": "adamw", "lr": 3e-3, "ema_half_life": 200}
     net = {"widths": (32, 64), "emb": 128, "attention": False, "time_mean": 0.5}
     return TrainSpec(
-        data, family="flow", steps=steps, device="cpu", out=out, set_family=net, set_train={**base, **given}
+        data, family="flow", steps=steps, device="cpu", out=out, settings=named(family=net, train={**base, **given})
     )
 
 

@@ -29,6 +29,7 @@ from afresh.verbs.distill import start as distil
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn as learn_all
 from tests.contracts.rows import enliven
+from tests.named_settings import named
 
 pytestmark = pytest.mark.slow
 
@@ -224,7 +225,11 @@ def test_a_run_with_augmentation_can_be_measured_sampled_distilled_and_resumed(t
     np.savez(tmp_path / "data.npz", x=pixels)
     told = {**SMALL, "augment": 0.5}
     spec = TrainSpec(
-        tmp_path / "data.npz", family="flow", steps=4, out=tmp_path / "run", set_family=told, set_train={"batch": 8}
+        tmp_path / "data.npz",
+        family="flow",
+        steps=4,
+        out=tmp_path / "run",
+        settings=named(family=told, train={"batch": 8}),
     )
     job = start(spec)
     learn_all(job)

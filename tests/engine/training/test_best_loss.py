@@ -23,6 +23,7 @@ from afresh.verbs.report import stopped
 from afresh.verbs.resume import resume
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
+from tests.named_settings import named
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +68,9 @@ def spec(data: Path, out: Path, **train: Any) -> TrainSpec:
     family = {"width": 64, "layers": 2, "heads": 2, "kv_heads": 2}
     train = {"batch": 16, "weight_decay": 0.0, "ema_half_life": 0.0, "eval_every": 60, **train}
     read = {"context": 64, "tokenizer": "bytes"}
-    return TrainSpec(data, out=out, steps=STEPS, family="transformer", data=read, set_family=family, set_train=train)
+    return TrainSpec(
+        data, out=out, steps=STEPS, family="transformer", data=read, settings=named(family=family, train=train)
+    )
 
 
 @pytest.fixture(scope="module")

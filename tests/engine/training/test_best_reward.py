@@ -23,6 +23,7 @@ from afresh.verbs.align import AlignSpec, start
 from afresh.verbs.report import chosen_weights, final_record, stopped
 from afresh.verbs.resume import resume
 from afresh.verbs.training_job import learn
+from tests.named_settings import with_named
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +70,7 @@ def spec(base: Path, out: Path, heldout: str | None = "few", **more: Any) -> Ali
         "settings": {"length": 12},
         "out": out,
     }
-    return AlignSpec(base, **{**given, **more})
+    return AlignSpec(base, **with_named({**given, **more}))
 
 
 def begin(base: Path, out: Path, heldout: str | None = "few", **more: Any) -> Any:
@@ -167,10 +168,8 @@ def test_killed_and_resumed_it_takes_the_same(base: Path, peaked: Run, tmp_path:
 
 
 def test_of_an_adapter_the_best_is_taken_too(base: Path, tmp_path: Path) -> None:
-    from afresh.verbs.train import adapter
-
     train = {"batch": 16, "lr": 3e-2, "eval_every": 2, "save_every": 2}
-    job = begin(base, tmp_path / "run", lora=adapter(4, None, ()), set_train=train)
+    job = begin(base, tmp_path / "run", lora=True, rank=4, set_train=train)
     learn(job)
     run = Run.open(tmp_path / "run")
     assert json.loads((run.path / "averaged.json").read_text())["step"] == 0

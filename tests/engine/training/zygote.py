@@ -29,11 +29,12 @@ from afresh.core.events import Event, listening
 from afresh.engine.alignment.alignment_batches import AlignmentSource
 from afresh.engine.evaluation import memorisation_monitor
 from afresh.engine.training import checkpoint_saver, loop
-from afresh.engine.training.lora import LoraConfig
 from afresh.verbs import align, data_source, distill
 from afresh.verbs.resume import resume
-from afresh.verbs.train import TrainSpec, start
+from afresh.verbs.train import start
 from afresh.verbs.training_job import learn
+from afresh.verbs.training_spec import AlignSpec, DistillSpec, TrainSpec, TuneSpec
+from tests.named_settings import named
 
 if find_spec("transformers") is not None:
     import transformers.models.auto.modeling_auto
@@ -272,14 +273,17 @@ def begin(order: Mapping[str, Any]) -> None:
         train = {**HAND, **EVERY, **early_end(order)}
         text = data_path(base, "text")
         if kind == PERSON:
-            lora = LoraConfig(rank=2)
-            start(TrainSpec(text, base=str(base), adapter=run.name, lora=lora, steps=order["steps"], set_train=train))
+            start(
+                TuneSpec(
+                    base, text, adapter=run.name, rank=2, alpha=32.0, steps=order["steps"], settings=named(train=train)
+                )
+            )
         elif kind == "tuned":
-            start(TrainSpec(text, base=str(base), lora=None, steps=order["steps"], out=run, set_train=train))
+            start(TuneSpec(base, text, lora=False, steps=order["steps"], out=run, settings=named(train=train)))
         elif kind == "aligned":
             far = order.get("early") == "distance"
             align.start(
-                align.AlignSpec(
+                AlignSpec(
                     base,
                     method="rejection" if far else "grpo",
                     distance=0.5 if far else None,
@@ -287,13 +291,15 @@ def begin(order: Mapping[str, Any]) -> None:
                     heldout_reward="contains:a",
                     steps=order["steps"],
                     out=run,
-                    settings={"length": 6},
-                    set_align={"samples": 2, "reuse": 1} if far else {"group": 2},
-                    set_train={k: v for k, v in train.items() if k not in ("memorisation_limit", "stop_rising")},
+                    settings=named(
+                        sample={"length": 6},
+                        align={"samples": 2, "reuse": 1} if far else {"group": 2},
+                        train={k: v for k, v in train.items() if k not in ("memorisation_limit", "stop_rising")},
+                    ),
                 )
             )
         else:
-            distill.start(distill.DistillSpec(base, steps=order["steps"], out=run, set_train=train))
+            distill.start(DistillSpec(base, steps=order["steps"], out=run, settings=named(train=train)))
         return
     if kind == "wrapped":
         from tests.runs.formats.causal_models import write_folder
@@ -301,9 +307,7 @@ def begin(order: Mapping[str, Any]) -> None:
         folder, data = run.parent / "base", make_data(data_path(run, "text"), "text")
         write_folder(folder, "gpt_neox")
         train = {**HAND, **EVERY}
-        start(
-            TrainSpec(data, base=str(folder), lora=LoraConfig(rank=2), steps=order["steps"], out=run, set_train=train)
-        )
+        start(TuneSpec(folder, data, rank=2, alpha=32.0, steps=order["steps"], out=run, settings=named(train=train)))
         return
     options = RUNS[kind]
     data = make_data(data_path(run, options["modality"]), options["modality"])
@@ -318,8 +322,7 @@ def begin(order: Mapping[str, Any]) -> None:
         out=run,
         device="cpu",
         data=options["data"],
-        set_family=options["set_family"],
-        set_train=train,
+        settings=named(family=options["set_family"], train=train),
     )
     start(spec)
 

@@ -34,11 +34,13 @@ from afresh.runs.formats.public import BaseModel
 from afresh.runs.run import Run, metrics_rows
 from afresh.verbs.base_data import prepare_for
 from afresh.verbs.measuring import RunEvidence
-from afresh.verbs.train import TrainSpec, adapter, default_output, start
+from afresh.verbs.train import default_output, start
+from afresh.verbs.training_spec import TrainSpec, TuneSpec
 from afresh.verbs.use_command import use_command
 from afresh.verbs.verify import verify
 from tests.faces.cli.conftest import Invoke, drawn, parsed
 from tests.heard import heard
+from tests.named_settings import with_named
 
 STEPS = 6
 # The precision is by measured speed otherwise, and a machine may be measured differently from run to run.
@@ -109,7 +111,7 @@ def test_the_result_is_a_run_that_holds_its_base_and_an_adapter(tuned: Path, tex
     ],
 )
 def test_the_folder_is_named_after_the_base(base: str, name: str, questions: Path) -> None:
-    assert default_output(TrainSpec(questions, base=base, tuning=True)).name == name
+    assert default_output(TuneSpec(base, questions)).name == name
     assert default_output(TrainSpec(questions, base=base)).name == "questions"  # train --base
 
 
@@ -216,7 +218,7 @@ def test_from_python_it_is_the_same(
     assert files(run.path) == files(tuned) and (run.path / "adapter" / WEIGHTS).is_file()
     with pytest.raises(afresh.UserError, match="The network is that of the base model"):
         afresh.tune(texts_run, questions, steps=1, out=tmp_path / "no", settings={"family.width": 3})
-    with pytest.raises(afresh.UserError, match="leave them out with lora=False"):
+    with pytest.raises(afresh.UserError, match="leave it out with `lora=False`"):
         afresh.tune(texts_run, questions, lora=False, rank=4, steps=1, out=tmp_path / "no")
 
 
@@ -274,7 +276,7 @@ def test_an_adapter_is_a_base_too(
 
 def planned(base: Path, data: Path, out: Path, **wishes: Any) -> TrainConfig:
     """Planned and not trained."""
-    return start(TrainSpec(data, base=str(base), out=out, **wishes)).run.record.train
+    return start(TuneSpec(base, data, out=out, **with_named(wishes))).run.record.train
 
 
 def test_the_rate_goes_with_the_width_and_what_the_base_has_seen(
@@ -282,22 +284,20 @@ def test_the_rate_goes_with_the_width_and_what_the_base_has_seen(
 ) -> None:
     """One over the width for an adapter; of everything 0.3 over it, and a tenth of that where the base is a tuned
     one. Of the U-Net the width is the number of inputs of most of its layers."""
-    width, little = Run.open(texts_run).config.width, adapter(2, None, ())
+    width, little = Run.open(texts_run).config.width, {"rank": 2}
     rates = [
         (texts_run, little, 1.0),
-        (texts_run, None, 0.3),
+        (texts_run, {"lora": False}, 0.3),
         (tuned, little, 1.0),
-        (tuned, None, 0.03),
+        (tuned, {"lora": False}, 0.03),
     ]
     for n, (base, lora, much) in enumerate(rates):
-        train = planned(base, questions, tmp_path / f"{n}", lora=lora, steps=20)
+        train = planned(base, questions, tmp_path / f"{n}", **lora, steps=20)
         assert train.lr == pytest.approx(much / width, rel=0.05) and train.optimizer == "adamw"
-    assert (
-        planned(texts_run, questions, tmp_path / "by hand", lora=little, steps=20, set_train={"lr": 0.007}).lr == 0.007
-    )
+    assert planned(texts_run, questions, tmp_path / "by hand", **little, steps=20, set_train={"lr": 0.007}).lr == 0.007
     nets = torch.nn.ModuleDict(Run.open(pictures_run).modules)
     inputs = [layer.weight[0].numel() for layer in adaptable(nets).values()]
-    found = planned(pictures_run, digits, tmp_path / "pictures", lora=little, steps=20).lr
+    found = planned(pictures_run, digits, tmp_path / "pictures", **little, steps=20).lr
     assert found == pytest.approx(1.0 / statistics.median(inputs), rel=0.05)
 
 
@@ -306,7 +306,7 @@ def test_looks_cost_at_most_a_tenth_of_the_training(
     steps: int, texts_run: Path, questions: Path, tmp_path: Path
 ) -> None:
     """A look is a forward pass of each held-out example, of at most 64; a step is worth three of its batch."""
-    job = start(TrainSpec(questions, base=str(texts_run), lora=None, steps=steps, out=tmp_path / "run"))
+    job = start(TuneSpec(texts_run, questions, lora=False, steps=steps, out=tmp_path / "run"))
     train, heldout = job.run.record.train, len(job.prepared.heldout_items)
     looks = math.ceil(steps / train.eval_every)
     assert looks == 1 or looks * min(64, heldout) <= 0.1 * 3 * steps * train.batch
@@ -316,7 +316,7 @@ def test_looks_cost_at_most_a_tenth_of_the_training(
 
 
 def test_without_a_budget_the_data_is_passed_three_times(texts_run: Path, questions: Path, tmp_path: Path) -> None:
-    job = start(TrainSpec(questions, base=str(texts_run), tuning=True, lora=None, out=tmp_path / "run"))
+    job = start(TuneSpec(texts_run, questions, lora=False, out=tmp_path / "run"))
     train = job.run.record.train
     assert train.steps == 3 * math.ceil(Loader(job.source.train, job.source.space, Rng(0)).count / train.batch)
 
@@ -335,14 +335,12 @@ def test_a_slow_base_is_tuned_in_small_steps(
     tune = sys.modules["afresh.engine.training.plan_tuning"]
     monkeypatch.setattr(tune, "SHORT", 8)
     monkeypatch.setattr(tune, "step_seconds", lambda *given: (0.0, seconds))
-    job = start(TrainSpec(texts, base=str(texts_run), lora=None, minutes=1, out=tmp_path / "run"))
+    job = start(TuneSpec(texts_run, texts, lora=False, minutes=1, out=tmp_path / "run"))
     train = job.run.record.train
     assert job.source.space.shape == (window,) and train.batch == batch
     once = math.ceil(Loader(job.source.train, job.source.space, Rng(0)).count / batch)
     assert min(tune.STEPS, tune.MOST_PASSES * once) <= train.steps <= tune.MOST_PASSES * once
-    by_hand = start(
-        TrainSpec(texts, base=str(texts_run), lora=None, minutes=1, out=tmp_path / "by hand", data={"context": 16})
-    )
+    by_hand = start(TuneSpec(texts_run, texts, lora=False, minutes=1, out=tmp_path / "by hand", data={"context": 16}))
     assert by_hand.source.space.shape == (16,)
 
 
@@ -352,7 +350,7 @@ def test_conversations_longer_than_a_training_window_are_counted(
     """Also where the base itself would look further back."""
     monkeypatch.setattr(sys.modules["afresh.verbs.train"], "WINDOW", 16)
     with heard("60 of 60 records are longer than the context of 16 tokens"):
-        job = start(TrainSpec(questions, base=str(texts_run), tuning=True, lora=None, out=tmp_path / "run"))
+        job = start(TuneSpec(texts_run, questions, lora=False, out=tmp_path / "run"))
     assert job.source.space.shape == (16,) and job.run.space.shape == (32,)
 
 

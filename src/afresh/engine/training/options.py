@@ -16,25 +16,6 @@ from afresh.engine.training.config import TrainConfig
 FLAGS = ("steps", "seed", "device")
 
 
-def by_part(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split {"family.width": ..., "train.lr": ...} into the settings of the family and those of training.
-
-    Settings of training are validated here, and those of the family once it is known. Raises UserError for unknown
-    names and invalid values.
-    """
-    family: dict[str, Any] = {}
-    train: dict[str, Any] = {}
-    for name, value in given.items():
-        part, dot, field = name.partition(".")
-        if not dot or part not in ("train", "family"):
-            raise UserError(f"Settings are train.NAME or family.NAME, as in `train.lr=0.001`. Given: {name!r}.")
-        if part == "family":
-            family[field] = value
-        else:
-            train[field] = of_training(field, value)
-    return family, train
-
-
 def split_by_part(given: Mapping[str, Any], parts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Split {"align.beta": ...} by the word before the dot, one of `parts`. Settings of training are validated here.
 
@@ -44,8 +25,8 @@ def split_by_part(given: Mapping[str, Any], parts: Sequence[str]) -> dict[str, d
     for name, value in given.items():
         part, dot, field = name.partition(".")
         if not dot or part not in out:
-            known = ", ".join(f"{p}.NAME" for p in parts)
-            raise UserError(f"Settings here are {known}, as in `train.lr=0.001`. Given: {name!r}.")
+            known = " or ".join(f"{p}.NAME" for p in parts)
+            raise UserError(f"Settings are {known}, as in `train.lr=0.001`. Given: {name!r}.")
         out[part][field] = of_training(field, value) if part == "train" else value
     return out
 

@@ -26,7 +26,6 @@ from afresh import __version__
 from afresh.core import registry
 from afresh.core.library_words import in_plain_words
 from afresh.faces.cli import (
-    align,
     blend,
     catalogue,
     chat,
@@ -34,7 +33,6 @@ from afresh.faces.cli import (
     compare,
     data,
     demo,
-    distill,
     doctor,
     edit,
     forget,
@@ -49,7 +47,6 @@ from afresh.faces.cli import (
     serve,
     show_run,
     train,
-    tune,
     verify,
 )
 from afresh.faces.cli.commands import command_of
@@ -93,9 +90,9 @@ VERBS = (
     make_data.make_data,
     data.data,
     train.train,
-    tune.tune,
-    distill.distill,
-    align.align,
+    train.tune,
+    train.distill,
+    train.align,
     launch.launch,
     compare.compare,
     sample.sample,

@@ -24,9 +24,6 @@ JSON, OUT = "as_json", "out"
 def command_of(verb: Verb[Any, Any]) -> Callable[..., None]:
     """The command of a verb, with `--json`, and with `--out` and `--force` if its result has files."""
     offered = [p for p in verb.parameters if p.option.shell is not Absent]
-    flags = frozenset(f for p in offered for f in (p.option.flags or (f"--{p.name.replace('_', '-')}",)))
-    named = frozenset(part for flag in flags for part in flag.split("/")) | ({"--out"} if verb.files else set())
-    OPTIONS.update({p.name: p.option.flags[0] for p in offered if p.option.flags and "/" not in p.option.flags[0]})
 
     def command(**values: Any) -> None:
         from afresh.data.storage.folders import check_free
@@ -47,20 +44,38 @@ def command_of(verb: Verb[Any, Any]) -> Callable[..., None]:
         elif out is None or verb.shown:
             show_result(result)
 
+    flags = flags_of(offered) | ({"--out"} if verb.files else set())
     run_type = Annotated[Path, o.run_argument(verb.run_help, verb.run_metavar)]
-    parameters = [inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY, annotation=run_type)]
-    parameters += [parameter_of(p, named) for p in offered]
+    parameters = [keyword("run", run_type, inspect.Parameter.empty), *(parameter_of(p, flags) for p in offered)]
     if verb.files:
         out_type = Annotated[Path | None, o.option(verb.files)]
-        parameters.append(inspect.Parameter(OUT, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=out_type))
-        parameters.append(inspect.Parameter("force", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=o.Force))
+        parameters += [keyword(OUT, out_type, None), keyword("force", o.Force)]
     if verb.works:
-        marks = inspect.Parameter("no_marks", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=o.Unmarked)
-        parameters.append(marks)
-    json_type = Annotated[bool, o.json_of(as_typed(verb.result, named))]
-    parameters.append(inspect.Parameter(JSON, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=json_type))
-    command.__name__ = command.__qualname__ = verb.name.replace("-", "_")
-    command.__doc__ = as_typed(verb.help, named)
+        parameters.append(keyword("no_marks", o.Unmarked))
+    parameters.append(keyword(JSON, Annotated[bool, o.json_of(as_typed(verb.result, flags))]))
+    return named(command, verb.name, as_typed(verb.help, flags), parameters)
+
+
+def flags_of(offered: Sequence[Parameter]) -> frozenset[str]:
+    """The options as they are written, --guidance, -n, ..., which messages then use."""
+    OPTIONS.update({p.name: p.option.flags[0] for p in offered if p.option.flags and "/" not in p.option.flags[0]})
+    return frozenset(part for p in offered for flag in p.option.flags or (flag_of(p),) for part in flag.split("/"))
+
+
+def flag_of(p: Parameter) -> str:
+    return p.option.flags[0] if p.option.flags else f"--{p.name.replace('_', '-')}"
+
+
+def keyword(name: str, kind: Any, default: Any = False) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def named(
+    command: Callable[..., None], name: str, help: str, parameters: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
+    """The command with the name, help and parameters that typer reads."""
+    command.__name__ = command.__qualname__ = name.replace("-", "_")
+    command.__doc__ = help
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command
@@ -75,23 +90,24 @@ def parameter_of(p: Parameter, flags: frozenset[str]) -> inspect.Parameter:
         "metavar": option.metavar or None,
         "rich_help_panel": option.panel or None,
         "autocompletion": complete,
+        "parser": option.shell if inspect.isfunction(option.shell) else None,
         **bounds(p),
     }
     if isinstance(option, Argument):
         info = typer.Argument(**common)
     else:
         info = typer.Option(
-            *option.flags or ((f"--{p.name.replace('_', '-')}",) if kind is bool and p.default is False else ()),
+            *option.flags or ((flag_of(p),) if kind is bool and p.default is False else ()),
             **common,
         )
     default = p.default if isinstance(p.default, bool | int | float | str) else None
     needed = inspect.Parameter.empty if p.required or option.typed else default
-    return inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=needed, annotation=Annotated[kind, info])
+    return keyword(p.name, Annotated[kind, info], needed)
 
 
 def typed(p: Parameter) -> Any:
     """The type of a parameter on the command line."""
-    kind = p.plain if p.option.shell is None else p.option.shell
+    kind = p.plain if p.option.shell is None or inspect.isfunction(p.option.shell) else p.option.shell
     origin = get_origin(kind)
     alone = [a for a in get_args(kind) if a is not NoneType] if origin in (Union, UnionType) else [kind]
     first, needed = alone[0], p.required or p.option.typed
@@ -112,8 +128,7 @@ def value_of(run: Any, p: Parameter, given: Any) -> Any:
     """What was typed, as the verb takes it."""
     if given is None:
         return p.default
-    flag = p.option.flags[0] if p.option.flags else f"--{p.name.replace('_', '-')}"
-    return resolve_name(p.option.parse)(run, given, flag) if p.option.parse else given
+    return resolve_name(p.option.parse)(run, given, flag_of(p)) if p.option.parse else given
 
 
 # --------------------------------------------------------------------------- results

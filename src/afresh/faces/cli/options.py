@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from afresh.core.minutes import minutes_of
 from afresh.engine.sampling.setting_words import WORDS
 from afresh.faces.cli import completion
-from afresh.faces.cli.paths import base_path, existing, existing_run
+from afresh.faces.cli.paths import existing, existing_run
 
-if TYPE_CHECKING:
-    from afresh.engine.training.training_clock import Clock
-
-STARTED = time.monotonic()  # when the command line was imported, which is soon after the command began
 ASKED = "What is asked for"
 BY_HAND = "Set by hand"
-BUDGET = "Budget (one of them)"
-ADAPTER = "Adapter"
-
-
-def known_logs(names: list[str] | None) -> list[str]:
-    """The names of --log. Raises UserError before anything is spent if one of them cannot be used."""
-    if names:
-        from afresh.engine.training.logs.run_log import check_logs
-
-        check_logs(names)
-    return names or []
 
 
 def option(
@@ -59,23 +43,11 @@ Run = Annotated[Path, run_argument("A run: its folder, or its name in runs/.")]
 LatentRun = Annotated[Path, run_argument("A run on images or sounds, or a VAE, flow or GAN of molecules or texts.")]
 DataPath = Annotated[Path, typer.Argument(help="Your data: a file or a folder.", metavar="PATH", callback=existing)]
 
-Base = Annotated[
-    str,
-    typer.Argument(
-        help="A run, a folder or hub name of weights, a .gguf, a PEFT folder.",
-        metavar="BASE",
-        callback=base_path,
-        autocompletion=completion.runs,
-    ),
-]
-
 
 def json_of(result: str) -> Any:
     """The option `--json` of a command with a `result` of these fields."""
     return typer.Option("--json", help=f"Write each event as a line of JSON, and the result last: {result}.")
 
-
-# ----------------------------------------------------------------------------- training: train, tune, distill, align
 
 Modality = Annotated[str | None, option("The kind of data, if it is not clear.", complete=completion.modalities)]
 
@@ -91,10 +63,6 @@ def open_option(help: str, panel: str | None = None) -> Any:
     return option(help, panel, "--open/--no-open")
 
 
-Minutes = Annotated[
-    float | None, minutes_option("Minutes for all of it (data, training, measuring, the report):", panel=BUDGET)
-]
-Steps = Annotated[int | None, option("Steps of training.", BUDGET)]
 Seed = Annotated[int, option("Seed of all random numbers: the same seed gives the same result.")]
 Validation = Annotated[
     Path | None, typer.Option(help="Held-out data of your own: a file or a folder.", callback=existing)
@@ -108,19 +76,6 @@ Unmarked = Annotated[
     bool,
     typer.Option("--no-marks", help="Neither mark nor sign what is made; its record says so."),
 ]
-Device = Annotated[str | None, option("cpu, cuda, cuda:1 or mps; the fastest by default.", BY_HAND)]
-Processes = Annotated[
-    int,
-    typer.Option(
-        help="How many processes train together, each a part of every batch.",
-        min=1,
-        rich_help_panel=BY_HAND,
-    ),
-]
-On = Annotated[
-    str | None,
-    option("A Ray cluster whose machines train instead: ray://HOST, or local.", BY_HAND, "--on", metavar="ADDRESS"),
-]
 DataOptions = Annotated[
     list[str] | None,
     option("How data is read, as size=32.", BY_HAND, "--data", metavar="KEY=VALUE", complete=completion.data_options),
@@ -130,32 +85,6 @@ DataOptions = Annotated[
 def setting_option(help: str, complete: Callable[..., list[str]], panel: str | None = None) -> Any:
     return option(help, panel, "--set", metavar="KEY=VALUE", complete=complete)
 
-
-TrainSettings = Annotated[
-    list[str] | None,
-    setting_option("A setting, as train.lr=0.001 or family.width=256.", completion.train_settings, BY_HAND),
-]
-AlignSettings = Annotated[
-    list[str] | None,
-    setting_option("A setting, as align.group=8 or train.lr=0.001.", completion.align_settings, BY_HAND),
-]
-Lora = Annotated[bool, option("Learn a small adapter, or everything.", ADAPTER, "--lora/--full")]
-Rank = Annotated[int | None, option("Rank of the adapter; 16 by default.", ADAPTER)]
-Log = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Also log curves and samples to tensorboard, trackio or wandb; may be repeated.",
-        metavar="NAME",
-        rich_help_panel=BY_HAND,
-        callback=known_logs,
-        autocompletion=completion.logs,
-    ),
-]
-MeasureAtEnd = Annotated[bool, typer.Option("--measure/--no-measure", help="Measure the model at the end.")]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Show every decision about the data and the plan, with its reason.")
-]
-ResultAsJson = Annotated[bool, json_of("{run, steps, heldout_loss, seconds, ...}")]
 
 # ---------------------------------------------------------------------------- sampling: sample, edit, compare, compose
 
@@ -176,10 +105,3 @@ Raw = Annotated[bool, option("Continue --prompt instead of answering it (chat mo
 SamplesOut = Annotated[
     Path | None, option("Folder to write to; a .png for one image of all samples, a .wav or .flac for one sound.")
 ]
-
-
-def clock(measure: bool) -> Clock:
-    """The clock of this command, whose minutes include measuring if `measure` is set."""
-    from afresh.engine.training.training_clock import Clock
-
-    return Clock(STARTED, measure)

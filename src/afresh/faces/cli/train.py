@@ -1,17 +1,24 @@
-"""`afresh train`: a path to a trained, measured run."""
+"""`afresh train`, `tune`, `distill` and `align`: paths to a trained, measured run."""
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from afresh.faces.cli import completion
+from afresh.core.verb import Absent, Parameter, fields_of, help_of
 from afresh.faces.cli import options as o
-from afresh.faces.cli.show import emit, quoted, say
+from afresh.faces.cli.commands import flag_of, flags_of, keyword, named, parameter_of, show_line, value_of
+from afresh.faces.cli.completion import runs
+from afresh.faces.cli.paths import existing_run
+from afresh.faces.cli.show import answer, emit, quoted, say
+from afresh.faces.cli.wording import as_typed
+from afresh.verbs.training_spec import AlignSpec, DistillSpec, RunSpec, TrainSpec, TuneSpec
 
 if TYPE_CHECKING:
     from afresh.engine.evaluation.study import Measurement
@@ -21,137 +28,85 @@ if TYPE_CHECKING:
 SHOWN = {"text": 2, "image": 8, "sound": 4}  # samples at the end of training, by how a person perceives them
 
 
-def train(
-    path: Annotated[
-        Path | None,
-        typer.Argument(help="Your data: a file or a folder.", metavar="PATH", show_default=False, callback=o.existing),
-    ] = None,
-    modality: o.Modality = None,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="Begin with a model instead of random weights, as tune does; auto: small public weights on this "
-            "machine, for little text.",
-            metavar="BASE",
-            callback=o.base_path,
-            autocompletion=completion.runs,
-        ),
-    ] = None,
-    family: Annotated[
-        str | None,
-        o.option(
-            "The kind of model: transformer, masked, vae, gan, flow (also called diffusion), autoencoder.",
-            complete=completion.families,
-        ),
-    ] = None,
-    codec: Annotated[
-        str | None,
-        o.option(
-            "The autoencoder whose latents are learnt: a run, a folder, a name on the hub, or none. By default, images "
-            "of more than 96 pixels have a public one.",
-            complete=completion.runs,
-        ),
-    ] = None,
-    minutes: o.Minutes = None,
-    steps: o.Steps = None,
-    tokens: Annotated[int | None, o.option("Tokens of training.", o.BUDGET)] = None,
-    seed: Annotated[int | None, o.option("Seed of all random numbers; 0 by default.")] = None,
-    out: Annotated[Path | None, o.option("Folder of the run; runs/NAME by default.")] = None,
-    validation: o.Validation = None,
-    force: o.Force = False,
-    resume: Annotated[
-        Path | None,
-        typer.Option(
-            help="Continue this run; no PATH is given then.", callback=o.existing_run, autocompletion=completion.runs
-        ),
-    ] = None,
-    trust: Annotated[
-        bool,
-        typer.Option("--trust", help="With --resume: run and read what a run of somebody else names."),
-    ] = False,
-    ignore_stop: Annotated[
-        bool,
-        typer.Option("--ignore-stop", help="With --resume: train to the planned steps though training was stopped."),
-    ] = False,
-    device: o.Device = None,
-    processes: o.Processes = 1,
-    on: o.On = None,
-    data: o.DataOptions = None,
-    setting: o.TrainSettings = None,
-    log: o.Log = None,
-    measure: o.MeasureAtEnd = True,
-    verbose: o.Verbose = False,
-    as_json: o.ResultAsJson = False,
-) -> None:
-    """Train a generative model on your own data, for 5 minutes if no budget is given.
+STARTED = time.monotonic()  # when the command line was imported, which is soon after the command began
+KEPT = ("processes", "on", "log")  # what a run that goes on is asked for again
+AT_THE_END = (
+    keyword(
+        "measure", Annotated[bool, o.option("Measure the model at the end.", None, "--measure/--no-measure")], True
+    ),
+    keyword(
+        "verbose",
+        Annotated[
+            bool, o.option("Show every decision about the data and the plan, with its reason.", None, "--verbose")
+        ],
+    ),
+    keyword("as_json", Annotated[bool, o.json_of("{run, steps, heldout_loss, seconds, ...}")]),
+)
 
-    What the data is, which model, what size and how many steps are decided, shown and recorded in the run's folder.
-    Ctrl-C saves; afresh train --resume RUN continues as if training had never stopped.
-    """
+
+def training(spec: type[RunSpec], *more: inspect.Parameter) -> Callable[..., None]:
+    """The command of a training; with `more` options, it can go on with a run instead of reading data."""
+    offered = [p for p in fields_of(spec) if p.option.shell is not Absent]
+    offered = [replace(p, default=None) if more and p.name == "path" else p for p in offered]
+
+    def command(context: typer.Context, **values: Any) -> None:
+        resuming = bool(more) and resumes(context, values, offered)
+        typed = {p.name: value_of(None, p, values[p.name]) for p in offered}
+        job = resumed(values) if resuming else begun(spec(**typed), values["measure"])
+        finish(job, values["measure"], values["as_json"], typed["log"])
+
+    flags = flags_of(offered)
+    parameters = [keyword("context", typer.Context, inspect.Parameter.empty)]
+    parameters += [*(parameter_of(p, flags) for p in offered), *more, *AT_THE_END]
+    return named(command, spec.verb, as_typed(help_of(spec), flags), parameters)
+
+
+def resumes(context: typer.Context, values: Mapping[str, Any], offered: Sequence[Parameter]) -> bool:
+    """Whether a run is gone on with. Raises UserError for options that do not fit that, or fit nothing else."""
     from afresh.core import UserError
-    from afresh.core.options import pairs
-    from afresh.engine.training.options import by_part
-    from afresh.verbs.train import TrainSpec, start
 
-    given: dict[str, Any] = {
-        "--modality": modality,
-        "--base": base,
-        "--family": family,
-        "--codec": codec,
-        "--minutes": minutes,
-        "--steps": steps,
-        "--tokens": tokens,
-    }
-    given |= {"--seed": seed, "--out": out, "--validation": validation, "--force": force or None, "--device": device}
-    given |= {"--data": data or None, "--set": setting or None, "PATH": path}
-    if resume is not None:
-        extra = [k for k, v in given.items() if v is not None]
-        if extra:
+    sources = {p.name: context.get_parameter_source(p.name) for p in offered if p.name not in KEPT}
+    given = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+    if values["resume"] is not None:
+        if given:
+            names = ", ".join("PATH" if p.name == "path" else flag_of(p) for p in offered if p.name in given)
             raise UserError(
-                f"--resume goes on with a run exactly as it was planned. Leave out: {', '.join(extra)}; "
-                "or train a new run without --resume."
+                f"--resume goes on with a run exactly as it was planned. Leave out: {names}; or train a new run "
+                "without --resume."
             )
-        finish(resumed(resume, trust, ignore_stop, processes, on, as_json), measure, as_json, log)
-        return
-    for name, value in (("--trust", trust), ("--ignore-stop", ignore_stop)):
-        if value:
-            raise UserError(f"{name} is for a run that exists: give --resume RUN with it.")
-    if path is None:
+        return True
+    for name, flag in (("trust", "--trust"), ("ignore_stop", "--ignore-stop")):
+        if values[name]:
+            raise UserError(f"{flag} is for a run that exists: give --resume RUN with it.")
+    if values["path"] is None:
         raise UserError("Say what to learn from: afresh train PATH. Or go on with a run: afresh train --resume RUN.")
-    set_family, set_train = by_part(pairs(setting or [], "--set"))
-    spec = TrainSpec(
-        path=path,
-        modality=modality,
-        base=base,
-        family=family,
-        codec=codec or "auto",
-        minutes=minutes,
-        steps=steps,
-        tokens=tokens,
-        seed=seed or 0,
-        out=out,
-        validation=validation,
-        force=force,
-        device=device,
-        processes=processes,
-        on=on,
-        data=pairs(data or [], "--data"),
-        set_family=set_family,
-        set_train=set_train,
-        clock=o.clock(measure),
-    )
-    finish(start(spec), measure, as_json, log)
+    return False
 
 
-def resumed(path: Path, trust: bool, ignore_stop: bool, processes: int, on: str | None, as_json: bool) -> Job:
+def begun(spec: RunSpec, measure: bool) -> Job:
+    """The run that is made, ready to learn."""
+    from afresh.engine.training.loop import Interrupted
+    from afresh.engine.training.training_clock import Clock
+
+    try:
+        return spec.start(Clock(STARTED, measure))
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "Stopped while preparing, before there was a run to keep. Run the same command again."
+        ) from None
+
+
+def resumed(values: Mapping[str, Any]) -> Job:
     """The run, once it is known that it may run and read what it names: a person at a terminal is asked."""
     from afresh.faces.cli.consent import with_consent
     from afresh.runs.about import AboutRun
     from afresh.verbs.resume import resume
     from afresh.verbs.torchrun import together
 
+    path = existing_run(values["resume"]) or Path()
+    also = {name: values[name] for name in ("ignore_stop", "processes", "on")}
     begin = together(resume)
-    job = with_consent(lambda trusted: begin(path, trusted, ignore_stop, processes=processes, on=on), trust, as_json)
+    job = with_consent(lambda trusted: begin(path, trusted, **also), values["trust"], values["as_json"])
     about = AboutRun(job.run)
     say(f"going on with {path} at step {about.steps:,} of {about.planned:,}")
     return job
@@ -210,8 +165,6 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
     from afresh.core.plural import counted
     from afresh.engine.sampling.request import converses
     from afresh.engine.training.progress import clock
-    from afresh.faces.cli.commands import show_line
-    from afresh.faces.cli.show import answer
     from afresh.faces.cli.show_samples import show_samples
     from afresh.runs.about import AboutRun
     from afresh.verbs.measuring import verdict_lines
@@ -235,3 +188,23 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
     if (steered := alignment_of(about)) is not None:
         answer("; ".join(f"{name} {value}" for name, value in steered.facts))
     answer(f"next: {use_command(job.run)}")
+
+
+train = training(
+    TrainSpec,
+    keyword(
+        "resume", Annotated[Path | None, o.option("Continue this run; no PATH is given then.", complete=runs)], None
+    ),
+    keyword(
+        "trust",
+        Annotated[bool, o.option("With --resume: run and read what a run of somebody else names.", None, "--trust")],
+    ),
+    keyword(
+        "ignore_stop",
+        Annotated[
+            bool,
+            o.option("With --resume: train to the planned steps though training was stopped.", None, "--ignore-stop"),
+        ],
+    ),
+)
+tune, distill, align = training(TuneSpec), training(DistillSpec), training(AlignSpec)

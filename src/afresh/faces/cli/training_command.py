@@ -10,11 +10,8 @@ from typing import Any
 import typer
 
 from afresh.core import UserError
-from afresh.faces.cli.align import align
-from afresh.faces.cli.distill import distill
 from afresh.faces.cli.paths import run_here
-from afresh.faces.cli.train import train
-from afresh.faces.cli.tune import tune
+from afresh.faces.cli.train import align, distill, train, tune
 
 TRAINING: Mapping[str, Callable[..., None]] = {v.__name__: v for v in (train, tune, distill, align)}
 PARTS = re.compile(r"[\s=:+*,!]+")  # between the parts of a value: reward.py:score, captions=names.csv
@@ -39,10 +36,7 @@ def values_of(words: Sequence[str]) -> dict[str, Any]:
     verb, *rest = words
     alone = typer.Typer(add_completion=False)
     alone.command(verb)(TRAINING[verb])
-    command = typer.main.get_command(alone)
-    for parameter in command.params:
-        parameter.callback = None  # which would look for the paths on this machine
-    return dict(command.make_context(f"afresh {verb}", rest).params)
+    return dict(typer.main.get_command(alone).make_context(f"afresh {verb}", rest).params)
 
 
 def paths_of(values: Mapping[str, Any]) -> tuple[Path, ...]:

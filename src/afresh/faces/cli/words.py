@@ -4,11 +4,12 @@ the option."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afresh.core import UserError
 from afresh.core.options import pairs
-from afresh.engine.sampling.request import several_labels
+from afresh.faces.cli.paths import base_path, existing, existing_run
 
 if TYPE_CHECKING:
     from afresh.runs.run import Run
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 def labels(run: Run, given: Sequence[str], flag: str) -> str | Mapping[str, str] | None:
     """One label as it is; several must each be NAME=CLASS, or a class that one label alone of the run knows."""
+    from afresh.engine.sampling.request import several_labels
+
     if len(given) < 2:
         return given[0] if given else None
     return several_labels(run.conds, given)
@@ -40,3 +43,34 @@ def texts(run: Run, given: Sequence[str], flag: str) -> dict[str, str]:
 def settings(run: Run, given: Sequence[str], flag: str) -> dict[str, Any]:
     """Settings by name."""
     return pairs(given, flag)
+
+
+def data(run: None, given: Path, flag: str) -> Path | None:
+    return existing(given)
+
+
+def run(_: None, given: Path, flag: str) -> Path | None:
+    return existing_run(given)
+
+
+def base(run: None, given: str, flag: str) -> str | None:
+    return base_path(given)
+
+
+def logs(run: None, given: Sequence[str], flag: str) -> Sequence[str]:
+    """Raises UserError before anything is spent if a log cannot be used."""
+    from afresh.engine.training.logs.run_log import check_logs
+
+    check_logs(given)
+    return given
+
+
+def lines(run: None, path: Path, flag: str) -> list[str]:
+    """The lines of a file that are not empty. Raises UserError where it cannot be read, or has none."""
+    try:
+        found = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"Cannot read the prompts in {path}: {e}. Give a text file with one prompt a line.") from e
+    if not found:
+        raise UserError(f"{path} has no prompt: give one a line.")
+    return found
