@@ -9,11 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import PydanticInvalidForJsonSchema, TypeAdapter
 
-from afresh.core import CondSpec, UserError, registry
+from afresh.core import CondSpec, registry
 from afresh.engine.sampling.condition_rows import number_range
 from afresh.engine.sampling.request import converses, of_kind, writes_text
 from afresh.runs.run import Run, summary
-from afresh.verbs.interpolate import latents_of
 from afresh.verbs.report import read_verdict
 
 
@@ -74,24 +73,11 @@ def settings(model: type) -> dict[str, Any]:
 def verbs(run: Run) -> dict[str, bool]:
     """Which verbs the run can do."""
     text = writes_text(run.encoder, run.space)
-    chat = converses(run.encoder, run.space)
     return {
-        "sample": True,
-        "edit": run.family.edit is not None and run.encoder.space.kind == "field",
-        "blend": run.encoder.space.kind == "field" and can(latents_of, run),
         "infill": run.family.sampling.fills and text,
         "embed": text and run.family.policy is not None and run.family.policy.steps is not None,
-        "chat": chat,
         **{name: verb.able(run) is None for name, verb in registry.verbs().items()},
     }
-
-
-def can(check: Any, run: Run) -> bool:
-    try:
-        check(run)
-    except UserError:
-        return False
-    return True
 
 
 def facts(run: Run) -> dict[str, Any]:

@@ -15,13 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from afresh import cli
 from afresh.api import Model
 from afresh.core import Cond, CondSpec, Corpus, Item, Part, UserError, registry
 from afresh.data import conditions
 from afresh.domains.image.modality import MODALITY, ImageEncoder, ImageOptions
 from afresh.engine.sampling.request import Request, check_negative, describe_parts, make_cond, several_labels, unwanted
 from afresh.engine.sampling.settings import of_guidance, of_sampling
+from afresh.faces import cli
 from afresh.runs.run import Run
 from tests.data.tiny_encoder import CAPTIONS, tiny
 from tests.heard import heard, silence

@@ -21,11 +21,19 @@ from afresh.faces.cli.wording import OPTIONS, as_typed
 JSON, OUT = "as_json", "out"
 
 
-def command_of(verb: Verb[Any, Any]) -> Callable[..., None]:
-    """The command of a verb, with `--json`, and with `--out` and `--force` if its result has files."""
-    offered = [p for p in verb.parameters if p.option.shell is not Absent]
+def command_of(verb: Verb[Any, Any], end: Callable[..., None] | None = None) -> Callable[..., None]:
+    """The command of a verb, with `--json`, and with `--out` and `--force` if its result has files.
+
+    `end`: does the verb and shows its result in its own way, given the run, the verb, the options that were typed,
+    whether JSON is wanted, and options of its own.
+    """
+    offered = [p for p in verb.offered if p.option.shell is not Absent]
+    own = [] if end is None else list(inspect.signature(end).parameters.values())[4:]
+    extras = [p.replace(annotation=eval(p.annotation, vars(inspect.getmodule(end)))) for p in own]
     flags = frozenset(f for p in offered for f in (p.option.flags or (f"--{p.name.replace('_', '-')}",)))
-    named = frozenset(part for flag in flags for part in flag.split("/")) | ({"--out"} if verb.files else set())
+    named = frozenset(part for flag in flags for part in flag.split("/")) | (
+        {"--out"} if verb.files or extras else set()
+    )
     OPTIONS.update({p.name: p.option.flags[0] for p in offered if p.option.flags and "/" not in p.option.flags[0]})
 
     def command(**values: Any) -> None:
@@ -33,12 +41,16 @@ def command_of(verb: Verb[Any, Any]) -> Callable[..., None]:
         from afresh.runs.run import Run
         from afresh.runs.works import signed_files
 
+        if end is not None:
+            run, more = Run.open(values["run"]), {p.name: values[p.name] for p in extras}
+            end(run, verb, {p.name: value_of(run, p, values[p.name]) for p in offered}, values[JSON], **more)
+            return
         path, as_json, out = values.pop("run"), values.pop(JSON), values.pop(OUT, None) if verb.files else None
         if out is not None:
             check_free(out, values.pop("force"))
         run = Run.open(path)
         run.marked = not values.pop("no_marks", False)
-        result = verb(run, **{p.name: value_of(run, p, values[p.name]) for p in offered})
+        result = verb.of(run, {p.name: value_of(run, p, values[p.name]) for p in offered})
         note(*result.notes)
         if out is not None:
             write_files(out, signed_files(verb, run, result))
@@ -57,6 +69,7 @@ def command_of(verb: Verb[Any, Any]) -> Callable[..., None]:
     if verb.works:
         marks = inspect.Parameter("no_marks", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=o.Unmarked)
         parameters.append(marks)
+    parameters += extras
     json_type = Annotated[bool, o.json_of(as_typed(verb.result, named))]
     parameters.append(inspect.Parameter(JSON, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=json_type))
     command.__name__ = command.__qualname__ = verb.name.replace("-", "_")
@@ -94,7 +107,7 @@ def typed(p: Parameter) -> Any:
     kind = p.plain if p.option.shell is None else p.option.shell
     origin = get_origin(kind)
     alone = [a for a in get_args(kind) if a is not NoneType] if origin in (Union, UnionType) else [kind]
-    first, needed = alone[0], p.required or p.option.typed
+    first, needed = alone[0], p.required or p.option.typed or p.option.shell is bool
     if inspect.isclass(get_origin(first)) and issubclass(get_origin(first), Sequence | Mapping):
         inner = str if issubclass(get_origin(first), Mapping) else get_args(first)[0]
         return list[inner] if needed else list[inner] | None  # type: ignore[valid-type]
