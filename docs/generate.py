@@ -224,7 +224,8 @@ def aliases() -> str:
 
 def verbs_part() -> str:
     """The verbs of kinds of data, which a model has as methods too."""
-    own = [(name, verb) for name, verb in registry.verbs().items() if name not in vars(api.Model)]
+    methods = {getattr(member, "__name__", name) for name, member in vars(api.Model).items()}
+    own = [(name, verb) for name, verb in registry.verbs().items() if name not in methods]
     intro = "Methods of every model that are declared with a kind of data. Those of a plug-in are methods likewise."
     parts = [f"### Model.{n}\n\n{signature(f'Model.{n}', method_of(v))}\n\n{paragraphs(method_of(v))}" for n, v in own]
     return "\n\n".join(["## Verbs of kinds of data", intro, *parts])

@@ -16,9 +16,8 @@ from afresh.core.verb import Result, Verb, doc_of, fields_of, signature_of
 from afresh.data import imported
 from afresh.data.in_memory import as_path
 from afresh.data.preferences import preferences
-from afresh.engine.alignment.rewards.reward_factory import Wanted
 from afresh.engine.sampling.constrained import structure
-from afresh.engine.sampling.request import Request, unwanted
+from afresh.engine.sampling.request import Request
 from afresh.engine.sampling.samples import Samples
 from afresh.engine.sampling.stream import Stream
 from afresh.engine.training.budget import use_preferred_threads
@@ -32,21 +31,17 @@ from afresh.services.collect.gather import CollectLimits as CollectLimits
 from afresh.services.collect.gather import gather, places_of
 from afresh.services.collect.licences import normalised
 from afresh.services.provenance.layers import Provenance
-from afresh.verbs import annotate as annotate_task
-from afresh.verbs import edit as edit_task
+from afresh.verbs import draw
 from afresh.verbs import export as export_verb
 from afresh.verbs import forget as forget_task
-from afresh.verbs import interpolate as interpolate_task
 from afresh.verbs import measure as measure_verb
 from afresh.verbs import pack as pack_verb
 from afresh.verbs import propose as propose_verb
 from afresh.verbs import score as score_verb
 from afresh.verbs.annotate import Session
-from afresh.verbs.chat import Chat
 from afresh.verbs.collected.page import write_page
 from afresh.verbs.console import default_listener
 from afresh.verbs.doctor import Finding, examine_machine
-from afresh.verbs.editor import Change, Editor
 from afresh.verbs.inspect_data import Look, look
 from afresh.verbs.labelling import Format, Labelled, labelled
 from afresh.verbs.likelihoods import Scores
@@ -98,7 +93,7 @@ __all__ = [
 ]
 
 P = ParamSpec("P")
-R = TypeVar("R", bound=Result)
+R = TypeVar("R")
 PathLike = str | os.PathLike[str]
 Data = Any  # a path, or data in memory: a dataset, a data frame, arrays, a list, a loader
 Minutes = float | str  # 5, 0.5, "90s", "2m", "1h30m"
@@ -143,7 +138,9 @@ def method(verb: Verb[P, R]) -> Callable[Concatenate[Model, P], R]:
     """The method of a model that does what a verb declares."""
 
     def call(self: Model, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return verb(self.run, *args, **kwargs)
+        runs = [v.run if isinstance(v, Model) else v for v in args]
+        named = {k: v.run if isinstance(v, Model) else v for k, v in kwargs.items()}
+        return verb(self.run, *runs, **named)  # type: ignore[arg-type]
 
     call.__name__, call.__qualname__ = verb.name, f"Model.{verb.name}"
     call.__doc__ = verb.doc
@@ -204,71 +201,7 @@ class Model:
 
     # ------------------------------------------------------------------------------------------------ sampling
 
-    def sample(
-        self,
-        n: int = 16,
-        *,
-        prompt: str | Sequence[str] | None = None,
-        infill: str | Sequence[str] | None = None,
-        label: Labels | None = None,
-        number: Mapping[str, float] | None = None,
-        caption: str | None = None,
-        image: Any = None,
-        negative_label: Labels | None = None,
-        negative_caption: str | None = None,
-        seed: int = 0,
-        raw: bool = False,
-        stop: str | Sequence[str] = (),
-        logprobs: bool = False,
-        json_schema: Mapping[str, Any] | bool | str | None = None,
-        regex: str | None = None,
-        grammar: str | None = None,
-        best_of: int = 1,
-        reward: Wanted | None = None,
-        reward_guidance: Wanted | None = None,
-        weight: float | None = None,
-        adapters: Mapping[str, float] | None = None,
-        valid: bool = False,
-        strength: float | None = None,
-        **settings: Any,
-    ) -> Samples:
-        """Draw n samples.
-
-        `prompt`: the beginning of a text, one for all samples or one each; a model of conversations answers it unless
-        `raw`. `infill`: a text with holes, [[N]] for N tokens, which the family `masked` fills. A text ends before a
-        `stop` string; `logprobs` adds each token's log-probability in nats. `label`, `number`, `caption`, `image`: what
-        a sample is to be, as far as the model has learnt it; what is not asked for is drawn as it occurred in the
-        training split. `image` is a file or an array (H, W, C) of uint8. Guidance steers away from `negative_label` and
-        `negative_caption`. `settings` are those of the family: guidance, temperature, steps, truncation, ...;
-        `guidance` is one number, or one for each part: {"caption": 3, "label": 1.5}.
-
-        A text as a whole matches a `json_schema` (as a mapping or as JSON), a `regex`, or a `grammar` (Lark or GBNF),
-        where one of them is given.
-
-        Of `best_of` candidates for each sample, the one with the highest `reward` is returned: the words of a reward
-        ("length:min=50") or a function of decoded items. `reward_guidance` is a reward whose gradient guides images and
-        sounds, `weight` times. `adapters`, {path: weight}, were tuned or aligned from this model. With `valid`, samples
-        that are not valid (molecules, programs, scores) are drawn again. The `prompt` of a molecule is a scaffold or
-        fragment that it contains, with attachment points *; or, with a `strength`, a molecule of which that share is
-        drawn again.
-
-        Raises UserError for a label never seen, a setting that the family lacks, or n outside 1 to 1,000,000.
-        """
-        negative = unwanted(negative_label, negative_caption)
-        request = Request(
-            prompt, label, number or {}, caption, raw, infill, stop, logprobs, image, negative, (), strength
-        )
-        control = Control(best_of, reward, reward_guidance, weight, adapters or {}, valid)
-        settings |= self._structure(json_schema, regex, grammar)
-        return Sampler(self.run, n, request, seed, settings, control=control)()
-
-    def _structure(
-        self, json_schema: Mapping[str, Any] | bool | str | None, regex: str | None, grammar: str | None
-    ) -> dict[str, Any]:
-        """The setting `constraint` of a structure that texts must match; empty without one."""
-        run = self.run
-        made = structure(run.family, run.encoder, json_schema=json_schema, regex=regex, grammar=grammar)
-        return {} if made is None else {"constraint": made}
+    sample = method(draw.sample)
 
     def stream(
         self,
@@ -294,98 +227,15 @@ class Model:
         Raises UserError as `sample` does.
         """
         request = Request(prompt, label, number or {}, None, raw, None, stop, logprobs)
-        settings |= self._structure(json_schema, regex, grammar)
+        run = self.run
+        made = structure(run.family, run.encoder, json_schema=json_schema, regex=regex, grammar=grammar)
+        settings |= {} if made is None else {"constraint": made}
         control = Control(adapters=adapters or {})
-        return Stream(lambda on_text: Sampler(self.run, 1, request, seed, settings, on_text, control))
+        return Stream(lambda on_text: Sampler(run, 1, request, seed, settings, on_text, control))
 
-    def chat(self, system: str = "", *, seed: int = 0, **settings: Any) -> Chat:
-        """A conversation with a model of conversations; `system` is said to it first.
-
-        >>> chat = model.chat()
-        >>> for piece in chat.ask("Who are you?"):
-        ...     print(piece, end="", flush=True)
-
-        Raises UserError if the model was not trained on conversations.
-        """
-        return Chat(self.run, system, seed, settings)
-
-    def edit(
-        self,
-        inputs: Sequence[Any],
-        *,
-        each: int = 1,
-        strength: float | None = None,
-        mask: Any = None,
-        hole: str | None = None,
-        extend: float | None = None,
-        loop: float | None = None,
-        outpaint: Mapping[str, int] | None = None,
-        upscale: int = 1,
-        palette: Sequence[str] = (),
-        edges: Any = None,
-        style: Any = None,
-        function: str | None = None,
-        weight: float = 1.0,
-        label: Labels | None = None,
-        number: Mapping[str, float] | None = None,
-        caption: str | None = None,
-        seed: int = 0,
-        settings: Mapping[str, Any] | None = None,
-    ) -> Samples:
-        """`each` edits of every image or sound: files, arrays (H, W, C) of uint8, or Sounds. Molecules and short texts
-        are given themselves and varied by `strength` alone, where the model has latents of them.
-
-        `strength`: how much may change, 0 to 1. `mask`: an image, white where it may change. `upscale`: the images are
-        smaller by this factor. `outpaint`: pixels to add, {"right": 16}. Sounds: `hole` ("START:END"), `extend` and
-        `loop` in seconds. Wishes, pulled by `weight`: colours of a `palette` (#rrggbb), `edges` or `style` of another
-        image, a `function` of your own (FILE.py:FUNCTION, differentiable, to become small).
-
-        Raises UserError if the model cannot do it.
-        """
-        editor = Editor(self.run, Request(label=label, number=number, caption=caption), settings or {}, seed)
-        change = Change(
-            strength=strength,
-            mask=mask,
-            upscale=upscale,
-            palette=tuple(palette),
-            edges=edges,
-            style=style,
-            function=function,
-            weight=weight,
-            hole=hole,
-        )
-        return edit_task.changed(editor, inputs, change, each, extend, loop, outpaint)
-
-    def interpolate(
-        self,
-        first: Any,
-        second: Any = None,
-        n: int = 9,
-        *,
-        label: Labels | None = None,
-        to_label: Labels | None = None,
-        caption: str | None = None,
-        to_caption: str | None = None,
-        toward: str | None = None,
-        away: str | None = None,
-        most: float | None = None,
-        settings: Mapping[str, Any] | None = None,
-    ) -> Samples:
-        """n images, sounds, molecules or short texts (given themselves) on the way from one to another through the
-        model's latents (`afresh blend`).
-
-        Without `second`, of images and sounds, the first with n amounts of the label `toward` and less of the label
-        `away`: from 0 to `most`, where 1 is as far as the means of the labels are apart (1.5 by default).
-
-        Raises UserError if the family has no latents, and for options of the other of the two ways.
-        """
-        asked = {"label": label, "to_label": to_label, "caption": caption, "to_caption": to_caption}
-        interpolate_task.check_given(second, toward, asked, {"away": away, "most": most})
-        begin = Request(label=label, caption=caption)
-        end = Request(label=to_label or label, caption=to_caption or caption)
-        return interpolate_task.blend(
-            self.run, first, second, n, begin, end, toward=toward, away=away, most=most, settings=settings
-        )
+    chat = method(draw.chat)
+    edit = method(draw.edit)
+    interpolate = method(draw.blend)
 
     # ------------------------------------------------------------------------------------------------ judging
 
@@ -399,50 +249,7 @@ class Model:
 
     propose = method(propose_verb.propose)
 
-    def compare(
-        self,
-        other: Model | None = None,
-        n: int = 20,
-        *,
-        prompt: str | Sequence[str] = (),
-        raw: bool = False,
-        label: Labels | None = None,
-        caption: str | None = None,
-        samples: int | None = None,
-        active: bool | None = None,
-        question: str | None = None,
-        rater: str | None = None,
-        seed: int = 0,
-        out: PathLike | None = None,
-        settings: Mapping[str, Any] | None = None,
-    ) -> Session:
-        """n pairs of samples of this model, or of this and another one, to be judged one after the other. Each vote is
-        written to the file `out` (RUN-votes.jsonl by default), with which `align` learns and the same call goes on.
-
-        >>> session = model.compare(n=20)
-        >>> while (question := session.next()) is not None:
-        ...     a, b = session.value(question.a), session.value(question.b)
-        ...     session.vote(question, "a" if len(a) > len(b) else "b")
-        >>> session.summary()
-
-        `samples`: how many of one model for each request; with fewer, each is judged more often. `active`: ask the most
-        telling pairs. Raises UserError if the two make different kinds of items, and as `sample`.
-        """
-        runs = [self.run] if other is None else [self.run, other.run]
-        prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-        votes = annotate_task.default_votes(self.run) if out is None else Path(out)
-        return annotate_task.begin(
-            runs,
-            annotate_task.PairRequest(prompts, label, caption, raw),
-            n,
-            votes,
-            samples=samples,
-            seed=seed,
-            settings=settings,
-            rater=rater,
-            active=active,
-            question=question,
-        )
+    compare = method(draw.compare)
 
     def verify(self, *, trust: bool = False) -> list[Check]:
         """Check hashes, weights, data, resuming, the cache, and that a seed gives the same sample.

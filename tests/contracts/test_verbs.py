@@ -111,7 +111,7 @@ def test_everything_is_described(name: str) -> None:
     for parameter in verb.parameters:
         assert parameter.option.help.rstrip("'").endswith("."), parameter.name
     schema = verb.options.model_json_schema()
-    offered = {p.name for p in verb.parameters if p.option.json is not Absent}
+    offered = {p.name for p in verb.offered if p.option.json is not Absent}
     assert set(schema.get("properties", {})) == offered and schema["additionalProperties"] is False
     assert not any("path" in str(p.option.json) for p in verb.parameters if p.option.json is not None)
 

@@ -28,7 +28,9 @@ TRAINED = {"field": "trained", "tokens": "trained_sequences"}  # of a run that t
 CODECS = (*FITTED, *TRAINED.values(), "pipeline")
 ALIGNERS = ("policy", "pairs", "denoise", "gradient", "selected", "search")  # files with methods of alignment
 METRICS = ("likelihood", "feature_metrics")  # files with metrics of any kind of items
-VERBS = ("complete", "export", "label", "measure", "pack", "propose", "score")  # files in afresh.verbs, of a verb each
+# The verbs of any kind of items, each with its file in afresh.verbs.
+VERBS = {name: name for name in ("complete", "export", "label", "measure", "pack", "propose", "score")}
+VERBS |= dict.fromkeys(("sample", "edit", "blend", "compare", "chat"), "draw")
 SOURCES = ("addresses", "collected", "arrow", "webdataset")  # files in afresh.data
 REWARDS = ("surrogate_reward",)  # files with rewards for any kind of items
 DIALECTS = "afresh.faces.http.protocols"  # a folder for each dialect of the server, with PATHS and PROTOCOL
@@ -146,22 +148,23 @@ def rewards() -> dict[str, dict[str, Any]]:
 
 def verbs() -> dict[str, Verb[Any, Any]]:
     """The verbs that are declared (afresh.core.verb), by name. One of another package replaces none."""
-    own = {name: import_module(f"afresh.verbs.{name}").VERB for name in VERBS}
-    return own | {part.name: verb for part, verb in loadable(parts("verbs", VERBS))}
+    return {name: verb(name) for name in VERBS} | {
+        part.name: verb for part, verb in loadable(parts("verbs", tuple(VERBS)))
+    }
 
 
 def verb_names() -> tuple[str, ...]:
     """The names of the verbs that are declared."""
-    return (*VERBS, *(part.name for part in parts("verbs", VERBS)))
+    return (*VERBS, *(part.name for part in parts("verbs", tuple(VERBS))))
 
 
 def verb(name: str) -> Verb[Any, Any]:
     """A verb by name, without loading the others. Raises UserError if there is none."""
     _check("verb", name, verb_names())
     if name in VERBS:
-        own: Verb[Any, Any] = import_module(f"afresh.verbs.{name}").VERB
+        own: Verb[Any, Any] = getattr(import_module(f"afresh.verbs.{VERBS[name]}"), name)
         return own
-    added: Verb[Any, Any] = next(part for part in parts("verbs", VERBS) if part.name == name).load()
+    added: Verb[Any, Any] = next(part for part in parts("verbs", tuple(VERBS)) if part.name == name).load()
     return added
 
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from typing import (
     TYPE_CHECKING,
@@ -41,12 +41,14 @@ from typing import (
 
 from annotated_types import MaxLen
 
+from afresh.core.errors import UserError
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 P = ParamSpec("P")
-R = TypeVar("R", bound="Result")
-R_co = TypeVar("R_co", bound="Result", covariant=True)
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 RAISES = re.compile(r"\n\nRaises\b.*", re.DOTALL)
 
 
@@ -114,6 +116,16 @@ class EncodedContent:
     """Marks a text in JSON that is the content of a file in base64, which the verb takes as bytes."""
 
 
+class EncodedPixels:
+    """Marks a text in JSON that is an image in base64, which the verb takes as an array."""
+
+
+class RunName:
+    """Marks a text in JSON that names a run of the server, which the verb takes as its path."""
+
+
+RunWeights = dict[Annotated[str, RunName()], float] | None
+EncodedImage = Annotated[str, MaxLen(64 * 2**20), EncodedPixels()]
 EncodedFile = Annotated[str, MaxLen(64 * 2**20), EncodedContent()]
 EncodedItem = Annotated[str, MaxLen(64 * 2**20), Encoded()]
 
@@ -130,7 +142,8 @@ class Option:
     shell: the type on the command line, if it is another, or a function that reads the word; `parse` is then a
     reference "module:function" of (run, value, flag) -> value. json: the type in JSON, if it is another. Both may be
     `Absent`. json_default: the default in JSON, if it is another. typed: whether it must be given on the command line,
-    although it has a default.
+    although it has a default. also: of a mapping of settings, those that are options of their own on the command line
+    or in JSON, by name: each an annotation as that of a parameter.
     """
 
     help: str
@@ -144,6 +157,7 @@ class Option:
     json_default: Any = Absent
     python: str = ""
     typed: bool = False
+    also: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -153,12 +167,13 @@ class Argument(Option):
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a verb. `type`: with the annotations of its range."""
+    """A parameter of a verb. `type`: with the annotations of its range. `gathers`: whether it is `**name` in Python."""
 
     name: str
     type: Any
     default: Any
     option: Option
+    gathers: bool = False
 
     @property
     def encoded(self) -> bool:
@@ -178,7 +193,7 @@ class Parameter:
     @property
     def written(self) -> str:
         """The type without bounds, as it is written."""
-        return inspect.formatannotation(self.plain).replace("collections.abc.", "").replace("typing.", "")
+        return re.sub(r"\b(collections\.abc|typing|pathlib)\.", "", inspect.formatannotation(self.plain))
 
     @property
     def plain(self) -> Any:
@@ -245,6 +260,8 @@ class Verb(Generic[P, R_co]):
     files: about the option `out`, the folder that the files of the result are written to; empty if it has none.
     shown: whether the lines of the result are shown where its files are written, too, since the files do not say them.
     works: whether the files are made by the model, so that they are signed as its works.
+    draws: of a verb whose result is samples (afresh.engine.sampling.samples.Samples), the end of its route.
+    check: raises UserError for what the server takes from nobody, given the options of a request.
     """
 
     name: str
@@ -259,6 +276,8 @@ class Verb(Generic[P, R_co]):
     files: str = ""
     shown: bool = False
     works: bool = False
+    draws: str = ""
+    check: Callable[[Any], None] = _always
 
     def __call__(self, run: Any, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.function(run, *args, **kwargs)
@@ -286,11 +305,42 @@ class Verb(Generic[P, R_co]):
         _, *rest = inspect.signature(self.function).parameters.values()
         return tuple(self._parameter(p) for p in rest)
 
+    @cached_property
+    def offered(self) -> tuple[Parameter, ...]:
+        """The parameters, after each the settings in it that are options of their own."""
+        own = inspect.Parameter.KEYWORD_ONLY
+        also = {
+            p.name: [self._parameter(inspect.Parameter(k, own, default=None, annotation=v)) for k, v in also.items()]
+            for p in self.parameters
+            if (also := p.option.also)
+        }
+        return tuple(q for p in self.parameters for q in (*also.get(p.name, ()), p))
+
+    def of(self, run: Any, values: Mapping[str, Any]) -> R_co:
+        """The result for options by name. Raises UserError for a setting that is given twice."""
+        values, gathered = dict(values), dict[str, Any]()
+        for p in self.parameters:
+            own = {k: v for k in p.option.also if (v := values.pop(k, None)) is not None}
+            more = dict(values.get(p.name) or {}) if own or p.gathers else {}
+            for name in (n for n in more if n in own or (p.gathers and n in values)):
+                raise UserError(
+                    f"{name} is given twice: by `{name}` and by `settings.{name}`. Give it once.",
+                    "given_twice",
+                    param=f"settings.{name}",
+                )
+            if p.gathers:
+                del values[p.name]
+                gathered = more | own
+            elif own:
+                values[p.name] = more | own
+        return self.function(run, **values, **gathered)  # type: ignore[call-arg]
+
     def _parameter(self, p: inspect.Parameter) -> Parameter:
         # Evaluated one by one: the annotations of the run and of the result name types that are heavy to import.
         module = inspect.unwrap(self.function).__globals__
         annotation = eval(p.annotation, module) if isinstance(p.annotation, str) else p.annotation
-        return parameter(p.name, annotation, p.default)
+        made = parameter(p.name, annotation, p.default)
+        return replace(made, default=None, gathers=True) if p.kind is inspect.Parameter.VAR_KEYWORD else made
 
     @cached_property
     def options(self) -> type[BaseModel]:
@@ -298,7 +348,7 @@ class Verb(Generic[P, R_co]):
         from pydantic import ConfigDict, Field, create_model
 
         fields: dict[str, Any] = {}
-        for p in self.parameters:
+        for p in self.offered:
             if p.option.json is Absent:
                 continue
             kind = p.type if p.option.json is None else p.option.json
@@ -326,10 +376,13 @@ def verb(
     files: str = "",
     shown: bool = False,
     works: bool = False,
+    draws: str = "",
+    check: Callable[[Any], None] = _always,
 ) -> Callable[[Callable[Concatenate[Any, P], R]], Verb[P, R]]:
     """Declares a function as a verb; the parameters are those of `Verb`."""
 
     def declare(function: Callable[Concatenate[Any, P], R]) -> Verb[P, R]:
-        return Verb(name, function, able, result, summary, run_help, run_metavar, served, alone, files, shown, works)
+        about = able, result, summary, run_help, run_metavar, served, alone, files, shown, works, draws, check
+        return Verb(name, function, *about)
 
     return declare

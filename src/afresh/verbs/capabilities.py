@@ -69,13 +69,8 @@ def settings(model: type) -> dict[str, Any]:
 def verbs(run: Run) -> dict[str, bool]:
     """Which verbs the run can do."""
     text = writes_text(run.encoder, run.space)
-    chat = converses(run.encoder, run.space)
     return {
-        "sample": True,
-        "edit": run.family.edit is not None and run.encoder.space.kind == "field",
-        "blend": run.encoder.space.kind == "field" and run.family.latents is not None,
         "infill": run.family.sampling.fills and text,
         "embed": text and run.family.policy is not None and run.family.policy.steps is not None,
-        "chat": chat,
         **{name: verb.able(run) is None for name, verb in registry.verbs().items()},
     }

@@ -110,6 +110,3 @@ def complete(
         stop=stop or (),
     )
     return replace(found, notes=(*notes, *found.notes))
-
-
-VERB = complete

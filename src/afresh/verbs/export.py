@@ -70,6 +70,3 @@ def export(
     if to == NAME:
         return Exported(*export_hub_folder(run, target, options)).checked(target)
     return Exported(*export_run(run, to, target, options)).checked(target)
-
-
-VERB = export

@@ -47,7 +47,8 @@ def check_given(second: Any, toward: str | None, between: Mapping[str, Any], alo
     `between` are the options for two images, `along` those for an attribute. Options that are not given are None.
     """
     if (second is None) == (toward is None):
-        raise UserError("Give either a second file to interpolate to, or an attribute, `toward=CLASS`.")
+        message = "Give either a second item to go to, or an attribute, `toward=CLASS`."
+        raise UserError(message, "second_or_toward", param="second")
     wrong = [f"`{name}`" for name, value in (along if toward is None else between).items() if value is not None]
     if wrong:
         what = "`toward=CLASS`" if toward is None else "a second file"

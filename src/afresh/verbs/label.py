@@ -41,6 +41,3 @@ def label(
     from afresh.verbs.labelling import labelled_run
 
     return labelled_run(run, format)
-
-
-VERB = label

@@ -32,6 +32,3 @@ def measure(
     if data is None:
         events.note(f"report: {write_run_report(run, measurement)}")
     return Measured(run_verdict(run, measurement), measurement)
-
-
-VERB = measure

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
-from annotated_types import MaxLen, MinLen
+from annotated_types import Ge, Lt, MaxLen, MinLen
 
 from afresh.core.verb import Absent, Option
+from afresh.engine.sampling.setting_words import WORDS
 
-ASKED = "What is asked for"
+ASKED, TOKENS, FIELDS = "What is asked for", "Transformers", "Flows, VAEs, GANs"
 Words = Annotated[str, MaxLen(2_000)]
+Named = Words | dict[str, Words] | None  # labels in JSON
 
 Text = Annotated[str, MaxLen(8 * 2**20)]
 StopText = Annotated[str, MinLen(1), MaxLen(1_000)]
@@ -25,8 +28,15 @@ Label = Annotated[
         complete="classes",
         shell=list[str],
         parse="afresh.faces.cli.words:labels",
-        json=Words | dict[str, Words] | None,
+        json=Named,
     ),
+]
+NegativeLabel = Annotated[
+    Labels | None,
+    Option("A class that guidance steers away from.", ASKED, shell=Absent, json=Named),
+]
+NegativeCaption = Annotated[
+    str | None, Option("What guidance steers away from.", ASKED, shell=Absent, json=Words | None)
 ]
 Number = Annotated[
     Mapping[str, float] | None,
@@ -41,24 +51,66 @@ Number = Annotated[
 ]
 Caption = Annotated[str | None, Option("What is to be seen or heard, in words.", panel=ASKED, json=Words | None)]
 Seed = Annotated[int, Option("Seed of all random numbers: the same seed gives the same result.")]
+DrawnSeed = Annotated[
+    int,
+    Option(
+        "Seed of all random numbers: the same seed gives the same result.",
+        json=Annotated[int, Ge(-(2**63)), Lt(2**63)] | None,
+        json_default=None,
+    ),
+]
 Stop = Annotated[
     str | Sequence[str],
     Option(
         "End before this text ($'\\n' in a shell: a line's end); may be repeated.",
+        metavar="TEXT",
         shell=list[str],
         json=StopText | Annotated[list[StopText], MaxLen(16)] | None,
     ),
 ]
 Force = Annotated[bool, Option("Replace what is at the place of `out` already.", json=Absent)]
-Settings = Annotated[
-    Mapping[str, Any] | None,
+SETTINGS = Option(
+    "Any setting of sampling, as temperature=0.8 or steps=50.",
+    flags=("--set",),
+    metavar="KEY=VALUE",
+    complete="sample_settings",
+    shell=list[str],
+    parse="afresh.faces.cli.words:settings",
+    json=dict[str, Any] | None,
+)
+Settings = Annotated[Mapping[str, Any] | None, SETTINGS]
+Guidance = Annotated[
+    list[str] | None,
     Option(
-        "Any setting of sampling, as temperature=0.8 or steps=50.",
-        flags=("--set",),
-        metavar="KEY=VALUE",
-        complete="sample_settings",
-        shell=list[str],
-        parse="afresh.faces.cli.words:settings",
-        json=dict[str, Any] | None,
+        f"{WORDS['guidance'].help} PART=X for one part: caption=3.",
+        ASKED,
+        metavar="X",
+        parse="afresh.faces.cli.words:guidances",
+        json=float | None,
     ),
 ]
+ServedGuidance = Annotated[float | None, Option(WORDS["guidance"].help, shell=Absent, json=float | None)]
+ServedSettings = Annotated[Mapping[str, Any] | None, replace(SETTINGS, also={"guidance": ServedGuidance})]
+GuidedSettings = Annotated[Mapping[str, Any] | None, replace(SETTINGS, also={"guidance": Guidance})]
+
+
+def setting(kind: Any, help: str, panel: str = TOKENS) -> Any:
+    """A setting that has an option of its own on the command line."""
+    return Annotated[kind | None, Option(help, panel, json=Absent)]
+
+
+OWN_OPTIONS = {
+    "guidance": Guidance,
+    "temperature": setting(float, WORDS["temperature"].help),
+    "top_k": setting(int, WORDS["top_k"].help),
+    "top_p": setting(float, WORDS["top_p"].help),
+    "min_p": setting(float, WORDS["min_p"].help),
+    "length": setting(int, WORDS["length"].help),
+    "weights": setting(str, "Precision on a CPU: auto, float32, bfloat16, int8."),
+    "order": setting(str, "random or confidence: which tokens first (masked)."),
+    "steps": setting(int, "Steps of the solver (flow); looks at a window, 0 = one a token (masked).", FIELDS),
+    "solver": setting(str, "ab2, dpmpp, heun, euler or sde (flow).", FIELDS),
+    "truncation": setting(float, f"{WORDS['truncation'].help} (vae, gan)", FIELDS),
+}
+SampleSettings = Annotated[Any, replace(SETTINGS, also=OWN_OPTIONS)]
+ChatSettings = Annotated[Any, replace(SETTINGS, also={k: OWN_OPTIONS[k] for k in ("temperature", "top_p", "length")})]

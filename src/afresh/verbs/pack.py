@@ -47,6 +47,3 @@ def pack(
     home = run.path.resolve()
     target = home.with_name(f"{home.name}.bundle") if out is None else Path(out)
     return pack_run(run, target, licence, accept, force)
-
-
-VERB = pack

@@ -109,6 +109,3 @@ def propose(
         item_column=item_column,
     )
     return proposals if out is None else proposals.save(out, force)
-
-
-VERB = propose

@@ -204,6 +204,7 @@ class Sampler:
             self.run.encoder,
             drawn.written,
             credentials=self.credentials,
+            notes=control_lines(described, self.control),
         )
 
 

@@ -74,6 +74,3 @@ def score(
 
     request = Request(prompt, label, number or {}, caption, logprobs=logprobs)
     return score_items(run, items_of(run, items, text), request, end=end, draws=draws, seed=seed)
-
-
-VERB = score

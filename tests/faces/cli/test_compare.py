@@ -26,7 +26,7 @@ from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
 from afresh.engine.alignment.feedback.preferences import read_votes
 from afresh.engine.training.loop import Interrupted
-from afresh.faces.cli.compare import compare
+from afresh.faces.cli import function_of
 from afresh.faces.http import vote
 from afresh.verbs.annotate import Session
 from tests.faces.cli.conftest import Invoke, parsed
@@ -36,9 +36,9 @@ from tests.warm import Process, Warm
 pytestmark = pytest.mark.slow
 
 app = typer.Typer()
-app.command()(compare)
+app.command()(function_of("compare"))
 
-PROGRAM = "import typer; from afresh.faces.cli.compare import compare; a = typer.Typer(); a.command()(compare); a()"
+PROGRAM = "import typer; from afresh.faces.cli import function_of; typer.run(function_of('compare'))"
 WORDS = ("--prompt", "the cat", "--set", "length=6", "--set", "temperature=1.5")
 Answer = Callable[..., tuple[str, str]]
 

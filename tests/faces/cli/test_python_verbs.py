@@ -23,11 +23,6 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "tune": (afresh.tune,),
     "distill": (M.distill,),
     "align": (M.align,),
-    "compare": (M.compare,),
-    "sample": (M.sample, M.stream),
-    "chat": (M.chat,),
-    "edit": (M.edit,),
-    "blend": (M.interpolate,),
     "runs": (afresh.list_models,),
     "show": (M.__str__,),
     "label": (afresh.label,),
@@ -39,14 +34,11 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
 # What the command line alone needs: programs that run until they are stopped, the index of the works of one, command
 # lines as jobs of a cluster, a demonstration, a help text, and how a result is shown or asked for.
 NOT_IN_PYTHON = {"demo", "launch", "open", "serve"}
-SHOWN = {"as_json", "run", "context", "yes", "port", "open_page", "stream", "measure"}
+SHOWN = {"as_json", "run", "context", "yes", "measure"}
 SHOWN |= {"dry_run", "show_rules", "verbose", "examples"}  # of data: a property of its result
-WRITTEN = {"sample", "edit", "blend", "compose", "data", "label"}  # whose results have a method `save`
+WRITTEN = {"data", "label"}  # whose results have a method `save`
 # Plural where Python takes several at once, and the keyword arguments of the command line's KEY=VALUE.
-RENAMED = {"setting": "settings", "option": "data", "adapter": "adapters", "target": "targets", "root": "folder"}
-RENAMED |= {"pictures": "inputs", "file": "score", "files": "items", "text": "items", "resume": "path"}
-OF_SAMPLING = {"guidance", "temperature", "top_k", "top_p", "min_p", "length", "weights", "order", "steps", "solver"}
-OF_SAMPLING |= {"truncation"}
+RENAMED = {"setting": "settings", "option": "data", "target": "targets", "root": "folder", "resume": "path"}
 MORE: Mapping[str, Mapping[str, str]] = {
     "align": {"prompt": "prompts"},
     "collect": {
@@ -56,8 +48,6 @@ MORE: Mapping[str, Mapping[str, str]] = {
         "option": "options",
         "resume": "resume",
     },
-    "edit": {"n": "each", "guidance": "settings"},
-    "compare": {"guidance": "settings", "summary": "out"},  # Session.summary
     "verify": {"name": "path"},
     "rm": {"runs": "self", "data": "names"},
     "tune": {"adapter": "adapter"},
@@ -84,6 +74,4 @@ def test_every_option_of_a_verb_has_its_name_in_python(verb: Callable[..., Any])
     # Marks are those of `load(RUN, marks=False)`, the label that of `Samples.labelled()`.
     asked -= {"out", "force", "no_marks", "label_ai"} if name in WRITTEN else set()
     asked = {renamed.get(p, p) for p in asked}
-    if "settings" in known and name in {"sample", "chat"}:
-        asked -= OF_SAMPLING
     assert not asked - known, f"{name}: {sorted(asked - known)} cannot be said in Python"

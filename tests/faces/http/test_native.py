@@ -222,7 +222,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "long likelihood": ("score", {"items": [IMAGE] * 128, "draws": 64}, "128 items of 12,800 evaluations"),
     "sound": ("edits", {"inputs": [IMAGE], "hole": "0:1"}, "`hole` is for sounds"),
-    "one end": ("interpolations", {"first": IMAGE}, "second item, or toward"),
+    "one end": ("interpolations", {"first": IMAGE}, "second item to go to, or an attribute"),
     "latents": ("latents", {"latents": [[1.0, 2.0]]}, "have 64 numbers, not 2"),
     "no latents": ("latents", {}, "inputs to encode, or latents"),
     "complete": ("complete", {"prefix": "a"}, "cannot be completed"),

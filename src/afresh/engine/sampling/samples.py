@@ -58,6 +58,7 @@ class Samples(Sequence[Any]):
     numbers: Sequence[int] = ()  # of the samples among those that were drawn; empty: 0, 1, 2, ...
     credentials: Credentials | None = None
     ingredients: Sequence[Sequence[Ingredient]] = ()  # empty: the samples were made from nothing else
+    notes: Sequence[str] = ()  # what a control did
 
     @property
     def published(self) -> Samples:

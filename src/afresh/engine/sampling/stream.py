@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from queue import SimpleQueue
 from threading import Thread
 
@@ -34,7 +35,7 @@ class Stream:
         if self._started:
             raise UserError("A stream can be read only once. Create another with `model.stream()`.")
         self._started = True
-        worker = Thread(target=self._work, daemon=True)
+        worker = Thread(target=copy_context().run, args=(self._work,), daemon=True)  # events go to the same listener
         worker.start()
         try:
             while (piece := self._pieces.get()) is not None:

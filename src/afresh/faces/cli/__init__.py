@@ -26,15 +26,11 @@ from afresh import __version__
 from afresh.core import registry
 from afresh.core.library_words import in_plain_words
 from afresh.faces.cli import (
-    blend,
     catalogue,
-    chat,
     collect,
-    compare,
     data,
     demo,
     doctor,
-    edit,
     forget,
     get,
     label,
@@ -43,14 +39,16 @@ from afresh.faces.cli import (
     open,
     rm,
     runs,
-    sample,
     serve,
     show_run,
     train,
     verify,
 )
+from afresh.faces.cli.chat import talk
 from afresh.faces.cli.commands import command_of
+from afresh.faces.cli.compare import judge
 from afresh.faces.cli.group import Group, verb_name
+from afresh.faces.cli.sample import deliver
 from afresh.faces.cli.show import discard_output, fail, one_line, write_json
 from afresh.faces.cli.wording import as_typed, options_of
 
@@ -94,11 +92,11 @@ VERBS = (
     train.distill,
     train.align,
     launch.launch,
-    compare.compare,
-    sample.sample,
-    chat.chat,
-    edit.edit,
-    blend.blend,
+    "compare",
+    "sample",
+    "chat",
+    "edit",
+    "blend",
     "complete",
     "compose",
     "measure",
@@ -155,6 +153,9 @@ GROUPS = {verb.name: verb for verb in VERBS if isinstance(verb, Group)}
 BY_HAND = {verb_name(verb): verb for verb in VERBS if not isinstance(verb, str | Group)}
 
 
+ENDS: Mapping[str, Callable[..., None]] = {"compare": judge, "chat": talk}  # of verbs that ask a person
+
+
 def names() -> list[str]:
     """The names of all commands, in the order of help."""
     own = [v if isinstance(v, str) else v.name if isinstance(v, Group) else verb_name(v) for v in VERBS]
@@ -163,7 +164,10 @@ def names() -> list[str]:
 
 def function_of(name: str) -> Callable[..., Any]:
     """The function of a command: one that is written by hand, or made of a verb that is declared."""
-    return BY_HAND[name] if name in BY_HAND else command_of(registry.verb(name))
+    if name in BY_HAND:
+        return BY_HAND[name]
+    verb = registry.verb(name)
+    return command_of(verb, ENDS.get(name, deliver if verb.draws else None))
 
 
 def commands() -> dict[str, Callable[..., Any]]:
@@ -215,7 +219,7 @@ def brief_command(name: str) -> Any:
         return typer.core.TyperCommand(name, help=about(GROUPS[name].help), rich_markup_mode="rich")
     text = (BY_HAND[name].__doc__ or "") if name in BY_HAND else registry.verb(name).help
     if name not in BY_HAND and "`" in text:
-        text = command_of(registry.verb(name)).__doc__ or ""
+        text = function_of(name).__doc__ or ""
     return typer.core.TyperCommand(name, help=about(text), rich_markup_mode="rich")
 
 

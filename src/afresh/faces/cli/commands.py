@@ -21,21 +21,32 @@ from afresh.faces.cli.wording import OPTIONS, as_typed
 JSON, OUT = "as_json", "out"
 
 
-def command_of(verb: Verb[Any, Any]) -> Callable[..., None]:
-    """The command of a verb, with `--json`, and with `--out` and `--force` if its result has files."""
-    offered = [p for p in verb.parameters if p.option.shell is not Absent]
+def command_of(verb: Verb[Any, Any], end: Callable[..., None] | None = None) -> Callable[..., None]:
+    """The command of a verb, with `--json`, and with `--out` and `--force` if its result has files.
+
+    `end`: does the verb and shows its result in its own way, given the run, the verb, the options that were typed,
+    whether JSON is wanted, and options of its own.
+    """
+    offered = [p for p in verb.offered if p.option.shell is not Absent]
+    own = [] if end is None else list(inspect.signature(end).parameters.values())[4:]
+    extras = [p.replace(annotation=eval(p.annotation, vars(inspect.getmodule(end)))) for p in own]
+    flags = flags_of(offered) | ({"--out"} if verb.files or extras else set())
 
     def command(**values: Any) -> None:
         from afresh.data.storage.folders import check_free
         from afresh.runs.run import Run
         from afresh.runs.works import signed_files
 
+        if end is not None:
+            run, more = Run.open(values["run"]), {p.name: values[p.name] for p in extras}
+            end(run, verb, {p.name: value_of(run, p, values[p.name]) for p in offered}, values[JSON], **more)
+            return
         path, as_json, out = values.pop("run"), values.pop(JSON), values.pop(OUT, None) if verb.files else None
         if out is not None:
             check_free(out, values.pop("force"))
         run = Run.open(path)
         run.marked = not values.pop("no_marks", False)
-        result = verb(run, **{p.name: value_of(run, p, values[p.name]) for p in offered})
+        result = verb.of(run, {p.name: value_of(run, p, values[p.name]) for p in offered})
         note(*result.notes)
         if out is not None:
             write_files(out, signed_files(verb, run, result))
@@ -44,7 +55,6 @@ def command_of(verb: Verb[Any, Any]) -> Callable[..., None]:
         elif out is None or verb.shown:
             show_result(result)
 
-    flags = flags_of(offered) | ({"--out"} if verb.files else set())
     run_type = Annotated[Path, o.run_argument(verb.run_help, verb.run_metavar)]
     parameters = [keyword("run", run_type, inspect.Parameter.empty), *(parameter_of(p, flags) for p in offered)]
     if verb.files:
@@ -52,7 +62,7 @@ def command_of(verb: Verb[Any, Any]) -> Callable[..., None]:
         parameters += [keyword(OUT, out_type, None), keyword("force", o.Force)]
     if verb.works:
         parameters.append(keyword("no_marks", o.Unmarked))
-    parameters.append(keyword(JSON, Annotated[bool, o.json_of(as_typed(verb.result, flags))]))
+    parameters += [*extras, keyword(JSON, Annotated[bool, o.json_of(as_typed(verb.result, flags))])]
     return named(command, verb.name, as_typed(verb.help, flags), parameters)
 
 
@@ -110,7 +120,7 @@ def typed(p: Parameter) -> Any:
     kind = p.plain if p.option.shell is None or inspect.isfunction(p.option.shell) else p.option.shell
     origin = get_origin(kind)
     alone = [a for a in get_args(kind) if a is not NoneType] if origin in (Union, UnionType) else [kind]
-    first, needed = alone[0], p.required or p.option.typed
+    first, needed = alone[0], p.required or p.option.typed or p.option.shell is bool
     if inspect.isclass(get_origin(first)) and issubclass(get_origin(first), Sequence | Mapping):
         inner = str if issubclass(get_origin(first), Mapping) else get_args(first)[0]
         return list[inner] if needed else list[inner] | None  # type: ignore[valid-type]

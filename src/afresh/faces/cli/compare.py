@@ -8,22 +8,22 @@ import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from afresh.faces.cli import options as o
 from afresh.faces.cli.extras import require
-from afresh.faces.cli.sample import guidances, labels, with_set
 from afresh.faces.cli.show import answer, emit, quoted, say
+from afresh.verbs.draw import VOTES
 
 if TYPE_CHECKING:
+    from afresh.core.verb import Verb
     from afresh.engine.alignment.feedback.preferences import Winner
     from afresh.engine.alignment.feedback.vote_summary import VoteTally
+    from afresh.runs.run import Run
     from afresh.verbs.annotate import Session, VoteQuestion
 
-PAIRS, VOTES = "Which pairs", "Votes"
 KEYS: dict[str, Winner] = {"a": "a", "b": "b", "t": "tie"}
 ARROWS = {"\x1b[D": "a", "\x1b[C": "b", "\x1bOD": "a", "\x1bOC": "b"}
 ACCEPTED = "a, b, t (tie), s (skip), u (undo), q (stop)"
@@ -31,34 +31,12 @@ NARROW = 100  # columns of a terminal, below which the two texts stand one under
 LONGEST = 1 << 12  # characters of an answer on a line
 
 
-def compare(
-    run: o.Run,
-    other: Annotated[
-        Path | None,
-        o.run_argument("A second run: each pair has a sample of each.", "RUN2"),
-    ] = None,
-    n: Annotated[int, typer.Option("-n", help="Pairs to judge.")] = 20,
-    prompt: Annotated[
-        list[str] | None, o.option("Beginning of a text, or what to answer; several take turns.", o.ASKED)
-    ] = None,
-    raw: o.Raw = False,
-    label: o.Label = None,
-    caption: o.Caption = None,
-    guidance: o.Guidance = None,
-    setting: o.SampleSettings = None,
-    seed: Annotated[int, o.option("The same seed gives the same samples and sides.", PAIRS)] = 0,
-    samples: Annotated[
-        int | None, o.option("Samples of one run for each request; fewer = each is judged more.", PAIRS)
-    ] = None,
-    active: Annotated[
-        bool | None,
-        o.option("Ask the most telling pairs; from the 11th vote on if not given.", PAIRS, "--active/--no-active"),
-    ] = None,
-    question: Annotated[
-        str | None, o.option('What is asked about each pair; "Which is better?" if not given.', VOTES)
-    ] = None,
-    rater: Annotated[str | None, o.option("Who votes.", VOTES, metavar="NAME")] = None,
-    out: Annotated[Path | None, o.option("File of votes; RUN-votes.jsonl if not given.", VOTES)] = None,
+def judge(
+    run: Run,
+    verb: Verb[Any, Session],
+    values: dict[str, Any],
+    as_json: bool,
+    *,
     port: Annotated[
         int,
         typer.Option(
@@ -70,22 +48,16 @@ def compare(
         o.open_option("Open the page in the browser; at a terminal with a display if not given.", VOTES),
     ] = None,
     summary: Annotated[bool, o.option("Ask nothing: what the votes say.", VOTES, "--summary")] = False,
-    as_json: Annotated[bool, o.json_of("{votes, ties, ...}")] = False,
 ) -> None:
-    """Choose between two samples, pair after pair: which texts, images or sounds of a run are liked, or which run.
-
-    Texts are judged in the terminal, or, if standard input is no terminal, by one answer a line of it. Images and
-    sounds are judged on a page of the studio alone, which is served to one browser of this machine. Each vote is on the
-    disk before the next pair is shown. The same command goes on where it stopped.
-    """
+    """Ask for votes, in the terminal or on a page, or show what the votes say."""
     from afresh.core import events
     from afresh.engine.training.loop import Interrupted
-    from afresh.runs.run import Run
-    from afresh.verbs.annotate import PairRequest, begin, check, default_votes, summary_of, votes_in
+    from afresh.verbs.annotate import PairRequest, check, default_votes, summary_of, votes_in
 
-    runs = [Run.open(path) for path in (run, other) if path is not None]
-    votes = out or default_votes(runs[0])
-    kind = runs[0].encoder.kind
+    other = values["other"]
+    runs = [run] if other is None else [run, other]
+    values["out"] = votes = values["out"] or default_votes(run)
+    kind = run.encoder.kind
     if summary:
         report(summary_of(votes, kind), as_json)
         return
@@ -96,24 +68,11 @@ def compare(
             events.warning(f"{kind.plural} are judged on a page: answers on standard input are for texts, and not read")
         from afresh.faces.http.vote import serve
 
-    check(runs, n, samples)
+    check(runs, values["n"], values["samples"])
     votes_in(votes, kind)  # a file of something else is refused before anything is drawn
-    settings = with_set({"guidance": guidances(guidance)}, setting)
-    wish = PairRequest(tuple(prompt or ()), labels(label, spec=runs[0].conds), caption, raw)
     say(f"drawing samples of {' and '.join(str(r.path) for r in runs)}; votes go to {votes}")
-    session = begin(
-        runs,
-        wish,
-        n,
-        votes,
-        samples=samples,
-        seed=seed,
-        settings=settings,
-        rater=rater,
-        active=active,
-        question=question,
-    )
-    again = "" if other else f"next: afresh align {quoted(run)} --preferences {quoted(votes)}"
+    session = verb.of(run, values)
+    again = "" if other else f"next: afresh align {quoted(run.path)} --preferences {quoted(votes)}"
 
     def ready(address: str) -> None:
         say(f"open {address}")
@@ -130,6 +89,7 @@ def compare(
         elif kind.view == "text":
             ask(session)
         else:
+            wish = PairRequest(tuple(values["prompt"]), values["label"], values["caption"], values["raw"])
             serve(session, runs, wish, port, ready)
     except KeyboardInterrupt:
         raise Interrupted(session.saved()) from None

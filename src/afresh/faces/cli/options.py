@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from afresh.core.minutes import minutes_of
-from afresh.engine.sampling.setting_words import WORDS
 from afresh.faces.cli import completion
 from afresh.faces.cli.paths import existing, existing_run
 
@@ -34,13 +33,7 @@ def run_argument(help: str, metavar: str = "RUN") -> Any:
     return typer.Argument(help=help, metavar=metavar, callback=existing_run, autocompletion=completion.runs)
 
 
-def class_option(help: str, panel: str | None = None) -> Any:
-    """An option for a class of the run on the command line."""
-    return option(help, panel, metavar="CLASS", complete=completion.classes)
-
-
 Run = Annotated[Path, run_argument("A run: its folder, or its name in runs/.")]
-LatentRun = Annotated[Path, run_argument("A run on images or sounds, or a VAE, flow or GAN of molecules or texts.")]
 DataPath = Annotated[Path, typer.Argument(help="Your data: a file or a folder.", metavar="PATH", callback=existing)]
 
 
@@ -86,22 +79,6 @@ def setting_option(help: str, complete: Callable[..., list[str]], panel: str | N
     return option(help, panel, "--set", metavar="KEY=VALUE", complete=complete)
 
 
-# ---------------------------------------------------------------------------- sampling: sample, edit, compare, compose
-
-Label = Annotated[
-    list[str] | None,
-    class_option("A class; NAME=CLASS if there are several labels.", ASKED),
-]
-Number = Annotated[list[str] | None, option("A number by its name.", ASKED, metavar="NAME=X")]
-Caption = Annotated[str | None, option("What is to be seen or heard, in words.", ASKED)]
-Guidance = Annotated[
-    list[str] | None, option(f"{WORDS['guidance'].help} PART=X for one part: caption=3.", ASKED, metavar="X")
-]
-SampleSettings = Annotated[
-    list[str] | None,
-    setting_option("Any setting of sampling, as temperature=0.8 or steps=50.", completion.sample_settings),
-]
-Raw = Annotated[bool, option("Continue --prompt instead of answering it (chat models).", ASKED, "--raw")]
 SamplesOut = Annotated[
     Path | None, option("Folder to write to; a .png for one image of all samples, a .wav or .flac for one sound.")
 ]

@@ -85,6 +85,8 @@ def option(name: str, value: str | None, known: Collection[str]) -> str | None:
     assigned = field if value is None else f"{field}={value}"
     if dot and head in SETTINGS:
         return f"--set {head}.{assigned}"
+    if dot and head == "settings":
+        return f"--set {assigned}"
     if dot and head == "data":
         return f"--data {assigned}"
     flag = OPTIONS.get(name, f"--{name.replace('_', '-')}")

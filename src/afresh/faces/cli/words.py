@@ -3,13 +3,17 @@ the option."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afresh.core import UserError
 from afresh.core.options import pairs
-from afresh.faces.cli.paths import base_path, existing, existing_run
+from afresh.engine.sampling.constrained import text_of
+from afresh.engine.sampling.request import several_labels
+from afresh.faces.cli.paths import base_path, existing, existing_run, run_path
+from afresh.faces.cli.show import say
 
 if TYPE_CHECKING:
     from afresh.runs.run import Run
@@ -17,7 +21,6 @@ if TYPE_CHECKING:
 
 def labels(run: Run, given: Sequence[str], flag: str) -> str | Mapping[str, str] | None:
     """One label as it is; several must each be NAME=CLASS, or a class that one label alone of the run knows."""
-    from afresh.engine.sampling.request import several_labels
 
     if len(given) < 2:
         return given[0] if given else None
@@ -38,6 +41,71 @@ def numbers(run: Run, given: Sequence[str], flag: str) -> dict[str, float] | Non
 def texts(run: Run, given: Sequence[str], flag: str) -> dict[str, str]:
     """NAME=VALUE by name; a list is its values separated by `|`, any of which fits."""
     return {k: "|".join(map(str, v)) if isinstance(v, list) else v for k, v in pairs(given, flag).items()}
+
+
+def guidances(run: Run, given: Sequence[str], flag: str) -> float | dict[str, float] | None:
+    """One number for all, or by part: {"caption": 3, "": 2}, "" for the others. Raises UserError for no number."""
+    out: dict[str, float] = {}
+    for text in given:
+        name, _, value = text.rpartition("=")
+        if name in out:
+            raise UserError(f"{flag} {name or value} is given twice. Give it once.")
+        try:
+            out[name] = float(value)
+        except ValueError:
+            raise UserError(f"{flag} takes a number, or PART=NUMBER as in caption=3. Given: {text!r}.") from None
+    return out[""] if list(out) == [""] else out or None
+
+
+def prompt(run: Run, given: str, flag: str) -> str:
+    """The prompt; `-` stands for standard input, of which one line end at its end is left out.
+
+    Raises UserError if standard input is not UTF-8.
+    """
+    if given != "-":
+        return given
+    if sys.stdin.isatty():
+        say("Type the prompt, then Ctrl-D on a line of its own.")
+    try:
+        return sys.stdin.read().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as e:
+        raise UserError(f"The prompt on standard input is not UTF-8 text: {e.reason}. Convert it first.") from None
+
+
+def images(run: Run, given: Sequence[str], flag: str) -> str | Mapping[str, str]:
+    """One file as it is, and several by name."""
+    return given[0] if len(given) == 1 else pairs(given, flag)
+
+
+def file_text(run: Run, given: Path, flag: str) -> str:
+    """The text of a file."""
+    return text_of(given, flag)
+
+
+def adapters(run: Run, given: Sequence[str], flag: str) -> dict[str, float]:
+    """The weights of adapters by their paths."""
+    from afresh.runs.adapters import parse_adapters
+
+    return {str(run_path(Path(path))): scale for path, scale in parse_adapters(list(given)).items()}
+
+
+def opened(first: Run, given: Path, flag: str) -> Run:
+    """Another run. Raises a usage error for a name that nothing has."""
+    from afresh.runs.run import Run
+
+    return Run.open(existing_run(given) or given)
+
+
+def outpaint(run: Run, given: str, flag: str) -> Mapping[str, int]:
+    """Pixels by side."""
+    from afresh.verbs.outpaint import sides
+
+    return sides(given)
+
+
+def colours(run: Run, given: str, flag: str) -> tuple[str, ...]:
+    """Colours with commas between them."""
+    return tuple(c.strip() for c in given.split(","))
 
 
 def settings(run: Run, given: Sequence[str], flag: str) -> dict[str, Any]:

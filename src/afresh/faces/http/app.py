@@ -24,7 +24,7 @@ from afresh.faces.http import errors, health
 from afresh.faces.http.guard import Guard
 from afresh.faces.http.keys import NO_KEYS, Door, Keys
 from afresh.faces.http.loaded_runs import Library
-from afresh.faces.http.native import edits, runs, samples, verbs, verification, votes
+from afresh.faces.http.native import edits, runs, verbs, verification, votes
 from afresh.faces.http.origins import Origins
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.sessions import Sessions
@@ -39,7 +39,7 @@ MOST_EVALUATIONS = 100_000  # of a network, for one request
 GIVEN_BACK = 60  # times of looking after which freed memory is given back
 WATCH_SECONDS = 1.0  # after which the server knows at the latest that an adapter was removed
 LOADED = "afresh.loaded"  # in the scope of a request for which the dialect of its path was added
-PARTS = (runs, samples, edits, verbs, health, verification)
+PARTS = (runs, edits, verbs, health, verification)
 
 
 @dataclass(frozen=True)

@@ -14,24 +14,6 @@ from afresh.core.safe_json import faults
 from afresh.verbs.creation_request import CreationRequest
 from afresh.verbs.gallery import Works
 
-PLAIN = (
-    "verb",
-    "prompt",
-    "suffix",
-    "caption",
-    "negative_caption",
-    "strength",
-    "hole",
-    "extend",
-    "loop",
-    "upscale",
-    "weight",
-    "toward",
-    "away",
-    "most",
-    "voice",
-    "n",
-)
 IMAGES = ("mask", "edges", "style")  # files beside the inputs
 PARTS = {
     "label": "label",
@@ -40,6 +22,10 @@ PARTS = {
     "without": "negative_label",
     "side": "outpaint",
 }  # of a wish, by what fields of them begin with
+BESIDE = {"seed", "turns", "palette", "inputs", *IMAGES, *PARTS.values()}
+PLAIN = [
+    name for name in CreationRequest.model_fields if name not in BESIDE
+]  # that are a field of the form as they are
 FILES = 2  # inputs of a wish
 
 

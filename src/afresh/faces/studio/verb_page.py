@@ -185,7 +185,7 @@ def routes(desk: Desk) -> APIRouter:
         options = await read_form(declared, fields, form)
 
         def work(served: Served) -> tuple[Result, list[str]]:
-            return result_of(declared, served, options)
+            return result_of(declared, desk.library, served, options)
 
         result, notes = await desk.run(request, run, work)
         typed = {f.name: "\n".join(g for g in form.getlist(f.name) if isinstance(g, str)) for f in fields}

@@ -5,40 +5,61 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
 
 from afresh.core import registry
-from afresh.core.verb import Absent, EncodedFile, Result, Verb
-from afresh.faces.http.image_files import from_base64
-from afresh.faces.http.loaded_runs import Served
-from afresh.faces.http.native.items import answer, read_item, read_items
+from afresh.core.verb import Absent, EncodedFile, EncodedImage, Parameter, RunWeights, Verb
+from afresh.faces.http.image_files import from_base64, read_image
+from afresh.faces.http.loaded_runs import Library, Served
+from afresh.faces.http.native.items import answer, read_item, read_items, written
 from afresh.faces.http.request_threads import Desk, alone, noted
+from afresh.faces.http.requests.forms import Settings, seed_of
 from afresh.faces.http.rights import USE, needs
 from afresh.runs.works import signed_files
 
 
-def result_of(verb: Verb[Any, Any], served: Served, form: Any) -> tuple[Result, list[str]]:
+def value_of(library: Library, served: Served, p: Parameter, given: Any) -> Any:
+    """A parameter in a request, as the verb takes it."""
+    kinds = (p.option.json, *get_args(p.option.json))
+    if given is None:
+        return None
+    if EncodedFile in kinds:
+        return from_base64(given, p.name)
+    if EncodedImage in kinds:
+        return read_image(from_base64(given, p.name), p.name)
+    if p.option.json is RunWeights:
+        return {str(library.path(name)): weight for name, weight in given.items()}
+    if not p.encoded or not given:
+        return given
+    if isinstance(given, str):
+        return read_item(served.run, given, p.name)
+    if isinstance(given, dict):
+        return {name: read_item(served.run, text, f"{p.name}.{name}") for name, text in given.items()}
+    return read_items(served.run, given, p.name)
+
+
+def result_of(verb: Verb[Any, Any], library: Library, served: Served, form: Any) -> tuple[Any, list[str]]:
     """The result of the verb for the parameters in a form, and the notes of the work."""
-    run, values = served.run, {p.name: getattr(form, p.name) for p in verb.parameters if p.option.json is not Absent}
-    for name in (p.name for p in verb.parameters if p.option.json is EncodedFile):
-        values[name] = from_base64(values[name], name)
+    verb.check(form)
+    offered = [p for p in verb.offered if p.option.json is not Absent]
     with noted() as notes, alone(served) if verb.alone(form) else nullcontext():
-        for name in (p.name for p in verb.parameters if p.encoded):
-            if isinstance(values[name], str):
-                values[name] = read_item(run, values[name], name)
-            elif values[name]:
-                values[name] = read_items(run, values[name], name)
-        result = verb(run, **values)
+        values = {p.name: value_of(library, served, p, getattr(form, p.name)) for p in offered}
+        if verb.draws and "seed" in values:
+            values["seed"] = seed_of(values["seed"])
+        result = verb.of(served.run, values)
     return result, [*result.notes, *notes]
 
 
-def answered(verb: Verb[Any, Any], served: Served, form: Any) -> dict[str, Any]:
+def answered(verb: Verb[Any, Any], library: Library, served: Served, form: Any) -> dict[str, Any]:
     """The result as JSON, with the notes of the work, and its files in base64."""
-    result, notes = result_of(verb, served, form)
+    result, notes = result_of(verb, library, served, form)
+    if verb.draws:
+        seed = {"seed": result.seed} if "seed" in verb.options.model_fields else {}
+        return {"samples": written(result), **seed, "notes": notes}
     files = {
         name: base64.b64encode(content).decode() for name, content in signed_files(verb, served.run, result).items()
     }
@@ -47,24 +68,31 @@ def answered(verb: Verb[Any, Any], served: Served, form: Any) -> dict[str, Any]:
 
 def form_of(verb: Verb[Any, Any]) -> type[BaseModel]:
     """The body of a request: the run, and the verb's parameters."""
-    name = f"{verb.name.capitalize()}Form"
-    form: type[BaseModel] = create_model(name, __base__=verb.options, __doc__=verb.help, model=(str, ...))
+    about: Any = Field(default_factory=dict, description="Settings of sampling of the family, by name.")
+    bounded: dict[str, Any] = {"settings": (Settings, about)} if verb.draws else {}
+    form: type[BaseModel] = create_model(
+        f"{verb.name.capitalize()}Form", __base__=verb.options, __doc__=verb.help, model=(str, ...), **bounded
+    )
     return form
 
 
 def endpoint(desk: Desk, verb: Verb[Any, Any]) -> Callable[..., Coroutine[Any, Any, Response]]:
-    async def work(form: Any, request: Request) -> Response:
-        return answer(await desk.run(request, form.model, lambda served: answered(verb, served, form)))
+    async def respond(form: Any, request: Request) -> Response:
+        work = desk.run(request, form.model, lambda served: answered(verb, desk.library, served, form))
+        return answer(await work)
 
-    work.__name__ = verb.name.replace("-", "_")
-    work.__annotations__ = {"form": form_of(verb), "request": Request, "return": Response}
-    return work
+    respond.__name__ = verb.name.replace("-", "_")
+    respond.__annotations__ = {"form": form_of(verb), "request": Request, "return": Response}
+    return respond
 
 
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["afresh"], dependencies=[needs(USE)])
-    for verb in (v for v in registry.verbs().values() if v.served):
+    for verb in (v for v in registry.verbs().values() if v.served or v.draws):
         router.add_api_route(
-            f"/afresh/v1/{verb.name}", endpoint(desk, verb), methods=["POST"], summary=verb.summary or verb.help
+            f"/afresh/v1/{verb.draws or verb.name}",
+            endpoint(desk, verb),
+            methods=["POST"],
+            summary=verb.summary or verb.help,
         )
     return router
