@@ -33,7 +33,7 @@ def test_small_waves_grow_and_decay_as_the_linear_kuramoto_sivashinsky_equation(
     of = SYSTEMS["kuramoto-sivashinsky"]
     x, unit = of.grid().coordinates[0], 2 * np.pi / of.extent
     rate = {n: (n * unit) ** 2 - (n * unit) ** 4 for n in (5, 12, 20)}
-    fields = 1e-9 * sum(np.cos(n * unit * x) for n in rate)
+    fields = 1e-9 * np.sum([np.cos(n * unit * x) for n in rate], axis=0)
     expected = 1e-9 * sum(np.exp(r * 5 * of.step) * np.cos(n * unit * x) for n, r in rate.items())
     assert np.allclose(end(of, fields[None], 5, {})[0], expected, atol=1e-16)
 
