@@ -45,7 +45,9 @@ from afresh.engine.training.plan import (
 )
 
 PASSES = 3  # over the data, when no budget is given
-MOST_PASSES = 10  # over the data within a budget in minutes: more passes memorise the data
+# Passes over the data within a budget in minutes: more memorise it. Where all weights learn fields, new kinds take as
+# many as training from random weights.
+MOST_PASSES = 10
 BATCH = 8  # windows or conversations per step
 # Within a budget in minutes, texts are learnt in windows of SHORT tokens unless STEPS batches of long ones fit, and the
 # batch is the largest of which STEPS fit: a CPU passes a base of 135M parameters at a few hundred tokens a second, and
@@ -125,7 +127,7 @@ def plan_tuning(task: Task, base: Base, heldout: Examples, fixed_window: bool, c
     final = fitting_memory(task, base.config, with_evaluations(task, finished(task, trial), evaluated), decisions)
     decisions.append(disk(task, final, learns, copied))
     decisions += memory(task, base.config, final, heldout, learns, size)
-    fills = final.steps < MOST_PASSES * math.ceil(count / final.batch)
+    fills = final.steps < most_steps(task, count, final.batch)
     return task, Plan(base.config, final, size, decisions, fills)
 
 
@@ -274,10 +276,19 @@ def steps_for(task: Task, config: Any, train: TrainConfig, count: int, pace: flo
     else:
         first, speed = 0.0, train.batch * task.tokens_per_example / pace
     trial = Trial(config, train, speed, max(1, int((task.seconds - first) / speed)))
-    if trial.steps > MOST_PASSES * once:
-        why = f"{MOST_PASSES} passes over the data, as more would memorise it (set `steps` for more)"
-        return replace(trial, steps=MOST_PASSES * once), why
+    most = most_steps(task, count, train.batch)
+    if trial.steps > most:
+        why = f"{most / once:,.0f} passes over the data, as more would memorise it (set `steps` for more)"
+        return replace(trial, steps=most), why
     return trial, speed_of(trial, task)
+
+
+def most_steps(task: Task, count: int, batch: int) -> int:
+    """The most steps of `batch` within a budget of minutes on `count` examples."""
+    assert task.base is not None
+    few = MOST_PASSES * math.ceil(count / batch)
+    whole = task.base.lora is None and task.space.kind == "field"
+    return max(few, math.ceil(task.family.plan.most_examples(count) / batch)) if whole else few
 
 
 def what_learns(task: Task, size: int, config: Any) -> tuple[int, str]:
