@@ -98,7 +98,7 @@ def test_weights_that_changed_are_not_used_with_it(anna: Path, base: Path, texts
         (("--adapter", "../eve"), "is named with letters"),
         (("--adapter", "eve:2"), "is named with letters"),
         (("--adapter", ""), "is named with letters"),
-        (("--adapter", "eve", "--full"), "not with --full"),
+        (("--adapter", "eve", "--full"), "leave it out with --full"),
         (("--adapter", "eve", "--out", "x"), "leave out --out"),
         (("--adapter", "anna"), "already holds a run"),
     ],

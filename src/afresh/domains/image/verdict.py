@@ -12,11 +12,12 @@ from afresh.engine.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, place,
 # ALIKE and this. Blurred images come near in values, and noise does in features. Without features, the second share is
 # that of distances in values between blurred held-out items.
 ALIKE_BESIDE = 0.5
-# Collapsed as well: coverage is below COVERED, and either samples are precise and recall is below MISSED, or they are
-# nearly as precise as real ones, above PRECISE, and recall is below COVERED; all as shares of their floors.
-MISSED, PRECISE, COVERED = 0.15, 0.8, 0.6
-SOFT = 0.5  # blurred: fine detail is nearer to that of blurred real images, at 0, than to that of real ones, at 1
-DENSE = 0.6  # good: density and coverage are above this share of their floors
+# Collapsed as well: samples are precise, above PRECISE, and recall is below MISSED, or recall and coverage are below
+# COVERED; all as shares of their floors.
+MISSED, PRECISE, COVERED = 0.15, 0.65, 0.6
+SOFT = 1 / 3  # blurred: the place of fine detail between that of blurred real images, 0, and of real ones, 1, is below
+DENSE, SPARSE = 0.6, 0.35  # good: density and coverage are above this share of their floors; noise: below
+HALF = 0.6  # noise: so are both, and the place of likeness is below this
 LIKE = 0.7  # good: the place of likeness is above this, so that few samples are noise
 
 
@@ -34,12 +35,11 @@ def judge_images(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     soft, noisy = sharp is not None and sharp < SOFT, detail >= SEEN
     # Blur and noise move all samples to a place where few real ones are, as a model of a few sorts does.
     precise, recalled, covered = (share_of_floor(scores.get(name)) for name in ("precision", "recall", "coverage"))
-    missing = precise > 0.5 and recalled < MISSED
-    sharp_but_few = precise > PRECISE and recalled < COVERED
-    if not soft and not noisy and covered < COVERED and (missing or sharp_but_few):
+    few_sorts = recalled < MISSED or max(recalled, covered) < COVERED
+    if not soft and not noisy and precise > PRECISE and few_sorts:
         return "collapsed", f"The {plural} are of a few sorts only: they cover {covered:.0%} of what real ones cover."
-    shaped = place(scores["likeness"])
-    if shaped is not None and shaped < SHAPED:
+    shaped, dense = place(scores["likeness"]), max(share_of_floor(scores.get(name)) for name in ("density", "coverage"))
+    if shaped is not None and (shaped < SHAPED or (shaped < HALF and dense < SPARSE)):
         return "noise", f"The {plural} are noise: they resemble the training {plural} hardly more than random ones do."
     copied = copied_share(scores)
     if copied is not None:

@@ -91,8 +91,8 @@ def named(
     return command
 
 
-def parameter_of(p: Parameter, flags: frozenset[str]) -> inspect.Parameter:
-    """The parameter as typer takes it."""
+def parameter_of(p: Parameter, flags: frozenset[str], early: bool = False) -> inspect.Parameter:
+    """The parameter as typer takes it. early: the value is checked before anything heavy is loaded."""
     option, kind = p.option, typed(p)
     complete = None if not option.complete else vars(completion)[option.complete]
     common: dict[str, Any] = {
@@ -101,6 +101,7 @@ def parameter_of(p: Parameter, flags: frozenset[str]) -> inspect.Parameter:
         "rich_help_panel": option.panel or None,
         "autocompletion": complete,
         "parser": option.shell if inspect.isfunction(option.shell) else None,
+        "callback": (lambda given: value_of(None, p, given)) if early and one_word(p) else None,
         **bounds(p),
     }
     if isinstance(option, Argument):
@@ -132,6 +133,11 @@ def bounds(p: Parameter) -> dict[str, Any]:
     named = {Ge: "min", Le: "max"}
     exact = [m for m in p.ranges if isinstance(m, Gt | Lt)]
     return {} if exact else {named[type(m)]: getattr(m, type(m).__name__.lower()) for m in p.ranges if type(m) in named}
+
+
+def one_word(p: Parameter) -> bool:
+    """Whether a value is one word that is read by a function, which typer can call."""
+    return bool(p.option.parse) and p.option.shell in (Path, str)
 
 
 def value_of(run: Any, p: Parameter, given: Any) -> Any:

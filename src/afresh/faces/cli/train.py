@@ -13,7 +13,7 @@ import typer
 
 from afresh.core.verb import Absent, Parameter, fields_of, help_of
 from afresh.faces.cli import options as o
-from afresh.faces.cli.commands import flag_of, flags_of, keyword, named, parameter_of, show_line, value_of
+from afresh.faces.cli.commands import flag_of, flags_of, keyword, named, one_word, parameter_of, show_line, value_of
 from afresh.faces.cli.completion import runs
 from afresh.faces.cli.paths import existing_run
 from afresh.faces.cli.show import answer, emit, quoted, say
@@ -51,13 +51,14 @@ def training(spec: type[RunSpec], *more: inspect.Parameter) -> Callable[..., Non
 
     def command(context: typer.Context, **values: Any) -> None:
         resuming = bool(more) and resumes(context, values, offered)
-        typed = {p.name: value_of(None, p, values[p.name]) for p in offered}
+        read = {p.name: value_of(None, p, values[p.name]) for p in offered if not one_word(p)}
+        typed = {p.name: values[p.name] for p in offered} | read
         job = resumed(values) if resuming else begun(spec(**typed), values["measure"])
         finish(job, values["measure"], values["as_json"], typed["log"])
 
     flags = flags_of(offered)
     parameters = [keyword("context", typer.Context, inspect.Parameter.empty)]
-    parameters += [*(parameter_of(p, flags) for p in offered), *more, *AT_THE_END]
+    parameters += [*(parameter_of(p, flags, early=True) for p in offered), *more, *AT_THE_END]
     return named(command, spec.verb, as_typed(help_of(spec), flags), parameters)
 
 
@@ -103,7 +104,7 @@ def resumed(values: Mapping[str, Any]) -> Job:
     from afresh.verbs.resume import resume
     from afresh.verbs.torchrun import together
 
-    path = existing_run(values["resume"]) or Path()
+    path = values["resume"]
     also = {name: values[name] for name in ("ignore_stop", "processes", "on")}
     begin = together(resume)
     job = with_consent(lambda trusted: begin(path, trusted, **also), values["trust"], values["as_json"])
@@ -193,7 +194,12 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
 train = training(
     TrainSpec,
     keyword(
-        "resume", Annotated[Path | None, o.option("Continue this run; no PATH is given then.", complete=runs)], None
+        "resume",
+        Annotated[
+            Path | None,
+            typer.Option(help="Continue this run; no PATH is given then.", callback=existing_run, autocompletion=runs),
+        ],
+        None,
     ),
     keyword(
         "trust",

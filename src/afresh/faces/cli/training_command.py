@@ -36,7 +36,10 @@ def values_of(words: Sequence[str]) -> dict[str, Any]:
     verb, *rest = words
     alone = typer.Typer(add_completion=False)
     alone.command(verb)(TRAINING[verb])
-    return dict(typer.main.get_command(alone).make_context(f"afresh {verb}", rest).params)
+    command = typer.main.get_command(alone)
+    for parameter in command.params:
+        parameter.callback = None  # which would look for the paths on this machine
+    return dict(command.make_context(f"afresh {verb}", rest).params)
 
 
 def paths_of(values: Mapping[str, Any]) -> tuple[Path, ...]:

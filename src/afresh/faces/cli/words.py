@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from afresh.core import UserError
 from afresh.core.options import pairs
-from afresh.engine.sampling.constrained import text_of
-from afresh.engine.sampling.request import several_labels
 from afresh.faces.cli.paths import base_path, existing, existing_run, run_path
 from afresh.faces.cli.show import say
 
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
 
 def labels(run: Run, given: Sequence[str], flag: str) -> str | Mapping[str, str] | None:
     """One label as it is; several must each be NAME=CLASS, or a class that one label alone of the run knows."""
+    from afresh.engine.sampling.request import several_labels
 
     if len(given) < 2:
         return given[0] if given else None
@@ -79,6 +78,8 @@ def images(run: Run, given: Sequence[str], flag: str) -> str | Mapping[str, str]
 
 def file_text(run: Run, given: Path, flag: str) -> str:
     """The text of a file."""
+    from afresh.engine.sampling.constrained import text_of
+
     return text_of(given, flag)
 
 
