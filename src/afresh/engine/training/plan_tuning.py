@@ -279,16 +279,16 @@ def steps_for(task: Task, config: Any, train: TrainConfig, count: int, pace: flo
     most = most_steps(task, count, train.batch)
     if trial.steps > most:
         why = f"{most / once:,.0f} passes over the data, as more would memorise it (set `steps` for more)"
-        return replace(trial, steps=most), why
+        return replace(trial, steps=math.ceil(most)), why
     return trial, speed_of(trial, task)
 
 
-def most_steps(task: Task, count: int, batch: int) -> int:
+def most_steps(task: Task, count: int, batch: int) -> float:
     """The most steps of `batch` within a budget of minutes on `count` examples."""
     assert task.base is not None
     few = MOST_PASSES * math.ceil(count / batch)
     whole = task.base.lora is None and task.space.kind == "field"
-    return max(few, math.ceil(task.family.plan.most_examples(count) / batch)) if whole else few
+    return max(few, task.family.plan.most_examples(count) / batch) if whole else few
 
 
 def what_learns(task: Task, size: int, config: Any) -> tuple[int, str]:
