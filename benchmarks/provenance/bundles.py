@@ -23,8 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from afresh.core import UserError
 from afresh.data.storage.folders import new_folder
-from afresh.services.bundles.layout import BLOCK, END, header, padded, padding
-from afresh.services.bundles.names import SIGNATURE
+from afresh.services.bundles.layout import BLOCK, END, SIGNATURE, header, padded, padding
 from afresh.services.bundles.open import Bundle, checked, unpack
 from afresh.services.bundles.pack import pack_folder
 from afresh.services.provenance.signer import signer

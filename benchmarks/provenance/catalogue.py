@@ -29,10 +29,10 @@ from pathlib import Path
 from PIL import Image
 
 from afresh.core.money import Money
+from afresh.services.catalogue.add import thumbnail
 from afresh.services.catalogue.folder import Catalogue
 from afresh.services.catalogue.ledger import check_ledger
 from afresh.services.catalogue.listing import Bundle, Listing, Preview
-from afresh.services.catalogue.previews import thumbnail
 from afresh.services.catalogue.site import publish
 from afresh.services.collect.licences import normalised
 from benchmarks.common.benchmark import Benchmark, parser_of

@@ -28,8 +28,7 @@ from sklearn.datasets import load_sample_image
 
 from afresh.engine.evaluation import distribution
 from afresh.services.watermark.images.evidence import best_of, image_evidence, read
-from afresh.services.watermark.images.lattice import capacity, luminance, secret_of
-from afresh.services.watermark.images.marking import mark_image
+from afresh.services.watermark.images.marking import capacity, luminance, mark_image, secret_of
 from benchmarks.common.benchmark import Benchmark, parser_of
 from benchmarks.common.folders import data_folder
 from benchmarks.common.results import Row, save, with_interval

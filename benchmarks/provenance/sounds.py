@@ -26,13 +26,14 @@ from scipy.stats import kstest
 
 from afresh.core import Sound
 from afresh.domains.music.synth import Tone, synthesise
-from afresh.services.watermark.sound_cells import cells, energies
-from afresh.services.watermark.sound_phases import codes
 from afresh.services.watermark.sounds import (
     STEP,
     _at_each_beginning,
     _deviation,
     _real_product,
+    cells,
+    codes,
+    energies,
     mark_sound,
     sound_evidence,
 )

@@ -435,7 +435,7 @@ def verify_works(path: PathLike, *, trust_signer: PathLike | None = None) -> lis
     Nothing is asked of a network, but for the address of a file. Raises UserError for a path that cannot be read or
     holds no file.
     """
-    from afresh.services.provenance.known_signers import trust
+    from afresh.services.provenance.trusted import trust
 
     if trust_signer is not None:
         trust(Path(trust_signer))

@@ -11,8 +11,7 @@ from afresh.runs.formats.hub import hub_texts
 from afresh.runs.formats.model_card import card_metadata, shared_name
 from afresh.runs.formats.peft import CONFIG, base_named
 from afresh.runs.record import BaseLicence, read_record
-from afresh.services.collect.licence_files import is_licence, licence_of_text
-from afresh.services.collect.licences import of_hub
+from afresh.services.collect.licences import is_licence, licence_of_text, of_hub
 from afresh.services.collect.record import UNKNOWN
 
 LONGEST = 300  # characters of a name or an address in a card

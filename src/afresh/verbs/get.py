@@ -22,10 +22,10 @@ from afresh.runs.manifest import RECORD, REPORTED, manifest_faults, read_manifes
 from afresh.runs.output_dir import check_output_dir, is_run
 from afresh.runs.run import Run
 from afresh.services.bundles.download import Wanted, fetched, is_local, shown
+from afresh.services.bundles.layout import SIGNATURE, name_fault
 from afresh.services.bundles.listing import Offer, bundle_of_file, catalogue_of, find, is_catalogue, is_url, place_of
-from afresh.services.bundles.names import SIGNATURE, name_fault
 from afresh.services.bundles.open import Bundle, check_signer, checked, damaged, unpack
-from afresh.services.provenance.known_signers import trust
+from afresh.services.provenance.trusted import trust
 from afresh.verbs.packing import SHARED
 
 RUNS = ("model", "adapter")  # the kinds of bundles that are runs

@@ -18,9 +18,8 @@ from afresh.runs.formats.model_card import with_card
 from afresh.runs.run import Run
 from afresh.runs.signature import made_here
 from afresh.services.collect.cards import datacard, facts_of
-from afresh.services.labels.croissant import croissant_of_data, croissant_of_part
 from afresh.services.labels.cyclonedx import cyclonedx
-from afresh.services.labels.data_label import label_of_data
+from afresh.services.labels.data_label import croissant_of_data, croissant_of_part, label_of_data
 from afresh.services.labels.label import Label
 from afresh.services.labels.run_label import label_of
 from afresh.services.labels.words import rows_of

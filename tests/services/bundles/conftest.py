@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from afresh.services.bundles.layout import END, header, padded
+from afresh.services.bundles.layout import END, SIGNATURE, header, padded
 from afresh.services.bundles.model_signing import Listed, Statement, signed
-from afresh.services.bundles.names import SIGNATURE
 from afresh.services.provenance.signer import Signer
 from tests.services.provenance.conftest import NOW
 

@@ -17,13 +17,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from afresh.core import UserError
-from afresh.services.bundles.layout import END, header
-from afresh.services.bundles.names import SIGNATURE, clash, name_fault
+from afresh.services.bundles.layout import END, SIGNATURE, clash, header, name_fault
 from afresh.services.bundles.open import check_signer, checked, unpack
 from afresh.services.bundles.pack import pack_files, pack_folder
 from afresh.services.provenance.certificates import DOCUMENT_SIGNING, certificate_of
-from afresh.services.provenance.known_signers import trust
 from afresh.services.provenance.signer import Signer, signer
+from afresh.services.provenance.trusted import trust
 from tests.services.bundles.conftest import assembled, full_disk, parts_of, signed_by
 from tests.services.provenance.conftest import NOW, pem, stranger
 

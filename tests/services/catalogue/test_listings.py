@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from afresh.core import UserError
 from afresh.services.catalogue.add import add, quality_of, set_price, take_down
 from afresh.services.catalogue.folder import Catalogue
-from afresh.services.catalogue.lineage import Lineage, check_lineage
-from afresh.services.catalogue.listing import Bundle, Listing, Parent
+from afresh.services.catalogue.listing import Bundle, Lineage, Listing, Parent, check_lineage
 
 
 def put(catalogue: Catalogue, tmp_path: Path, **facts: Any) -> Listing:

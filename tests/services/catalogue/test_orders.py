@@ -16,9 +16,7 @@ from afresh.core.money import parse_money
 from afresh.services.catalogue.add import add, set_price, take_down
 from afresh.services.catalogue.folder import Catalogue
 from afresh.services.catalogue.ledger import check_ledger
-from afresh.services.catalogue.links import Link
-from afresh.services.catalogue.orders import Notice, Orders, Outcome
-from afresh.services.catalogue.royalties import as_csv, royalties
+from afresh.services.catalogue.orders import Link, Notice, Orders, Outcome, as_csv, royalties
 from afresh.services.catalogue.stripe import notice_of
 from afresh.services.provenance.layers import Status
 from afresh.services.provenance.read import read

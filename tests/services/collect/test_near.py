@@ -20,8 +20,7 @@ from afresh.data.collected import REJECTED, rows
 from afresh.services.collect import assemble
 from afresh.services.collect.gather import gather, place_of
 from afresh.services.collect.near import searches, with_prints
-from afresh.services.collect.near.buckets import CROWD, Buckets
-from afresh.services.collect.near.finder import Finder
+from afresh.services.collect.near.finder import CROWD, Buckets, Finder
 from afresh.services.collect.record import Record
 
 
@@ -178,6 +177,9 @@ def test_images_with_a_similar_hash_have_a_key_in_common() -> None:
         assert (a == b).any()
 
 
+NOTHING = np.zeros(0)  # which buckets do not look at
+
+
 def test_buckets_find_what_has_keys_in_common(tmp_path: Path) -> None:
     keys = np.random.default_rng(0).integers(0, 400, (300, 4)).astype(np.uint64)
     buckets = Buckets(tmp_path, 4)
@@ -189,8 +191,8 @@ def test_buckets_find_what_has_keys_in_common(tmp_path: Path) -> None:
         for i, row in enumerate(keys[start : start + 7]):
             equal = [j for j in range(300) if ((keys[j] == row) & (row > 0)).any()]
             assert several[i] == (len(equal) > 1)
-            assert buckets.candidates(i) == [j for j in equal if j < start + i]
-            buckets.keep(i, start + i)
+            assert buckets.candidates(i, NOTHING) == [j for j in equal if j < start + i]
+            buckets.keep(i, NOTHING, start + i)
 
 
 def test_of_many_candidates_those_with_most_keys_in_common_are_compared(tmp_path: Path) -> None:
@@ -201,11 +203,11 @@ def test_of_many_candidates_those_with_most_keys_in_common_are_compared(tmp_path
     buckets.sort()
     buckets.advance(60)
     for row in range(59):
-        buckets.keep(row, row)
+        buckets.keep(row, NOTHING, row)
     common = (keys[:59] == keys[59]).sum(1)
     assert (common > 0).sum() > CROWD and len(set(common)) > 3
     most = np.argsort(-common, kind="stable")[:CROWD]
-    assert buckets.candidates(59) == sorted(most.tolist())
+    assert buckets.candidates(59, NOTHING) == sorted(most.tolist())
 
 
 def test_choices_that_are_not_there_are_refused(tmp_path: Path) -> None:

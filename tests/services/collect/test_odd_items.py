@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from afresh.services.collect import bounded, process
+from afresh.services.collect import process, sources
 from afresh.services.collect.gather import CollectLimits as Stop
 from afresh.services.collect.gather import SourcePlace, gather, place_of
 from afresh.services.collect.record import Found, Record, Rejection
@@ -189,7 +189,7 @@ def test_a_source_has_so_many_items_and_bytes(folder: Path, tmp_path: Path) -> N
         (folder / f"z{i}.txt").write_text(f"{GOOD} {i}")
     texts, refused = collected(tmp_path / "items", place_of(str(folder), {"max_items": 3}))
     assert len(texts) == 3 and "more than 3 items" in refused[str(folder)]
-    whole = place_of(str(folder), {"max_gb": 3 * len(GOOD) / bounded.GB})
+    whole = place_of(str(folder), {"max_gb": 3 * len(GOOD) / sources.GB})
     digest = gather([whole], tmp_path / "bytes")["digest"]
     assert "MB are made of it" in collected(tmp_path / "bytes", whole)[1][str(folder)]
     gather([whole], tmp_path / "stopped", limits=Stop(items=1))

@@ -19,8 +19,7 @@ from afresh.core import UserError
 from afresh.core.events import Event
 from afresh.faces.cli.demo import commands
 from afresh.services.demo import drawings, sounds, tales
-from afresh.services.demo.page import write_page
-from afresh.services.demo.part import DemoPart, DemoVerdict, ShownPart
+from afresh.services.demo.page import DemoPart, DemoVerdict, ShownPart, write_page
 from afresh.services.demo.show import (
     DRAWINGS,
     JUDGED,

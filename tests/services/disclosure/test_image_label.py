@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from afresh.core import UserError
-from afresh.services.disclosure.image import LEAST_SIDE, visible_label
+from afresh.services.disclosure.label import LEAST_SIDE, visible_label
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 90), (64, 48), (128, 128), (700, 300)])

@@ -7,7 +7,7 @@ import pytest
 
 from afresh.core import Sound
 from afresh.data.audio.waves import loudness_db
-from afresh.services.disclosure.sound import NOTICE, PAUSE, QUIETEST, audible_label
+from afresh.services.disclosure.label import PAUSE, QUIETEST, SPOKEN, audible_label
 from afresh.services.watermark.sounds import mark_sound, sound_evidence
 
 KEY = b"a key of sixteen"
@@ -52,5 +52,5 @@ def test_a_mark_is_found_after_the_notice_as_well() -> None:
 
 
 def test_the_recording_is_small_and_its_origin_is_told() -> None:
-    assert NOTICE.stat().st_size < 60_000
-    assert "espeak-ng" in NOTICE.with_name("README.md").read_text()
+    assert SPOKEN.stat().st_size < 60_000
+    assert "espeak-ng" in SPOKEN.with_name("README.md").read_text()

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from afresh.core import UserError
-from afresh.services.provenance import claim, library
+from afresh.services.provenance import library
 from afresh.services.provenance.containers import MOST_BYTES, ContainerError, manifest_in
 from afresh.services.provenance.cose import CoseError, signer_of
 from afresh.services.provenance.embed import _library_signer
@@ -27,7 +27,7 @@ from afresh.services.provenance.layers import Status
 from afresh.services.provenance.read import read
 from afresh.services.provenance.sign_work import signed_work
 from afresh.services.provenance.signer import signer
-from afresh.services.provenance.work import Ingredient
+from afresh.services.provenance.work import Ingredient, definition
 from tests.services.provenance.conftest import FORMATS, content_of, facts
 
 GB4 = 4 * 1024**3
@@ -286,7 +286,7 @@ def asked() -> Iterator[tuple[str, list[str]]]:
 def test_nothing_is_fetched_for_a_file_that_names_a_manifest_elsewhere(asked: tuple[str, list[str]]) -> None:
     url, paths = asked
     remote = io.BytesIO()
-    with c2pa.Builder.from_json(claim.definition(facts(), "image/png"), context=library.signing(None)) as builder:
+    with c2pa.Builder.from_json(definition(facts(), "image/png"), context=library.signing(None)) as builder:
         builder.set_no_embed()
         builder.set_remote_url(f"{url}/manifest.c2pa")
         with _library_signer(signer()) as of_library:

@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from afresh.services.provenance.claim import GENERATED
 from afresh.services.provenance.containers import manifest_in
 from afresh.services.provenance.cose import signer_of
 from afresh.services.provenance.formats import media_type
 from afresh.services.provenance.jumbf import store_in
 from afresh.services.provenance.sign_work import signed_work, write_work
+from afresh.services.provenance.work import GENERATED
 from tests.services.provenance.conftest import FORMATS, content_of, facts
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from afresh.core import UserError
+from afresh.services.bundles.layout import SIGNATURE
 from afresh.services.bundles.listing import find
 from afresh.services.bundles.model_signing import Listed, signed, statement
-from afresh.services.bundles.names import SIGNATURE
 from afresh.services.bundles.open import checked
 from afresh.services.labels.work_label import label_of_work
 from afresh.services.provenance.containers import manifest_in

@@ -26,12 +26,12 @@ from afresh.services.provenance import signer as signing
 from afresh.services.provenance.certificates import certificate_of, fingerprint
 from afresh.services.provenance.containers import manifest_in
 from afresh.services.provenance.jumbf import SIGNATURE, store_in
-from afresh.services.provenance.known_signers import folder, trust
 from afresh.services.provenance.layers import Status
 from afresh.services.provenance.read import read
 from afresh.services.provenance.sidecar import sidecar
 from afresh.services.provenance.sign_work import signed_work
 from afresh.services.provenance.signer import PrivateKey, Signer, signer
+from afresh.services.provenance.trusted import folder, trust
 from afresh.services.provenance.work import Ingredient
 from tests.services.provenance.conftest import NOW, content_of, facts, pem, stranger
 

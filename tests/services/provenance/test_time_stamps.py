@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from afresh.services.provenance.certificates import certificate_of
-from afresh.services.provenance.known_signers import trust
 from afresh.services.provenance.layers import Status
 from afresh.services.provenance.read import read
 from afresh.services.provenance.sign_work import signed_work
+from afresh.services.provenance.trusted import trust
 from tests.services.provenance.conftest import NOW, content_of, facts, pem, stranger
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")

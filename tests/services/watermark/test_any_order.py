@@ -12,8 +12,8 @@ from afresh.core import Cond
 from afresh.core.rng import Rng
 from afresh.engine.sampling.masked import Order, Unmask, fill, fill_long
 from afresh.engine.sampling.tokens import Cut
-from afresh.services.watermark.any_order import AnyOrder
 from afresh.services.watermark.detection import watermark_test
+from afresh.services.watermark.marked_text import AnyOrder
 from afresh.services.watermark.watermark import Watermark
 
 V, LENGTH = 200, 150

@@ -16,8 +16,16 @@ from sklearn.datasets import load_sample_image
 
 from afresh.core import UserError, events
 from afresh.services.watermark.images.evidence import best_of, image_evidence, read, read_shifted
-from afresh.services.watermark.images.lattice import BLOCK, TILE, blocks_of, capacity, directions, luminance, secret_of
-from afresh.services.watermark.images.marking import mark_image
+from afresh.services.watermark.images.marking import (
+    BLOCK,
+    TILE,
+    blocks_of,
+    capacity,
+    directions,
+    luminance,
+    mark_image,
+    secret_of,
+)
 from afresh.services.watermark.media import marked
 
 Pixels = NDArray[np.uint8]

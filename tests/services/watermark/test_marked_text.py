@@ -13,7 +13,7 @@ from afresh.core.rng import Rng
 from afresh.engine.sampling import tokens
 from afresh.engine.sampling.tokens import Cut, Decoding, TokenSequence, draw_plain
 from afresh.services.watermark import marked_text as module
-from afresh.services.watermark import tournament
+from afresh.services.watermark import watermark as keyed
 from afresh.services.watermark.detection import watermark_test
 from afresh.services.watermark.marked_text import MarkedText, contexts_to_mark
 from afresh.services.watermark.watermark import VARIANTS, Watermark, variant_of
@@ -117,7 +117,7 @@ def test_a_context_is_marked_once() -> None:
 def test_texts_are_the_same_without_the_kernels() -> None:
     """Also of long texts of few tokens, whose contexts collide in a table."""
     expected = decoded([sequence(i, MARK, 200) for i in range(5)])
-    with patch.object(module, "library", lambda: None), patch.object(tournament, "library", lambda: None):
+    with patch.object(module, "library", lambda: None), patch.object(keyed, "library", lambda: None):
         assert decoded([sequence(i, MARK, 200) for i in range(5)]) == expected
 
 

@@ -7,7 +7,7 @@ from struct import unpack
 import pytest
 import torch
 
-from afresh.services.watermark.siphash import siphash, siphash_by_pytorch
+from afresh.services.watermark.watermark import siphash, siphash_by_pytorch
 from tests import needs
 
 KEY = torch.tensor(unpack("<2q", bytes(range(16))))

@@ -16,9 +16,22 @@ from scipy.stats import kstest
 
 from afresh.core import Sound, UserError
 from afresh.services.watermark import sounds
-from afresh.services.watermark.sound_cells import PAIR, PAIRS, bands_at, cells, changed, energies, spectra, waveform
-from afresh.services.watermark.sound_phases import owners, payload_phases, presence
-from afresh.services.watermark.sounds import STEP, mark_sound, sound_evidence
+from afresh.services.watermark.sounds import (
+    PAIR,
+    PAIRS,
+    STEP,
+    bands_at,
+    cells,
+    changed,
+    energies,
+    mark_sound,
+    owners,
+    payload_phases,
+    presence,
+    sound_evidence,
+    spectra,
+    waveform,
+)
 
 Array = NDArray[np.float32]
 KEY, OTHER = b"a key of sixteen", b"another sixteen!"

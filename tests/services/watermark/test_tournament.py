@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from afresh.services.watermark import tournament as module
-from afresh.services.watermark.tournament import FLOOR, marked_rows, tournament
-from afresh.services.watermark.watermark import in_variants, token_bits
+from afresh.services.watermark import watermark as module
+from afresh.services.watermark.watermark import FLOOR, in_variants, marked_rows, token_bits, tournament
 from tests import needs
 
 P = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64)

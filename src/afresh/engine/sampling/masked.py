@@ -22,7 +22,7 @@ from afresh.core.device import wide
 from afresh.core.rng import Rng
 from afresh.core.solver_progress import step as tell
 from afresh.engine.sampling.tokens import Cut, draw, narrow
-from afresh.services.watermark.any_order import AnyOrder
+from afresh.services.watermark.marked_text import AnyOrder
 from afresh.services.watermark.watermark import Watermark
 
 Order = Literal["random", "confidence"]
@@ -36,7 +36,7 @@ class Unmask:
     `steps`: the maximum number of network evaluations for a window; 0 = one for each position. The order `random` is
     drawn in advance; `confidence` first unmasks the positions whose drawn token is the likeliest (Chang et al. 2022,
     section 3.2, without their noise). `watermark` marks the tokens whose context was drawn before them (see
-    afresh.services.watermark.any_order.AnyOrder for what that gives).
+    afresh.services.watermark.marked_text.AnyOrder for what that gives).
     """
 
     mask: int

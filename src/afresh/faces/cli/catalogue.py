@@ -311,8 +311,8 @@ def royalties(
     """Say who is due how much of what was paid, along the lineage of the listings."""
     from afresh.data.storage.files import replace_file
     from afresh.data.storage.folders import check_free
-    from afresh.services.catalogue.royalties import as_csv
-    from afresh.services.catalogue.royalties import royalties as summed
+    from afresh.services.catalogue.orders import as_csv
+    from afresh.services.catalogue.orders import royalties as summed
 
     if out is not None:
         check_free(out, force)

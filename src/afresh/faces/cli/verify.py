@@ -110,10 +110,9 @@ def verify_works(name: str, trust_signer: Path | None, as_json: bool) -> None:
     from rich.text import Text
 
     from afresh.core.plural import counted
-    from afresh.services.provenance.describe import as_json as described
-    from afresh.services.provenance.describe import lines
-    from afresh.services.provenance.known_signers import trust as keep
-    from afresh.services.provenance.layers import Status
+    from afresh.services.provenance.layers import Status, lines
+    from afresh.services.provenance.layers import as_json as described
+    from afresh.services.provenance.trusted import trust as keep
     from afresh.verbs.verify_works import verify_address
     from afresh.verbs.verify_works import verify_works as all_works
 

@@ -21,8 +21,7 @@ from afresh.engine.pages.render import render_page
 from afresh.faces.http.connection import Connection
 from afresh.faces.http.listen import DRAIN_SECONDS
 from afresh.services.catalogue.folder import Catalogue
-from afresh.services.catalogue.links import Link
-from afresh.services.catalogue.orders import Orders
+from afresh.services.catalogue.orders import Link, Orders
 from afresh.services.catalogue.site import HERE
 from afresh.services.catalogue.stripe import check_signature, notice_of
 

@@ -9,7 +9,7 @@ from afresh.faces.http.native.verification import verified
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import USE, needs
 from afresh.faces.studio.pages import PageRoute, page
-from afresh.services.provenance.describe import lines
+from afresh.services.provenance.layers import lines
 
 
 def routes(desk: Desk, most_bytes: int) -> APIRouter:

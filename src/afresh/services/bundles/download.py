@@ -44,16 +44,8 @@ HEAD = 60.0  # seconds until the heads of an answer and of all redirects before 
 PACE, WINDOW = 1 << 10, 60.0  # bytes a second that an answer has at least, counted in windows of so many seconds
 PAUSE = 0.5  # seconds before the second try, doubled for each further one
 KEPT = 7 * 24 * 3600.0  # seconds for which a part of a file is kept
-SPOILT = (
-    DAMAGED,
-    UNSIGNED,
-    NOT_A_BUNDLE,
-    "not_a_run",
-    "damaged",
-    "changed",
-    "too_large",
-    "encoding",
-)  # codes of errors
+# Codes of errors.
+SPOILT = (DAMAGED, UNSIGNED, NOT_A_BUNDLE, "not_a_run", "damaged", "changed", "too_large", "encoding")
 LARGEST = 1 << 38  # bytes of a file whose size is not known before
 
 

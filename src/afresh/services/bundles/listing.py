@@ -15,9 +15,8 @@ from afresh.core import UserError
 from afresh.core.safe_json import MOST_BYTES, faults, parse_json
 from afresh.data.storage.files import readable, start_of
 from afresh.services.bundles.download import Wanted, content_of, is_local, shown
-from afresh.services.bundles.layout import BLOCK, size_of_signature
+from afresh.services.bundles.layout import BLOCK, name_fault, size_of_signature
 from afresh.services.bundles.model_signing import MOST_SIZE, Kind
-from afresh.services.bundles.names import name_fault
 from afresh.services.bundles.open import UNSIGNED, Bundle, Entry, damaged, unknown_signer
 from afresh.services.provenance.formats import SIDECAR
 from afresh.services.provenance.layers import SignedBy, Status

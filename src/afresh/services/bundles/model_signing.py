@@ -28,7 +28,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Str
 
 from afresh.core import UserError
 from afresh.core.safe_json import faults, parse_json
-from afresh.services.bundles.names import SIGNATURE, clash, name_fault
+from afresh.services.bundles.layout import SIGNATURE, clash, name_fault
 from afresh.services.provenance.certificates import Certificate, chain_of, fingerprint
 from afresh.services.provenance.signer import Signer
 from afresh.services.provenance.work import Sha256
@@ -73,23 +73,14 @@ class Statement(BaseModel):
         """The statement of in-toto."""
         resources = [{"name": f.name, "algorithm": "sha256", "digest": f.sha256} for f in self.files]
         digest = hashlib.sha256(b"".join(bytes.fromhex(f.sha256) for f in self.files)).hexdigest()
-        own = {
-            "format": FORMAT,
-            "version": VERSION,
-            "kind": self.kind,
-            "made": self.made.astimezone(UTC).isoformat(timespec="seconds"),
-            "facts": self.facts,
-            "sizes": [f.size for f in self.files],
-            "certificates": [fingerprint(c) for c in chain],
-        }
-        return canonical(
-            {
-                "_type": STATEMENT,
-                "subject": [{"name": self.name, "digest": {"sha256": digest}}],
-                "predicateType": PREDICATE,
-                "predicate": {"serialization": METHOD, "resources": resources, "afresh": own},
-            }
-        )
+        made = self.made.astimezone(UTC).isoformat(timespec="seconds")
+        own: dict[str, Any] = {"format": FORMAT, "version": VERSION, "kind": self.kind, "made": made}
+        own |= {"facts": self.facts, "sizes": [f.size for f in self.files]}
+        own["certificates"] = [fingerprint(c) for c in chain]
+        subject = [{"name": self.name, "digest": {"sha256": digest}}]
+        predicate = {"serialization": METHOD, "resources": resources, "afresh": own}
+        stated = {"_type": STATEMENT, "subject": subject, "predicateType": PREDICATE, "predicate": predicate}
+        return canonical(stated)
 
 
 def statement(name: str, kind: str, facts: dict[str, Any], files: tuple[Listed, ...]) -> Statement:
@@ -140,7 +131,16 @@ def opened(data: bytes) -> tuple[Statement, tuple[Certificate, ...]]:
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise SignatureError("its certificate is not that of a key on a curve")
         key.verify(signature, _to_sign(payload), ec.ECDSA(_hash(key)))
-        said = _said(parse_json(payload))
+        stated = parse_json(payload)
+        own = stated["predicate"]["afresh"]
+        if own["format"] != FORMAT:
+            raise SignatureError("it is that of a folder and not of a bundle")
+        if own["version"] != VERSION:
+            raise SignatureError(f"it is of version {own['version']!r}, and this version of afresh reads {VERSION}")
+        pairs = zip(stated["predicate"]["resources"], own["sizes"], strict=True)
+        files = [{"name": r["name"], "size": size, "sha256": r["digest"]} for r, size in pairs]
+        facts = {key: own[key] for key in ("kind", "made", "facts")}
+        said = Statement.model_validate({"name": stated["subject"][0]["name"], **facts, "files": files})
         # Everything is written in one way, so that no other reader can understand it differently.
         if _envelope(chain, payload, signature) != data or said.payload(chain) != payload:
             raise SignatureError("it is not written as the signature of a bundle is")
@@ -160,36 +160,12 @@ def opened(data: bytes) -> tuple[Statement, tuple[Certificate, ...]]:
     return said, chain
 
 
-def _said(payload: Any) -> Statement:
-    """Raises KeyError, TypeError, ValueError."""
-    own = payload["predicate"]["afresh"]
-    if own["format"] != FORMAT:
-        raise SignatureError("it is that of a folder and not of a bundle")
-    if own["version"] != VERSION:
-        raise SignatureError(f"it is of version {own['version']!r}, and this version of afresh reads {VERSION}")
-    resources, sizes = payload["predicate"]["resources"], own["sizes"]
-    files = [{"name": r["name"], "size": s, "sha256": r["digest"]} for r, s in zip(resources, sizes, strict=True)]
-    return Statement(
-        name=payload["subject"][0]["name"], kind=own["kind"], made=own["made"], facts=own["facts"], files=files
-    )
-
-
 def _envelope(chain: tuple[Certificate, ...], payload: bytes, signature: bytes) -> bytes:
     der = [base64.b64encode(c.public_bytes(serialization.Encoding.DER)).decode() for c in chain]
-    return canonical(
-        {
-            "mediaType": MEDIA,
-            "verificationMaterial": {
-                "x509CertificateChain": {"certificates": [{"rawBytes": c} for c in der]},
-                "tlogEntries": [],
-            },
-            "dsseEnvelope": {
-                "payload": base64.b64encode(payload).decode(),
-                "payloadType": PAYLOAD,
-                "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
-            },
-        }
-    )
+    chained = {"x509CertificateChain": {"certificates": [{"rawBytes": c} for c in der]}, "tlogEntries": []}
+    signatures = [{"sig": base64.b64encode(signature).decode(), "keyid": ""}]
+    envelope = {"payload": base64.b64encode(payload).decode(), "payloadType": PAYLOAD, "signatures": signatures}
+    return canonical({"mediaType": MEDIA, "verificationMaterial": chained, "dsseEnvelope": envelope})
 
 
 def _to_sign(payload: bytes) -> bytes:

@@ -15,9 +15,8 @@ from pydantic import JsonValue
 
 from afresh.core import UserError
 from afresh.data.storage.files import CANNOT_WRITE, free_bytes, readable
-from afresh.services.bundles.layout import BLOCK, END, header, padding, size_of_signature
+from afresh.services.bundles.layout import BLOCK, END, SIGNATURE, header, padding, size_of_signature
 from afresh.services.bundles.model_signing import MOST_BYTES, SignatureError, opened
-from afresh.services.bundles.names import SIGNATURE
 from afresh.services.provenance.certificates import profile_fault, time_fault
 from afresh.services.provenance.layers import SignedBy
 from afresh.services.provenance.trusted import Trusted, trusted

@@ -17,9 +17,8 @@ from pydantic import JsonValue
 from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.data.storage.files import CANNOT_WRITE, free_bytes, new_file
-from afresh.services.bundles.layout import END, header, padded, padding
+from afresh.services.bundles.layout import END, SIGNATURE, clash, header, name_fault, padded, padding
 from afresh.services.bundles.model_signing import Listed, signed, statement
-from afresh.services.bundles.names import SIGNATURE, clash, name_fault
 from afresh.services.provenance.signer import signer
 
 CHUNK = 1 << 20
@@ -102,7 +101,8 @@ def _written(files: Mapping[str, File], listed: tuple[Listed, ...], total: int, 
                 )
             write(bytes(padding(one.size)))
             done += one.size
-            _progress("written", done, total)
+            if total > 1 << 28:
+                events.advance(f"written: {done:,} of {counted(total, 'byte')}", "packing", done, total)
         write(END)
     return whole.hexdigest()
 
@@ -111,11 +111,6 @@ def _listed(name: str, file: File) -> Listed:
     with _opened(file) as content:
         digest = hashlib.file_digest(content, "sha256")  # type: ignore[arg-type]  # which typeshed wants narrower
         return Listed(name=name, sha256=digest.hexdigest(), size=content.seek(0, os.SEEK_END))
-
-
-def _progress(text: str, done: int, total: int) -> None:
-    if total > 1 << 28:
-        events.advance(f"{text}: {done:,} of {counted(total, 'byte')}", "packing", done, total)
 
 
 @contextmanager

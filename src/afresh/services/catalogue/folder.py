@@ -7,7 +7,7 @@ catalogue/
   previews/ID.webp      its picture
   labels/ID/            the card and the label of its run
   ledger.jsonl          every publication, release, refund and removal (ledger.py)
-  buyers/               personal data of buyers, which can be forgotten (buyers.py)
+  buyers/               personal data of buyers, which can be forgotten (orders.py)
   receipts/             a receipt of each order, signed
 """
 
@@ -32,8 +32,7 @@ from afresh.core.safe_json import faults, read_model
 from afresh.data.storage.files import new_file, replace_file, write_json
 from afresh.data.storage.lock import open_locked
 from afresh.services.catalogue.ledger import Ledger
-from afresh.services.catalogue.lineage import check_lineage
-from afresh.services.catalogue.listing import Line, Listing, Stored, Url
+from afresh.services.catalogue.listing import Line, Listing, Stored, Url, check_lineage
 
 SETTINGS = "settings.json"
 
@@ -122,11 +121,8 @@ class Catalogue:
     @contextmanager
     def changing(self) -> Iterator[None]:
         """For as long as the block lasts, no other process changes a listing."""
-        handle = open_locked(self.folder / ".lock", wait=True)
-        try:
+        with os.fdopen(open_locked(self.folder / ".lock", wait=True)):
             yield
-        finally:
-            os.close(handle)
 
     def write(self, listing: Listing) -> None:
         """Store a listing. Raises UserError if its lineage is a circle."""

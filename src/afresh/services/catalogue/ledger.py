@@ -22,7 +22,7 @@ from typing import Any
 
 from afresh.core import UserError
 from afresh.core.safe_json import parse_json
-from afresh.data.storage.files import sync_folder
+from afresh.data.storage.files import append_lines
 from afresh.data.storage.lock import open_locked
 
 FIRST = "0" * 64
@@ -45,47 +45,45 @@ class Ledger:
         assert not self.lines
         self.followers.append(follower)
 
-    def read(self) -> None:
-        """Give the followers what was appended since. A last line that is not whole yet is left for later. Raises
-        UserError for a line that does not continue the chain."""
+    def read(self) -> bytes:
+        """Give the followers what was appended since. Returns a last line that is not whole yet, which is left for
+        later. Raises UserError for a line that does not continue the chain."""
         with self.guard:
-            if self.path.exists():
-                with self.path.open("rb") as stream:
-                    self._read(stream.fileno())
+            if not self.path.exists():
+                return b""
+            with self.path.open("rb") as stream:
+                return self._read(stream.fileno())
 
     def _read(self, handle: int) -> bytes:
         """Returns what follows the last whole line."""
         if os.fstat(handle).st_size < self.offset:
-            raise self._damaged(self.lines, "lines that were there are gone")
+            raise self._damaged("lines that were there are gone")
         rest = b""
         while chunk := os.pread(handle, 1 << 20, self.offset + len(rest)):
             *whole, rest = (rest + chunk).split(b"\n")
             for line in whole:
-                entry = self._continues(line)
+                try:
+                    entry = dict(parse_json(line))
+                    right = entry["n"] == self.lines and entry["before"] == self.last and isinstance(entry["what"], str)
+                except (ValueError, KeyError, TypeError):
+                    raise self._damaged("it is no entry") from None
+                if not right:
+                    raise self._damaged("it does not continue the chain")
                 for follower in self.followers:
                     follower(entry)
                 self.offset, self.lines = self.offset + len(line) + 1, self.lines + 1
                 self.last = sha256(line).hexdigest()
             if len(rest) > MOST_LINE:
-                raise self._damaged(self.lines, f"it has more than {MOST_LINE:,} bytes")
+                raise self._damaged(f"it has more than {MOST_LINE:,} bytes")
         return rest
 
-    def _continues(self, line: bytes) -> Entry:
-        try:
-            entry = parse_json(line)
-            right = entry["n"] == self.lines and entry["before"] == self.last and isinstance(entry["what"], str)
-        except (ValueError, KeyError, TypeError):
-            raise self._damaged(self.lines, "it is no entry") from None
-        if not right:
-            raise self._damaged(self.lines, "it does not continue the chain")
-        return dict(entry)
-
-    def _damaged(self, number: int, why: str) -> UserError:
+    def _damaged(self, why: str) -> UserError:
+        line = self.lines + 1
         return UserError(
-            f"{self.path} was changed: line {number + 1:,}: {why}. Restore a copy of it, and repeat the "
-            "notices of payment that came since.",
+            f"{self.path} was changed: line {line:,}: {why}. Restore a copy of it, and repeat the notices of payment "
+            "that came since.",
             "ledger",
-            line=number + 1,
+            line=line,
         )
 
     @contextmanager
@@ -94,8 +92,8 @@ class Ledger:
         appended before has been read, and no other process appends meanwhile."""
         with self.guard:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle = open_locked(self.path, wait=True)
-            try:
+            with os.fdopen(open_locked(self.path, wait=True)) as stream:
+                handle = stream.fileno()
                 torn = self._read(handle)
                 if torn:
                     os.ftruncate(handle, self.offset)
@@ -109,28 +107,12 @@ class Ledger:
                         json.dumps({**head, **fields, **mended}, ensure_ascii=False, allow_nan=False).encode() + b"\n"
                     )
                     assert len(line) <= MOST_LINE
-                    self._write(handle, line)
+                    append_lines(self.path, line)
                     torn = b""
                     self._read(handle)
                     return dict(json.loads(line))
 
                 yield append
-            finally:
-                os.close(handle)
-
-    def _write(self, handle: int, line: bytes) -> None:
-        """Raises OSError, with the file as it was, when the disk is full."""
-        try:
-            os.lseek(handle, self.offset, os.SEEK_SET)
-            written = 0
-            while written < len(line):
-                written += os.write(handle, line[written:])
-            os.fsync(handle)
-        except OSError:
-            os.ftruncate(handle, self.offset)
-            raise
-        if not self.offset:
-            sync_folder(self.path.parent)
 
     def append(self, what: str, **fields: Any) -> Entry:
         """Append one entry."""
@@ -142,8 +124,5 @@ def check_ledger(path: Path) -> tuple[int, str, int]:
     """Read a ledger from its beginning: the number of lines, the hash of the last, and the bytes of a last line that a
     process did not finish. Raises UserError for a line that does not continue the chain."""
     ledger = Ledger(path)
-    torn = 0
-    if path.exists():
-        with path.open("rb") as stream:
-            torn = len(ledger._read(stream.fileno()))
-    return ledger.lines, ledger.last, torn
+    torn = ledger.read()
+    return ledger.lines, ledger.last, len(torn)

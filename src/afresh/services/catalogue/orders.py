@@ -2,28 +2,102 @@
 
 The ledger is the only memory. What is known of orders is made from its lines, so that a notice that comes twice, late
 or after a kill finds what was done about it.
+
+Personal data of buyers is outside the ledger. A line of the ledger has a salted hash of it, so that it can be removed
+without a change to any line: the salt goes with it, and then the hash can be compared with nothing.
 """
 
 from __future__ import annotations
 
+import csv
+import hmac
+import io
+import json
 import re
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlencode
+
+from pydantic import Field
 
 from afresh.core import UserError
-from afresh.core.money import Money
-from afresh.services.catalogue.buyers import Buyers
+from afresh.core.money import Money, apportioned
+from afresh.core.safe_json import read_model
+from afresh.data.storage.files import new_file, replace_file
+from afresh.data.storage.secret import secret_for
 from afresh.services.catalogue.folder import Catalogue
 from afresh.services.catalogue.ledger import Entry
-from afresh.services.catalogue.lineage import Lineage
-from afresh.services.catalogue.links import Link, Links
-from afresh.services.catalogue.listing import Listing
-from afresh.services.catalogue.receipts import paid_of, write_receipt
+from afresh.services.catalogue.listing import Lineage, Listing, Stored
+
+MOST = 1_000  # characters of a field
+
+
+class Buyer(Stored):
+    """Who an order is for: fields by name, such as email and name, and the salt of their hash."""
+
+    order: str
+    salt: str = Field(pattern=r"^[0-9a-f]{32}$")
+    who: dict[str, str]
+
+    @property
+    def hash(self) -> str:
+        return sha256(json.dumps([self.salt, self.order, self.who], sort_keys=True).encode()).hexdigest()
+
+
+class Buyers:
+    """The folder with a file an order, which its owner alone may read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _file(self, order: str) -> Path:
+        return self.folder / f"{sha256(order.encode()).hexdigest()[:32]}.json"
+
+    def keep(self, order: str, who: Mapping[str, str]) -> str:
+        """Store who an order is for; returns the hash for the ledger. An order that was stored before a process ended
+        keeps its salt if it is for the same person."""
+        given = {key: " ".join(str(value).split())[:MOST] for key, value in who.items() if value}
+        old = self.of(order)
+        if old is not None and old.who == given:
+            return old.hash
+        new = Buyer(order=order, salt=secrets.token_hex(16), who=given)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with new_file(self._file(order), 0o600) as stream:
+            stream.write(new.model_dump_json().encode())
+        return new.hash
+
+    def of(self, order: str) -> Buyer | None:
+        """Who an order is for; None if that is not known, or was forgotten."""
+        file = self._file(order)
+        return read_model(file, Buyer, "a buyer") if file.is_file() else None
+
+    def named(self, person: str) -> list[Buyer]:
+        """The orders of a person by a whole field, as an e-mail address, whatever its case."""
+        wanted = re.sub(r"\s+", " ", person.strip()).casefold()
+        every = [read_model(file, Buyer, "a buyer") for file in sorted(self.folder.glob("*.json"))]
+        return [b for b in every if wanted and wanted in (value.casefold() for value in b.who.values())]
+
+    def remove(self, order: str) -> None:
+        self._file(order).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Link:
+    """The right to take the bundle of a listing for an order until a time, in seconds since 1970. The signature of a
+    link is an HMAC-SHA256 of it with a key of this user."""
+
+    listing: str
+    order: str
+    expires: int
+
 
 ORDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 Result = Literal["released", "repeated", "refunded", "refused", "withheld"]
@@ -74,7 +148,8 @@ class Outcome:
 
 
 class Orders:
-    """The orders of a catalogue. One object may serve several threads, and several processes one catalogue."""
+    """The orders of a catalogue. One object may serve several threads, and several processes one catalogue. Raises
+    UserError if there can be no secret to sign links by."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
@@ -85,7 +160,8 @@ class Orders:
         self.lineage: tuple[int, Lineage] = (-1, Lineage([]))  # as of a time of the folder of listings
         self.writing = threading.Lock()
         self.buyers = Buyers(catalogue.folder / "buyers")
-        self.links = Links(catalogue.settings.id, catalogue.settings.delivery)
+        key = f"afresh catalogue links {catalogue.settings.id}".encode()
+        self.key = hmac.digest(secret_for("links to bundles"), key, "sha256")
         catalogue.ledger.follow(self._follow)
         catalogue.ledger.read()
 
@@ -94,7 +170,8 @@ class Orders:
         if event := entry.get("event"):
             self.events[event] = what
         if what in ("released", "withheld"):
-            payment, money = entry.get("payment", ""), paid_of(entry)
+            payment, paid = entry.get("payment", ""), entry.get("amount")
+            money = None if paid is None else Money(amount=paid, currency=entry["currency"])
             back = 0 if money is None else self.early.get((payment, money.currency), 0)
             shares, withheld = entry.get("shares", {}), what == "withheld"
             known = Order(entry["listing"], entry, money, shares, entry["expires"], withheld, back)
@@ -241,17 +318,56 @@ class Orders:
     def link(self, order: str) -> str:
         """The link of an order; empty if it is not delivered."""
         known = self.known[order]
-        return self.links.url(Link(known.listing, order, known.expires)) if known.valid else ""
+        if not known.valid:
+            return ""
+        signature = self._signature(Link(known.listing, order, known.expires))
+        query = urlencode({"order": order, "expires": known.expires, "signature": signature})
+        return f"{self.catalogue.settings.delivery}/bundles/{known.listing}?{query}"
+
+    def _signature(self, link: Link) -> str:
+        parts = (link.listing, link.order, str(link.expires))
+        return hmac.new(self.key, "\0".join(parts).encode(), sha256).hexdigest()
 
     def receipt(self, order: str) -> Path:
-        """The receipt of an order, which is written if a process ended before it was."""
+        """The receipt of an order, with its signature beside it: the same at any time, and written unless both are
+        there. It names nobody, so nothing in it has to be forgotten."""
+        from afresh.services.provenance.formats import SIDECAR
+        from afresh.services.provenance.sidecar import Purpose, signed_statement
+        from afresh.services.provenance.signer import signer
+
+        entry, money, settings = self.known[order].entry, self.known[order].money, self.catalogue.settings
+        file = self.catalogue.folder / "receipts" / f"{order}.json"
+        beside = file.with_name(file.name + SIDECAR)
+        facts = {
+            "format": "afresh-receipt",
+            "version": 1,
+            "seller": settings.maker or settings.name,
+            "catalogue": settings.name,
+            "order": order,
+            "at": entry["at"],
+            "state": entry["what"],
+            **{name: entry[name] for name in ("listing", "title", "sha256", "size", "licence")},
+            "paid": None if money is None else {**money.model_dump(), "written": str(money)},
+            "ledger_line": entry["n"],
+        }
         with self.writing:  # threads of a process write aside under one name
-            return write_receipt(self.catalogue, self.known[order].entry)
+            if not (file.is_file() and beside.is_file()):
+                content = (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode()
+                replace_file(beside, signed_statement(content, file.name, Purpose.RECEIPT, signer()))
+                replace_file(file, content)
+        return file
 
     def delivered(self, link: Link, signature: str) -> Path:
         """The file of a bundle for whoever shows a link. Raises UserError (forged, expired, no_such_order, removed) if
         there is none for it."""
-        self.links.check(link, signature, time.time())
+        if not hmac.compare_digest(self._signature(link).encode(), signature.encode()):
+            raise UserError(
+                "This link was not made by this catalogue, or was changed. Use the one you were sent.", "forged"
+            )
+        if time.time() >= link.expires:
+            raise UserError(
+                "This link has expired. Ask the seller for a new one, with the number of the order.", "expired"
+            )
         self.catalogue.ledger.read()
         known = self.known.get(link.order)
         if known is None or known.listing != link.listing:
@@ -281,3 +397,43 @@ class Orders:
             for buyer in found:
                 self.buyers.remove(buyer.order)
         return [b.order for b in found]
+
+
+COLUMNS = ("to", "maker", "currency", "amount_minor", "amount", "orders")
+
+
+def royalties(catalogue: Catalogue, since: date | None = None, until: date | None = None) -> Sequence[dict[str, Any]]:
+    """What is due to each listing, or parent outside the catalogue, in each currency: of the orders from the day
+    `since` to the day `until`, both in UTC, less what was paid back of them. The sums are those of what was paid,
+    exactly."""
+    owed: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
+    for order in Orders(catalogue).known.values():
+        day = datetime.fromisoformat(order.entry["at"]).date()
+        if order.money is None or not order.shares or (since and day < since) or (until and day > until):
+            continue
+        to, amounts = list(order.shares), list(order.shares.values())
+        back = apportioned(min(order.refunded, order.money.amount), amounts)
+        for of, amount, less in zip(to, amounts, back, strict=True):
+            owed[of, order.money.currency] += amount - less
+            counts[of, order.money.currency] += 1
+    lineage = Lineage(catalogue.listings())
+    rows = []
+    for of, currency in sorted(owed):
+        amount, known = owed[of, currency], lineage.named(of)
+        written = Money(amount=amount, currency=currency).decimal
+        values = (of, known.maker if known else "", currency, amount, written, counts[of, currency])
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    return rows
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as CSV (RFC 4180). A name that a spreadsheet would take for a formula gets an apostrophe before it."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, COLUMNS)
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {k: f"'{v}" if isinstance(v, str) and v[:1] in tuple("=+-@\t\r") else v for k, v in row.items()}
+        )
+    return stream.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,9 +20,43 @@ from afresh.data.storage.files import free_bytes
 from afresh.data.storage.folders import is_result, new_folder
 from afresh.engine.pages.render import BASE, environment
 from afresh.services.catalogue.folder import Catalogue, bundle_fault
-from afresh.services.catalogue.lineage import Lineage, check_lineage
-from afresh.services.catalogue.listing import Listing
-from afresh.services.catalogue.product import licence_url, product
+from afresh.services.catalogue.listing import Lineage, Listing, check_lineage
+
+
+def licence_url(licence: str) -> str | None:
+    """The page of SPDX for a single licence of its list."""
+    single = re.fullmatch(r"[A-Za-z0-9.+-]+", licence) and not licence.startswith("LicenseRef-")
+    return f"https://spdx.org/licenses/{licence}.html" if single else None
+
+
+def product(x: Listing, base: str | None) -> dict[str, Any]:
+    """A listing as schema.org's Product, which is also a work with a licence."""
+    money, root = x.money, base and base.rstrip("/")
+    page = root and f"{root}/listings/{x.id}.html"
+    offer = {
+        "@type": "Offer",
+        "price": "0" if money is None else money.decimal,
+        "priceCurrency": "USD" if money is None else money.currency,  # nothing is nothing in every currency
+        "availability": f"https://schema.org/{'InStock' if money is None or x.link else 'OutOfStock'}",
+        "url": x.link or page,
+    }
+    said: dict[str, Any] = {
+        "@context": "https://schema.org",
+        "@type": ["Product", "Dataset" if x.kind == "data" else "CreativeWork"],
+        "name": x.title,
+        "description": x.summary or x.title,
+        "sku": x.id,
+        "identifier": f"sha256:{x.bundle.sha256}",
+        "url": page,
+        "image": f"{root}/{x.thumbnail}" if root and x.thumbnail else None,
+        "brand": {"@type": "Brand", "name": x.maker} if x.maker else None,
+        "license": licence_url(x.licence) or x.licence,
+        "usageInfo": x.terms or None,
+        "isAccessibleForFree": money is None,
+        "offers": {key: value for key, value in offer.items() if value is not None},
+    }
+    return {key: value for key, value in said.items() if value is not None}
+
 
 HERE = Path(__file__).parent / "templates"
 INDEX = "catalogue.json"
@@ -55,9 +90,15 @@ def publish(catalogue: Catalogue, out: Path, made: datetime | None = None) -> li
         with new_folder(out, replace=True) as folder:
             folder.mkdir(parents=True)
             for name, content in files(catalogue, offered, made):
-                write(folder / name, content)
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_bytes(content)
             for x in offered:
-                copy_parts(catalogue, x, folder)
+                if x.thumbnail:
+                    link_or_copy(catalogue.folder / x.thumbnail, folder / x.thumbnail)
+                for name in x.labels:
+                    link_or_copy(catalogue.label(x, name), folder / "labels" / x.id / name)
+                if x.download:
+                    link_or_copy(catalogue.bundle(x), folder / x.download)
     except OSError as error:
         raise UserError(
             f"The site cannot be written to {out}: {error.strerror or error}; {free_bytes(out):,} bytes are free. Make "
@@ -132,22 +173,6 @@ def in_script(value: Any) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-def write(path: Path, content: bytes) -> None:
-    """A file of a folder that is synced as a whole."""
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(content)
-
-
-def copy_parts(catalogue: Catalogue, x: Listing, folder: Path) -> None:
-    """The thumbnail and the label of a listing, and its bundle if it is free."""
-    if x.thumbnail:
-        link_or_copy(catalogue.folder / x.thumbnail, folder / x.thumbnail)
-    for name in x.labels:
-        link_or_copy(catalogue.label(x, name), folder / "labels" / x.id / name)
-    if x.download:
-        link_or_copy(catalogue.bundle(x), folder / x.download)
 
 
 def link_or_copy(source: Path, to: Path) -> None:

@@ -11,9 +11,9 @@ from pydantic import AfterValidator, AliasPath, BaseModel, Field, StringConstrai
 from afresh.core import UserError
 from afresh.core.money import CURRENCIES, MOST, Money
 from afresh.core.safe_json import faults, parse_json
-from afresh.services.catalogue.buyers import MOST as MOST_CHARACTERS
 from afresh.services.catalogue.folder import Catalogue
 from afresh.services.catalogue.listing import Line, Listing
+from afresh.services.catalogue.orders import MOST as MOST_CHARACTERS
 from afresh.services.catalogue.orders import Notice
 
 TOLERANCE = 300  # seconds between the signing of a notice and its arrival
@@ -122,8 +122,7 @@ def check_signature(payload: bytes, header: str, secret: str) -> None:
 def notice_of(payload: bytes) -> Notice | str:
     """What an event says, or why it is of no concern here. Raises UserError for what is no event of Stripe."""
     try:
-        event = Event.model_validate(parse_json(payload))
-        return _notice(event)
+        return _notice(Event.model_validate(parse_json(payload)))
     except (ValidationError, ValueError, KeyError) as error:
         raise UserError(f"This is no event of Stripe that can be read: {faults(error)}.", "notice") from None
 
@@ -134,16 +133,12 @@ def _notice(event: Event) -> Notice | str:
         if session.payment_status == "unpaid":
             return f"the payment of {session.id} is not complete yet"
         amounts = [a for a in (session.amount_total, session.amount_total - session.tax) if a >= 0]
-        return Notice(
-            kind="payment",
-            event=event.id,
-            payment=session.payment_intent or session.id,
-            paid=tuple(dict.fromkeys(money_at_stripe(a, session.currency) for a in amounts)),
-            order=session.id,
-            catalogue=session.catalogue,
-            listing=session.listing,
-            buyer={"email": session.email or "", "name": session.name or ""},
+        paid = tuple(dict.fromkeys(money_at_stripe(a, session.currency) for a in amounts))
+        payment, buyer = (
+            session.payment_intent or session.id,
+            {"email": session.email or "", "name": session.name or ""},
         )
+        return Notice("payment", event.id, payment, paid, session.id, session.catalogue, session.listing, buyer)
     if event.type == REFUNDED:
         charge = Charge.model_validate(event.data["object"])
         paid = (money_at_stripe(charge.amount_refunded, charge.currency),)

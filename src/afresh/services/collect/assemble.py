@@ -62,50 +62,40 @@ def assemble(
     """
     items, rejections = tables_of(sources)
     last = border(all_rows(items, ["time", "split"]), choices.heldout) if choices.split_by == "time" else None
+
+    def written(sides: SplitSides) -> dict[str, Any]:
+        scratch = folder / WORK / SCRATCH
+        shutil.rmtree(scratch, ignore_errors=True)
+        kept: Counter[str] = Counter()
+        left: Counter[str] = Counter()
+        digest = blake3()
+        leaks = Leaks(others, scratch / "leaks") if others else None
+        with (
+            new_table(folder / ITEMS, SCHEMA) as out,
+            new_table(folder / REJECTED, REJECTIONS) as refused,
+            new_table(folder / LEAKAGE, LEAKS) as leaked,
+        ):
+            for row in all_rows(rejections):
+                left[f"{row['stage']}/{row['rule']}"] += 1
+                refused.write(row)
+            for found, lines in distinct(items, scratch, choices, sides, leaks):
+                for line in lines:
+                    leaked.write(line)
+                if isinstance(found, Rejection):
+                    left[f"{found.stage}/{found.rule}"] += 1
+                    refused.write(asdict(found))
+                    continue
+                del found["near"]
+                kept[found["kind"]] += 1
+                digest.update(json.dumps(found, sort_keys=True, ensure_ascii=True).encode())
+                out.write(found)
+        shutil.rmtree(scratch, ignore_errors=True)
+        common = {place: dict(counts) for place, counts in leaks.counts.items()} if leaks else {}
+        return {"digest": digest.hexdigest(), "items": dict(kept), "left_out": dict(left), "leakage": common}
+
     sides = SplitSides(choices.split_by, choices.heldout, last)
-    made = _assembled(folder, items, rejections, choices, sides, others)
-    better = sides.better()
-    if better is None:
-        return made
-    return _assembled(folder, items, rejections, choices, SplitSides(sides.by, better), others)
-
-
-def _assembled(
-    folder: Path,
-    items: Sequence[Path],
-    rejections: Sequence[Path],
-    choices: Assembly,
-    sides: SplitSides,
-    others: Sequence[Other],
-) -> dict[str, Any]:
-    scratch = folder / WORK / SCRATCH
-    shutil.rmtree(scratch, ignore_errors=True)
-    kept: Counter[str] = Counter()
-    left: Counter[str] = Counter()
-    digest = blake3()
-    leaks = Leaks(others, scratch / "leaks") if others else None
-    with (
-        new_table(folder / ITEMS, SCHEMA) as out,
-        new_table(folder / REJECTED, REJECTIONS) as refused,
-        new_table(folder / LEAKAGE, LEAKS) as leaked,
-    ):
-        for row in all_rows(rejections):
-            left[f"{row['stage']}/{row['rule']}"] += 1
-            refused.write(row)
-        for found, lines in distinct(items, scratch, choices, sides, leaks):
-            for line in lines:
-                leaked.write(line)
-            if isinstance(found, Rejection):
-                left[f"{found.stage}/{found.rule}"] += 1
-                refused.write(asdict(found))
-                continue
-            del found["near"]
-            kept[found["kind"]] += 1
-            digest.update(json.dumps(found, sort_keys=True, ensure_ascii=True).encode())
-            out.write(found)
-    shutil.rmtree(scratch, ignore_errors=True)
-    common = {place: dict(counts) for place, counts in leaks.counts.items()} if leaks else {}
-    return {"digest": digest.hexdigest(), "items": dict(kept), "left_out": dict(left), "leakage": common}
+    made, better = written(sides), sides.better()
+    return made if better is None else written(SplitSides(sides.by, better))
 
 
 def tables_of(sources: Sequence[SourceParts]) -> tuple[list[Path], list[Path]]:
@@ -195,15 +185,8 @@ def stretches(tables: Sequence[Path]) -> Iterator[tuple[int, list[Row]]]:
 
 def row_rejected(row: Row, stage: str, rule: str, reason: str, first: str = "") -> Rejection:
     """A row of the parts that was left out. first: of a duplicate, the id of the item that was kept."""
-    excerpt = (row["text"] or "")[:EXCERPT]
-    about = (
-        row["kind"],
-        excerpt,
-        people_of(row["person"] or "", dict(row["extra"] or ())),
-        row["id"],
-        first,
-        row["file"] or "",
-    )
+    excerpt, people = (row["text"] or "")[:EXCERPT], people_of(row["person"] or "", dict(row["extra"] or ()))
+    about = (row["kind"], excerpt, people, row["id"], first, row["file"] or "")
     return Rejection(row["source"], row["where"], stage, rule, reason, *about)
 
 

@@ -27,9 +27,7 @@ CARD, CROISSANT = "DATACARD.md", "croissant.json"
 MOST = 40  # sources, languages and rules that a card lists
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 TASKS = {  # of the hub, for the kinds of items
-    "text": "text-generation",
-    "code": "text-generation",
-    "conversation": "text-generation",
+    **dict.fromkeys(("text", "code", "conversation"), "text-generation"),
     "image": "unconditional-image-generation",
     "audio": "text-to-audio",
 }
@@ -176,15 +174,8 @@ def croissant_document(name: str, description: str, digest: str, **more: Any) ->
 
 def file_object(id: str, file: Path, url: str, encoding: str, sha256: str) -> dict[str, Any]:
     """A file of a data set."""
-    return {
-        "@type": "cr:FileObject",
-        "@id": id,
-        "name": id,
-        "contentUrl": url,
-        "contentSize": f"{file.stat().st_size} B",
-        "encodingFormat": encoding,
-        "sha256": sha256,
-    }
+    head = {"@type": "cr:FileObject", "@id": id, "name": id, "contentUrl": url}
+    return {**head, "contentSize": f"{file.stat().st_size} B", "encodingFormat": encoding, "sha256": sha256}
 
 
 def licence_pages(licences: Iterable[str]) -> list[str]:

@@ -126,9 +126,11 @@ def found_in(
     person = ""
     try:
         with parsing("row"):
-            about = about_row(row, columns, split or "", extra or {})
-            person = about.person
-            return _found(where, row, columns, about, read)
+            told = {what: _word(row.get(c)) for what, c in columns.of.items() if what not in ("text", "file")}
+            licence, person = told.pop("licence", ""), told.get("person", "")
+            stated = f"the column {columns.of['licence']}" if licence else ""
+            known = {"licence": normalised_or_unknown(licence), "licence_from": stated, "split": split or ""}
+            return _found(where, row, columns, About(**known, extra=dict(extra or {}), **told), read)
     except FileError as error:
         return Rejection(source, where, "find", "rows", str(error), person=person)
 
@@ -163,14 +165,6 @@ def found_in_entry(source: str, where: str, entry: ImportedItem, options: Column
         row = {FILE: entry.file, **row}
     columns = choose(list(row), texts, media, options)
     return found_in(source, where, row, columns, split=entry.split)
-
-
-def about_row(row: Mapping[str, Any], columns: TableColumns, split: str, extra: Mapping[str, str]) -> About:
-    """What the columns say of a row."""
-    told = {what: _word(row.get(c)) for what, c in columns.of.items() if what not in ("text", "file")}
-    licence = told.pop("licence", "")
-    stated = f"the column {columns.of['licence']}" if licence else ""
-    return About(licence=normalised_or_unknown(licence), licence_from=stated, split=split, extra=dict(extra), **told)
 
 
 def _word(value: Any) -> str:

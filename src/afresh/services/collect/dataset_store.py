@@ -61,12 +61,10 @@ class Store:
             ) from None
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written: {error.strerror}. Choose another folder.") from None
-        try:
+        with os.fdopen(lock):
             for rest in (*self.folder.glob(".*.tmp"), *work.glob("*/.*.tmp")):  # of a process that was killed
                 rest.unlink(missing_ok=True)
             yield
-        finally:
-            os.close(lock)
 
     def note(self, what: str, **facts: Any) -> None:
         """Append a line to the journal."""
@@ -117,10 +115,7 @@ class SourceParts:
         write_table(self.folder / f"{name}.rejected.parquet", pa.Table.from_pylist(rejections, REJECTIONS))
         facts = {
             "consumed": consumed,
-            "found": part.found,
-            "bytes": part.bytes,
-            "seen": part.seen,
-            "changed": part.changed,
+            **{name: getattr(part, name) for name in ("found", "bytes", "seen", "changed")},
             "examples": [asdict(e) for e in part.examples],
         }
         replace_file(self.folder / f"{name}.json", json.dumps(facts, ensure_ascii=True).encode())
@@ -287,18 +282,12 @@ def row_of(record: Record, store: Store) -> dict[str, Any]:
     return {
         **{k: v for k, v in about.items() if k != "extra"},
         "extra": sorted((encodable(k), encodable(v)) for k, v in about["extra"].items()),
-        "id": record.id,
-        "kind": record.kind,
-        "text": record.text,
+        **{name: getattr(record, name) for name in ("id", "kind", "text", "source", "where", "language", "near")},
         "file": file or None,
-        "source": record.source,
-        "where": record.where,
-        "language": record.language,
         "cluster": "",
         "scores": sorted(record.scores.items()),
         "changed": list(record.changed),
         "bytes": record.size,
-        "near": record.near,
     }
 
 

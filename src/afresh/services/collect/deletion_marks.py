@@ -60,12 +60,7 @@ def without(part: SourcePart, marks: Collection[str]) -> tuple[SourcePart, froze
             rejections.append(left_behind(r.source))
         else:
             rejections.append(r)
-    shown = {r.item for r in rejections}
-    left = replace(
-        part,
-        records=records,
-        rejections=rejections,
-        examples=[e for e in part.examples if e.where not in places],
-        shown={item: record for item, record in part.shown.items() if item in shown},
-    )
+    items, examples = {r.item for r in rejections}, [e for e in part.examples if e.where not in places]
+    shown = {item: record for item, record in part.shown.items() if item in items}
+    left = replace(part, records=records, rejections=rejections, examples=examples, shown=shown)
     return left, frozenset(places - {record.where for record in records})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections import deque
@@ -21,17 +22,24 @@ from afresh.core.plural import counted
 from afresh.data.collected import FORMAT, MANIFEST, manifest
 from afresh.data.storage.files import CANNOT_WRITE, write_json
 from afresh.services.collect.assemble import Assembly, assemble, tables_of
-from afresh.services.collect.benchmark_overlap import other_source
-from afresh.services.collect.bounded import bounded
 from afresh.services.collect.cards import write_cards
 from afresh.services.collect.dataset_store import WORK, SourceParts, Store
 from afresh.services.collect.deletion_marks import FORGOTTEN, mark, marks_of, without
-from afresh.services.collect.leakage import Other
+from afresh.services.collect.leakage import Other, other_source
 from afresh.services.collect.licences import normalised
 from afresh.services.collect.process import SourcePart, process
-from afresh.services.collect.record import UNKNOWN, About, Found, Rejection
+from afresh.services.collect.record import UNKNOWN, Found, Rejection
 from afresh.services.collect.rules import chosen
-from afresh.services.collect.sources import Options, Source, Unavailable, options_of, own_options, python, source_of
+from afresh.services.collect.sources import (
+    Options,
+    Source,
+    Unavailable,
+    bounded,
+    options_of,
+    own_options,
+    python,
+    source_of,
+)
 from afresh.services.collect.trust import check_trust, compared_with, sign, sources_of
 from afresh.services.collect.workers import workers
 
@@ -140,11 +148,6 @@ def places_of(
     return places([str(place) for place in listed], options or {}, about)
 
 
-def of_json(row: Mapping[str, Any]) -> SourcePlace:
-    """A source as the manifest holds it."""
-    return place_of(row["place"], row["options"], row["about"])
-
-
 def gather(
     places: Sequence[SourcePlace],
     into: Path,
@@ -192,7 +195,10 @@ def gather(
         if refresh:
             _refresh(into, known, {place.key for place in places}, store)
         given = {place.key: place for place in places}
-        wanted = [(given.get(row["key"]) or of_json(row), row) for row in known["sources"] if not row["finished"]]
+        unread = [row for row in known["sources"] if not row["finished"]]
+        wanted = [
+            (given.get(row["key"]) or place_of(row["place"], row["options"], row["about"]), row) for row in unread
+        ]
         rows = {row["key"]: row for row in known["sources"]}
         for place in places:
             if place.key not in rows:
@@ -302,41 +308,33 @@ def chosen_assembly(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[s
 def _refresh(into: Path, known: Mapping[str, Any], keys: Collection[str], store: Store) -> None:
     """See that sources are read anew, all if `keys` is empty. One that was interrupted just goes on."""
     rows = [row for row in known["sources"] if row["finished"] and (not keys or row["key"] in keys)]
+    _read_again(into, known, rows, store)
     for row in rows:
-        row["finished"] = False
-    write_json(into / MANIFEST, known)  # before the parts go, so that an interruption loses nothing
-    for row in rows:
-        parts = store.parts(row["key"])
-        parts.clear()
-        parts.fetched.refresh()
+        store.parts(row["key"]).fetched.refresh()
 
 
 class SourceBudget:
     """What may still be collected."""
 
     def __init__(self, limits: CollectLimits) -> None:
-        self.limits, self.bytes, self.items, self.full = limits, 0, 0, False
-        self.until = None if limits.minutes is None else time.monotonic() + 60 * limits.minutes
+        most = (math.inf if limit is None else limit for limit in (limits.bytes, limits.items, limits.minutes))
+        self.most_bytes, self.most_items, minutes = most
+        self.until, self.bytes, self.items, self.full = time.monotonic() + 60 * minutes, 0, 0, False
 
     @property
     def spent(self) -> bool:
         """Whether nothing more can be collected."""
-        limits, late = self.limits, self.until is not None and time.monotonic() > self.until
-        return (
-            late
-            or self.full
-            or (limits.items is not None and self.items >= limits.items)
-            or (limits.bytes is not None and self.bytes >= limits.bytes)
-        )
+        spent = self.full or self.items >= self.most_items or self.bytes >= self.most_bytes
+        return spent or time.monotonic() > self.until
 
     def spend(self, found: Found | Rejection) -> bool:
         """Whether there is enough for this too."""
-        if self.until is not None and time.monotonic() > self.until:
+        if time.monotonic() > self.until:
             return False
         if isinstance(found, Found):
-            if self.limits.items is not None and self.items >= self.limits.items:
+            if self.items >= self.most_items:
                 return False
-            if self.limits.bytes is not None and self.bytes + len(found.content) > self.limits.bytes:
+            if self.bytes + len(found.content) > self.most_bytes:
                 self.full = True
                 return False
             self.items += 1
@@ -428,6 +426,3 @@ def batches(found: Iterator[Found | Rejection]) -> Iterator[list[Found | Rejecti
             batch, size = [], 0
     if batch:
         yield batch
-
-
-ABOUT = tuple(name for name in About.__dataclass_fields__ if name != "extra")

@@ -1,5 +1,8 @@
 """What a data set has in common with other data that must not be learnt from, such as a benchmark: items that are equal
-or nearly equal, and texts that share a run of words."""
+or nearly equal, and texts that share a run of words.
+
+Other data that is compared with a data set: read like a source, without rules, into a folder that is removed.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from afresh.core import events
+from afresh.core import UserError, events
+from afresh.data.files import FileError, named
 from afresh.data.text.shingles import Hashes, shingles_of
 from afresh.services.collect.dataset_store import all_rows
 from afresh.services.collect.exact_duplicates import Ids, ids_of, read_ids
 from afresh.services.collect.near.finder import Finder
 from afresh.services.collect.near.texts import SEARCH, said
+from afresh.services.collect.record import Found, Rejection
+from afresh.services.collect.sources import Fetched, Options, Source, source_of, tables
 from afresh.services.collect.spill_file import Scratch
 
 WORDS = 13  # of a run, of which one is enough: Brown et al. 2020, appendix C
@@ -26,19 +32,10 @@ COMMON = 10  # texts of the other data; a run that is in more of them is a phras
 RUNS = 30_000_000  # that are remembered; if there are more, a half of them, a quarter, ...
 SHOWN = 5  # texts of the other data that one item shares runs with
 
-LEAKS = pa.schema(
-    [
-        ("item", pa.string()),
-        ("where", pa.string()),
-        ("kind", pa.string()),
-        ("split", pa.string()),
-        ("against", pa.string()),  # the other data, as it was given
-        ("against_where", pa.string()),
-        ("how", pa.string()),  # exact, near or overlap
-        ("share", pa.float64()),  # similarity, or of an overlap the share of the other text's runs that are in the item
-        ("left_out", pa.bool_()),
-    ]
-)
+# against: the other data, as it was given. how: exact, near or overlap. share: similarity, or of an overlap the share
+# of the other text's runs that are in the item.
+WORDED = ("item", "where", "kind", "split", "against", "against_where", "how")
+LEAKS = pa.schema([*((name, pa.string()) for name in WORDED), ("share", pa.float64()), ("left_out", pa.bool_())])
 
 
 @dataclass(frozen=True)
@@ -176,3 +173,46 @@ class Leaks:
         for leak in found:
             columns = {"item": row["id"], "where": row["where"], "kind": row["kind"], "split": row["split"]}
             yield {**columns, **asdict(leak), "left_out": left_out}
+
+
+TABLES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
+
+
+def other_source(place: str) -> Source:
+    """What reads other data: of a table every row is a text, all of its columns that are texts, since any of them may
+    be what a model is asked. Raises UserError for a place that cannot be read."""
+    path = Path(place)
+    return TABLE if path.is_file() and path.suffix.lower() in TABLES else source_of(place)
+
+
+def find(place: str, options: Any, fetched: Fetched) -> Iterator[Found | Rejection]:
+    path = Path(place)
+    try:
+        for number, row in tables.table(named(path), tables.TableOptions())[1]:
+            if isinstance(row, str):
+                raise FileError(f"row {number:,}: {row}")
+            text = "\n".join(strings(row))
+            if text.strip():
+                yield Found(f"{path.name}: row {number}", text)
+    except (OSError, FileError) as error:
+        raise UserError(
+            f"{place} cannot be read as a table: {error}. Mend the file, or give other data: a table of "
+            f"{', '.join(sorted(TABLES))}, a folder, or another data set.",
+            "not_a_table",
+        ) from None
+
+
+def strings(value: Any) -> Iterator[str]:
+    """All texts in a value of JSON, in order; not the names of its fields."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from strings(inner)
+
+
+def describe(place: str, options: Any) -> list[str]:
+    return [f"{place}: a table of {Path(place).stat().st_size:,} bytes"]
+
+
+TABLE = Source("other table", "a table", lambda place: False, find, describe, Options)

@@ -10,19 +10,24 @@ and laws differ about that, and often allow more. It is no legal advice. Its sou
 - Free Software Foundation, Various Licenses and Comments about Them: https://www.gnu.org/licenses/license-list.html
 - Open Data Commons, ODbL 1.0, section 4: https://opendatacommons.org/licenses/odbl/1-0/
 - Linux Foundation, Community Data License Agreements: https://cdla.dev/
+
+Source files state theirs by identifiers of SPDX in their heads, or by the text of the nearest LICENSE file.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
 
 from afresh.core import UserError
 from afresh.services.collect.record import UNKNOWN
 
+T = TypeVar("T")
 NO_ADVICE = "This is no legal advice."
 LONGEST = 1_000  # characters of an expression
 SAID_OF_NONE = frozenset({"", UNKNOWN, "noassertion", "none", "other"})  # which state no licence
@@ -58,6 +63,7 @@ def _own(pattern: str, about: str, non_commercial: bool = False) -> tuple[str, T
     return rf"LicenseRef-({pattern})", Terms(about, True, False, non_commercial, own=True)
 
 
+CHANGED = "changed versions alike"
 GPL3 = ("GPL-3.0-only", "GPL-3.0-or-later", "AGPL-3.0-only", "AGPL-3.0-or-later")
 GPL2 = ("GPL-2.0-only", "GPL-2.0-or-later")
 LGPL3 = ("LGPL-3.0-only", "LGPL-3.0-or-later")
@@ -66,34 +72,25 @@ NC = (*(f"CC-BY-NC-{v}" for v in ("4.0", "3.0", "2.5", "2.0")), "CC-BY-NC-SA-4.0
 TABLE: tuple[tuple[str, Terms], ...] = (
     (r"CC0-1\.0|CC-PDDC|PDDL-1\.0|Unlicense|0BSD|MIT-0|WTFPL", Terms("given to the public domain")),
     (r"CC-BY-(NC-)?(ND|NC-ND)-.*", Terms("no changed versions may be shared", True, models=())),
-    (r"CC-BY-NC-SA-4\.0", _alike("changed versions alike, no commerce", "CC-BY-NC-SA-4.0", non_commercial=True)),
-    (
-        r"CC-BY-NC-SA-.*",
-        _alike("changed versions alike, no commerce", "CC-BY-NC-SA-3.0", "CC-BY-NC-SA-4.0", non_commercial=True),
-    ),
+    (r"CC-BY-NC-SA-4\.0", _alike(f"{CHANGED}, no commerce", "CC-BY-NC-SA-4.0", non_commercial=True)),
+    (r"CC-BY-NC-SA-.*", _alike(f"{CHANGED}, no commerce", "CC-BY-NC-SA-3.0", "CC-BY-NC-SA-4.0", non_commercial=True)),
     (r"CC-BY-NC-.*", Terms("no commerce", True, False, True, NC)),
-    (r"CC-BY-SA-4\.0", _alike("changed versions alike", "CC-BY-SA-4.0", "GPL-3.0-only")),
-    (r"CC-BY-SA-[23]\..*", _alike("changed versions alike", "CC-BY-SA-3.0", "CC-BY-SA-4.0")),
-    (r"CC-BY-SA-1\.0", _alike("changed versions alike", "CC-BY-SA-1.0")),
+    (r"CC-BY-SA-4\.0", _alike(CHANGED, "CC-BY-SA-4.0", "GPL-3.0-only")),
+    (r"CC-BY-SA-[23]\..*", _alike(CHANGED, "CC-BY-SA-3.0", "CC-BY-SA-4.0")),
+    (r"CC-BY-SA-1\.0", _alike(CHANGED, "CC-BY-SA-1.0")),
     (r"ODbL-1\.0", _alike("data bases made of it alike", "ODbL-1.0")),
     (r"CDLA-Sharing-1\.0", _alike("changed data alike", "CDLA-Sharing-1.0")),
-    (r"GFDL-1\.3.*", _alike("changed versions alike", "GFDL-1.3-only", "GFDL-1.3-or-later")),
-    (r"GPL-2\.0-only", _alike("changed versions alike", "GPL-2.0-only")),
-    (r"GPL-2\.0-or-later", _alike("changed versions alike", *GPL2, *GPL3)),
-    (r"GPL-3\.0-(only|or-later)", _alike("changed versions alike", *GPL3)),
-    (r"AGPL-3\.0-(only|or-later)", _alike("changed versions alike", "AGPL-3.0-only", "AGPL-3.0-or-later")),
-    (
-        r"LGPL-2\.[01]-only",
-        _alike("changed versions alike", "LGPL-2.1-only", *GPL2, "GPL-3.0-only", "GPL-3.0-or-later"),
-    ),
-    (
-        r"LGPL-2\.[01]-or-later",
-        _alike("changed versions alike", "LGPL-2.1-only", "LGPL-2.1-or-later", *LGPL3, *GPL2, *GPL3),
-    ),
-    (r"LGPL-3\.0-(only|or-later)", _alike("changed versions alike", *LGPL3, *GPL3)),
+    (r"GFDL-1\.3.*", _alike(CHANGED, "GFDL-1.3-only", "GFDL-1.3-or-later")),
+    (r"GPL-2\.0-only", _alike(CHANGED, "GPL-2.0-only")),
+    (r"GPL-2\.0-or-later", _alike(CHANGED, *GPL2, *GPL3)),
+    (r"GPL-3\.0-(only|or-later)", _alike(CHANGED, *GPL3)),
+    (r"AGPL-3\.0-(only|or-later)", _alike(CHANGED, "AGPL-3.0-only", "AGPL-3.0-or-later")),
+    (r"LGPL-2\.[01]-only", _alike(CHANGED, "LGPL-2.1-only", *GPL2, "GPL-3.0-only", "GPL-3.0-or-later")),
+    (r"LGPL-2\.[01]-or-later", _alike(CHANGED, "LGPL-2.1-only", "LGPL-2.1-or-later", *LGPL3, *GPL2, *GPL3)),
+    (r"LGPL-3\.0-(only|or-later)", _alike(CHANGED, *LGPL3, *GPL3)),
     (r"MPL-2\.0", _alike("changed files alike", "MPL-2.0", "LGPL-2.1-or-later", *LGPL3, "GPL-2.0-or-later", *GPL3)),
-    (r"EPL-2\.0", _alike("changed versions alike", "EPL-2.0")),
-    (r"EUPL-1\.2", _alike("changed versions alike", "EUPL-1.2", *GPL2, *GPL3, "MPL-2.0", "EPL-2.0", "CC-BY-SA-3.0")),
+    (r"EPL-2\.0", _alike(CHANGED, "EPL-2.0")),
+    (r"EUPL-1\.2", _alike(CHANGED, "EUPL-1.2", *GPL2, *GPL3, "MPL-2.0", "EPL-2.0", "CC-BY-SA-3.0")),
     (
         r"MIT|X11|ISC|BSD-[234]-Clause|Apache-[12]\.[01]|Zlib|BSL-1\.0|PostgreSQL|PSF-2\.0|Python-2\.0|NCSA|UPL-1\.0"
         r"|Artistic-2\.0|BlueOak-1\.0\.0|CC-BY-\d.*|ODC-By-1\.0|CDLA-Permissive-[12]\.0|OGL-UK-.*|etalab-2\.0",
@@ -189,14 +186,7 @@ def objection(licence: str, model: str) -> str | None:
     """
     wanted = spdx_keys(model)
 
-    def judged(node: Any) -> str | None:
-        args = getattr(node, "args", ())
-        if args:
-            found = [judged(a) for a in args]
-            objections = [o for o in found if o is not None]
-            either = node.operator.strip() == "OR"
-            return objections[0] if objections and (not either or len(objections) == len(found)) else None
-        key = _key(node)
+    def judged(key: str) -> str | None:
         terms = terms_of(key)
         if terms is None:
             return f"{key} is not in the table"
@@ -206,50 +196,59 @@ def objection(licence: str, model: str) -> str | None:
         allowed = f"it allows {', '.join(models)}" if models else "it allows none"
         return f"{key}: {terms.about}; {allowed}"
 
-    return judged(_parts(licence))
+    def either(found: Sequence[str | None]) -> str | None:
+        return None if None in found else found[0]
+
+    def both(found: Sequence[str | None]) -> str | None:
+        return next((o for o in found if o is not None), None)
+
+    return folded(licence, judged, either, both)
 
 
 def models_under(licence: str) -> frozenset[str] | None:
     """The licences that a model may have which has learnt from data of a licence; None if it may have any. Of licences
     joined by OR those of each, by AND those that all have. One that is not in the table forbids none."""
 
-    def allowed(node: Any) -> frozenset[str] | None:
-        args = [allowed(a) for a in getattr(node, "args", ())]
-        if not args:
-            terms = terms_of(key := _key(node))
-            if terms is None or (terms.models is None and not terms.own):
-                return None
-            return frozenset((key,) if terms.own else terms.models or ())
-        bounded = [a for a in args if a is not None]
-        if node.operator.strip() == "OR":
-            return frozenset().union(*bounded) if len(bounded) == len(args) else None
+    def allowed(key: str) -> frozenset[str] | None:
+        terms = terms_of(key)
+        if terms is None or (terms.models is None and not terms.own):
+            return None
+        return frozenset((key,) if terms.own else terms.models or ())
+
+    def either(found: Sequence[frozenset[str] | None]) -> frozenset[str] | None:
+        bounded = [a for a in found if a is not None]
+        return frozenset().union(*bounded) if len(bounded) == len(found) else None
+
+    def both(found: Sequence[frozenset[str] | None]) -> frozenset[str] | None:
+        bounded = [a for a in found if a is not None]
         return frozenset.intersection(*bounded) if bounded else None
 
-    return None if licence == UNKNOWN else allowed(_parts(licence))
+    return None if licence == UNKNOWN else folded(licence, allowed, either, both)
 
 
-def _parts(licence: str) -> Any:
-    """An expression as its library has it; a single licence, for which no library is needed, as it is."""
-    return _spdx().parse(licence) if " " in licence else licence
+def folded(licence: str, of_one: Callable[[str], T], either: Callable[[list[T]], T], both: Callable[[list[T]], T]) -> T:
+    """What is found of the single licences of an expression, joined where they are by OR (`either`) and by AND
+    (`both`). A single one needs no library."""
 
+    def value(node: Any) -> T:
+        if args := [value(a) for a in getattr(node, "args", ())]:
+            return either(args) if node.operator.strip() == "OR" else both(args)
+        return of_one(node if isinstance(node, str) else str(getattr(node, "license_symbol", node).key))
 
-def _key(node: Any) -> str:
-    return node if isinstance(node, str) else str(getattr(node, "license_symbol", node).key)
+    return value(_spdx().parse(licence) if " " in licence else licence)
 
 
 def duties(licence: str) -> tuple[str, ...]:
     """What a licence asks for, in words: of licences joined by OR the fewest duties, of others all."""
 
-    def asked(node: Any) -> tuple[str, ...]:
-        args = [asked(a) for a in getattr(node, "args", ())]
-        if args and node.operator.strip() == "OR":
-            return min(args, key=len)
-        if args:
-            return tuple(dict.fromkeys(word for words in args for word in words))
-        terms = terms_of(_key(node))
+    def asked(key: str) -> tuple[str, ...]:
+        terms = terms_of(key)
         return () if terms is None else terms.duties
 
-    return () if licence == UNKNOWN else asked(_parts(licence))
+    def both(found: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(word for words in found for word in words))
+
+    return () if licence == UNKNOWN else folded(licence, asked, lambda found: min(found, key=len), both)
 
 
 def spdx_keys(licence: str) -> list[str]:
@@ -268,16 +267,10 @@ HUB = re.compile(  # https://huggingface.co/docs/hub/repositories-licenses
 HUB_NAMES = {"ODC-By-1.0": "odc-by", "ODbL-1.0": "odbl", "PDDL-1.0": "pddl"}
 
 
-SPELLED: tuple[str, ...] = (
-    "Apache-2.0",
-    "Artistic-2.0",
-    "BSD-2-Clause",
-    "BSD-3-Clause",
-    "PostgreSQL",
-    "Unlicense",
-    "Zlib",
+SPELLED = (
+    "Apache-2.0 Artistic-2.0 BSD-2-Clause BSD-3-Clause PostgreSQL Unlicense Zlib CDLA-Sharing-1.0 CDLA-Permissive-1.0 "
+    "CDLA-Permissive-2.0"
 )
-SPELLED += ("CDLA-Sharing-1.0", "CDLA-Permissive-1.0", "CDLA-Permissive-2.0")
 
 
 def of_hub(name: str, other: str = "") -> str:
@@ -288,7 +281,9 @@ def of_hub(name: str, other: str = "") -> str:
     if name in SAID_OF_NONE:
         return UNKNOWN
     if HUB.fullmatch(name):
-        return next((s for s in SPELLED if s.casefold() == name), name.upper() + ("-only" if "gpl" in name else ""))
+        return next(
+            (s for s in SPELLED.split() if s.casefold() == name), name.upper() + ("-only" if "gpl" in name else "")
+        )
     return SHORT.get(name) or f"LicenseRef-{re.sub(r'[^a-z0-9.]+', '-', name.replace('+', '-plus')).strip('-')[:80]}"
 
 
@@ -298,3 +293,75 @@ def hub_name(licence: str) -> str:
         return UNKNOWN
     name = HUB_NAMES.get(licence, re.sub(r"-(only|or-later)$", "", licence).casefold())
     return name if licence in HUB_NAMES or HUB.fullmatch(name) else "other"
+
+
+NAME = re.compile(r"(licen[sc]e|copying|unlicense)([-_.].*)?", re.IGNORECASE)
+HEAD = 4_000  # bytes in which an identifier is looked for, and a licence says which it is
+IDENTIFIER = re.compile(rb"SPDX-License-Identifier:[ \t]*([\w.+() -]+)")
+
+# Words that only one licence has, in the order in which they are looked for: some licences name others. A text of the
+# GNU licences does not say whether later versions are meant, so that none are.
+PHRASES: tuple[tuple[str, str], ...] = (
+    ("gnu affero general public license version 3", "AGPL-3.0-only"),
+    ("gnu lesser general public license version 3", "LGPL-3.0-only"),
+    ("gnu lesser general public license version 2.1", "LGPL-2.1-only"),
+    ("gnu general public license version 3", "GPL-3.0-only"),
+    ("gnu general public license version 2", "GPL-2.0-only"),
+    ("mozilla public license version 2.0", "MPL-2.0"),
+    ("eclipse public license - v 2.0", "EPL-2.0"),
+    ("apache license version 2.0", "Apache-2.0"),
+    ("attribution-sharealike 4.0 international", "CC-BY-SA-4.0"),
+    ("attribution-noncommercial 4.0 international", "CC-BY-NC-4.0"),
+    ("attribution 4.0 international", "CC-BY-4.0"),
+    ("cc0 1.0 universal", "CC0-1.0"),
+    ("boost software license - version 1.0", "BSL-1.0"),
+    ("this is free and unencumbered software released into the public domain", "Unlicense"),
+    ("do what the fuck you want to public license", "WTFPL"),
+    ("the origin of this software must not be misrepresented", "Zlib"),
+    ("permission to use, copy, modify, and/or distribute this software for any purpose with or without fee", "ISC"),
+    ("permission to use, copy, modify, and distribute this software for any purpose with or without fee", "ISC"),
+)
+MIT = "permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated"
+NOTICE = "the above copyright notice and this permission notice"  # which MIT No Attribution does not have
+BSD = "redistribution and use in source and binary forms, with or without modification, are permitted"
+NO_NAMES = "neither the name"
+ISC_NOTICE = "provided that the above copyright notice and this permission notice appear in all copies"
+
+
+def licence_of_text(text: str) -> str:
+    """The identifier of the licence whose text this is, or "unknown"."""
+    words = " ".join(re.sub(r"[,*\"'`]|^\W*(?:#|//)", " ", text[:20_000].lower(), flags=re.MULTILINE).split())
+    plain = re.sub(r"\s+", " ", words)
+    head = plain[:HEAD]
+
+    def has(phrase: str, where: str) -> bool:
+        return re.sub(r"[,*\"'`]", "", phrase).replace("  ", " ") in where.replace("  ", " ")
+
+    for phrase, licence in PHRASES:
+        if has(phrase, head):
+            return "0BSD" if licence == "ISC" and not has(ISC_NOTICE, plain) else licence
+    if has(MIT, plain):
+        return "MIT" if has(NOTICE, plain) else "MIT-0"
+    if has(BSD, plain):
+        return "BSD-3-Clause" if NO_NAMES in plain else "BSD-2-Clause"
+    return UNKNOWN
+
+
+def licence_in_head(content: bytes) -> str:
+    """The expression of SPDX in the first lines of a file, or "unknown"."""
+    found = IDENTIFIER.search(content[:HEAD])
+    return normalised_or_unknown(found[1].decode().strip().removesuffix("-->").rstrip(" -")) if found else UNKNOWN
+
+
+def is_licence(name: str) -> bool:
+    """Whether a file is a licence by its name."""
+    return NAME.fullmatch(PurePosixPath(name).name) is not None
+
+
+def nearest(name: str, licences: Mapping[str, str]) -> tuple[str, str]:
+    """The licence of a file by that of its folder or the nearest above (folder -> licence), and which folder."""
+    for folder in PurePosixPath(name).parents:
+        key = "" if str(folder) == "." else str(folder)
+        if key in licences:
+            return licences[key], key
+    return UNKNOWN, ""

@@ -76,7 +76,9 @@ def clean(record: Record, applied: Sequence[tuple[Rule, Judge]], veil: Veil, par
         part.seen[rule.name] = part.seen.get(rule.name, 0) + 1
         verdict = judge(record)
         if isinstance(verdict, str):
-            leave_out(record, rule.name, verdict, veil, part)
+            part.rejections.append(veil.rejection(rejected(record, "clean", rule.name, verdict), record))
+            if record.content is not None and sum(r.rule == rule.name for r in part.rejections) <= EXAMPLES:
+                part.shown[part.rejections[-1].item] = record
             private = private or rule.name in veil.private
             break
         if verdict.text != record.text or verdict.about != record.about:
@@ -90,13 +92,6 @@ def clean(record: Record, applied: Sequence[tuple[Rule, Judge]], veil: Veil, par
     for name, before, after in changes:
         if sum(e.rule == name for e in part.examples) < EXAMPLES and before.text != after.text:
             part.examples += examples(name, before, after, veil, private)
-
-
-def leave_out(record: Record, rule: str, reason: str, veil: Veil, part: SourcePart) -> None:
-    """Note in the part why a rule leaves out an item, with a few of the images and sounds."""
-    part.rejections.append(veil.rejection(rejected(record, "clean", rule, reason), record))
-    if record.content is not None and sum(r.rule == rule for r in part.rejections) <= EXAMPLES:
-        part.shown[part.rejections[-1].item] = record
 
 
 def examples(rule: str, before: Record, after: Record, veil: Veil, private: bool) -> list[Changed]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from blake3 import blake3
 
@@ -137,3 +138,11 @@ def rejected(record: Record, stage: str, rule: str, reason: str) -> Rejection:
     return Rejection(
         record.source, record.where, stage, rule, reason, record.kind, excerpt, record.about.people, record.id
     )
+
+
+def moment(seconds: float) -> str:
+    """Seconds since 1970 in ISO 8601; empty for a time outside of the years 1 to 9999, which is damage."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return ""

@@ -12,12 +12,7 @@ from afresh.data.split import share
 TRAIN, VALIDATION = "train", "validation"
 # What may hold items together, and the columns that say so, the first that is known. Each item is at least in a cluster
 # of its own, that of its near duplicates.
-COLUMNS = {
-    "group": ("group", "cluster"),
-    "person": ("person", "group", "cluster"),
-    "cluster": ("cluster",),
-    "time": (),
-}
+COLUMNS = {"group": ("group", "cluster"), "person": ("person", "group", "cluster"), "cluster": ("cluster",), "time": ()}
 
 
 class SplitSides:

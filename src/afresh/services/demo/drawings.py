@@ -141,28 +141,14 @@ def fish(canvas: Canvas, rng: random.Random) -> None:
     height = length * rng.uniform(0.58, 0.78)
     hue = rng.choice([0.03, 0.07, 0.12, 0.83, 0.95])
     fin = hsv(hue - 0.04, 0.8, 0.80)
-    tail = [
-        (x - 0.75 * length, y),
-        (x - 1.5 * length, y - 0.85 * height),
-        (x - 1.25 * length, y),
-        (x - 1.5 * length, y + 0.85 * height),
-    ]
+    tail = [(x - a * length, y + b * height) for a, b in ((0.75, 0), (1.5, -0.85), (1.25, 0), (1.5, 0.85))]
     back = [(x - 0.3 * length, y - 0.7 * height), (x + 0.1 * length, y - 1.45 * height)]
     canvas.polygon(tail, fin)
     canvas.polygon([*back, (x + 0.45 * length, y - 0.6 * height)], fin)
     canvas.ellipse(x, y, length, height, hsv(hue, 0.75, 1.0))
     stripe, edge = x - 0.05 * length, 0.97 * height
-    canvas.polygon(
-        [
-            (stripe - 0.03, y - edge),
-            (stripe + 0.03, y - edge),
-            (stripe + 0.045, y),
-            (stripe + 0.03, y + edge),
-            (stripe - 0.03, y + edge),
-            (stripe - 0.045, y),
-        ],
-        hsv(hue, 0.18, 1.0),
-    )
+    corners = ((-0.03, -1), (0.03, -1), (0.045, 0), (0.03, 1), (-0.03, 1), (-0.045, 0))
+    canvas.polygon([(stripe + dx, y + side * edge) for dx, side in corners], hsv(hue, 0.18, 1.0))
     canvas.disc(x + 0.58 * length, y - 0.2 * height, 0.050, WHITE)
     canvas.disc(x + 0.62 * length, y - 0.2 * height, 0.026, (20, 20, 40))
     for bubble in range(3):
@@ -187,12 +173,7 @@ def balloon(canvas: Canvas, rng: random.Random) -> None:
 
 
 SCENES: dict[str, Callable[[Canvas, random.Random], None]] = {
-    "balloon": balloon,
-    "boat": boat,
-    "fish": fish,
-    "flower": flower,
-    "house": house,
-    "sunset": sunset,
+    scene.__name__: scene for scene in (balloon, boat, fish, flower, house, sunset)
 }
 
 

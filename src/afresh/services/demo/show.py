@@ -22,8 +22,7 @@ from afresh.engine.evaluation.distribution import distances, two_sample_linear
 from afresh.engine.evaluation.estimate import Array
 from afresh.engine.evaluation.memorisation import near_copies, nearest
 from afresh.services.demo import drawings, sounds, tales
-from afresh.services.demo.page import write_page
-from afresh.services.demo.part import DemoPart, DemoVerdict, ShownPart
+from afresh.services.demo.page import DemoPart, DemoVerdict, ShownPart, write_page
 from afresh.verbs.console import default_listener
 
 LEARNT, FRESH = 0, 1  # seeds of the data that is learnt, and of data that no model has seen
@@ -70,13 +69,7 @@ STORIES = DemoPart(
     0.4,
     lambda folder: tales.write_tales(folder, 4000, LEARNT),
     data={"tokenizer": "bpe", "vocab_size": 512, "context": 128},
-    settings={
-        "family.width": 96,
-        "family.layers": 2,
-        "family.heads": 3,
-        "family.kv_heads": 3,
-        "train.batch": 8,
-    },
+    settings={"family.width": 96, "family.layers": 2, "family.heads": 3, "family.kv_heads": 3, "train.batch": 8},
 )
 PARTS = (DRAWINGS, STORIES, SOUNDS)
 
@@ -98,11 +91,7 @@ def run_demo(out: Path, scale: float = 1.0, commands: Sequence[tuple[str, str]] 
     image = out / "drawings.png"
     side_by_side(shown[0], image)
     page = write_page(out / "index.html", shown, time.perf_counter() - begun, commands)
-    return {
-        "page": str(page),
-        "image": str(image),
-        "seconds": round(time.perf_counter() - begun, 1),
-    }
+    return {"page": str(page), "image": str(image), "seconds": round(time.perf_counter() - begun, 1)}
 
 
 def check_folder(out: Path, force: bool) -> None:
@@ -178,16 +167,9 @@ def show_fields(part: DemoPart, model: Model, seconds: dict[str, float]) -> Show
     real = {label: [part.make(label, FRESH, i) for i in range(SHOWN)] for label in part.labels}
     values = {label: list(s.values[:SHOWN]) for label, s in samples.items()}
     pictures = isinstance(values[part.labels[0]][0], np.ndarray)
-    return ShownPart(
-        part,
-        model,
-        real,
-        values,
-        verdicts,
-        seconds,
-        between=between(model) if pictures else (),
-        loop=None if pictures else arranged({label: v[:3] for label, v in values.items()}),
-    )
+    way = between(model) if pictures else ()
+    loop = None if pictures else arranged({label: v[:3] for label, v in values.items()})
+    return ShownPart(part, model, real, values, verdicts, seconds, between=way, loop=loop)
 
 
 def items(part: DemoPart, seed: int, each: int) -> list[Item]:

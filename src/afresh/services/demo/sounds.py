@@ -27,15 +27,8 @@ def swept(frequency: Wave) -> Wave:
 def bell(rng: np.random.Generator) -> Wave:
     """Partials that are no multiples of one pitch, the high ones shorter."""
     pitch, wave = rng.uniform(350, 900), np.zeros_like(TIME)
-    partials = (
-        (0.5, 0.4, 1.0),
-        (1.0, 1.0, 0.8),
-        (1.19, 0.5, 0.6),
-        (1.56, 0.35, 0.5),
-        (2.0, 0.6, 0.4),
-        (2.74, 0.3, 0.25),
-    )
-    for ratio, level, decay in partials:
+    ratios, levels = (0.5, 1.0, 1.19, 1.56, 2.0, 2.74), (0.4, 1.0, 0.5, 0.35, 0.6, 0.3)
+    for ratio, level, decay in zip(ratios, levels, (1.0, 0.8, 0.6, 0.5, 0.4, 0.25), strict=True):
         wave += level * np.exp(-TIME / (decay * rng.uniform(0.35, 0.5))) * np.sin(2 * np.pi * pitch * ratio * TIME)
     return wave
 
@@ -71,11 +64,7 @@ def zap(rng: np.random.Generator) -> Wave:
 
 
 INSTRUMENTS: dict[str, Callable[[np.random.Generator], Wave]] = {
-    "bell": bell,
-    "drop": drop,
-    "drum": drum,
-    "string": string,
-    "zap": zap,
+    play.__name__: play for play in (bell, drop, drum, string, zap)
 }
 
 

@@ -59,12 +59,8 @@ def parse_price(text: str, name: str) -> Price:
 
 def stated_prices() -> Prices:
     """The prices in the user's preferences. Raises UserError if one of them is no amount of money."""
-    chosen = preferences()
-    kwh, hour = (
-        None if text is None else parse_price(text, name)
-        for name, text in (("price_kwh", chosen.price_kwh), ("price_hour", chosen.price_hour))
-    )
-    return Prices(kwh, hour)
+    stated = {name: getattr(preferences(), name) for name in ("price_kwh", "price_hour")}
+    return Prices(*(None if text is None else parse_price(text, name) for name, text in stated.items()))
 
 
 def cost_of(usage: Usage, prices: Prices, share: float = 1.0, decimals: int = 3) -> Cost:
@@ -92,14 +88,11 @@ def stage_of(run: Run, id: str, name: str, prices: Prices) -> Stage:
         money = prices.money(cost.seconds, cost.joules)
         cost = cost.model_copy(update={"money": money})
         return Stage(name=name, of=id, sessions=len(sessions), cost=cost, apart=apart)
-    return Stage(name=name, of=id, sessions=0, cost=cost_of(from_log(run), prices), known=False)
-
-
-def from_log(run: Run) -> Usage:
-    """An estimate for a run of an earlier version, from the seconds in its log: that all threads were busy."""
+    # A run of an earlier version: an estimate from the seconds in its log, as if all threads were busy.
     seconds, train = AboutRun(run).seconds, run.record.train
     gpu = 0.0 if train.device == "cpu" else seconds
-    return Usage(seconds=seconds, cpu_seconds=seconds * (1 if gpu else train.threads), gpu_seconds=gpu)
+    usage = Usage(seconds=seconds, cpu_seconds=seconds * (1 if gpu else train.threads), gpu_seconds=gpu)
+    return Stage(name=name, of=id, sessions=0, cost=cost_of(usage, prices), known=False)
 
 
 def together(costs: Sequence[Cost]) -> Cost:

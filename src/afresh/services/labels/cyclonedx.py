@@ -10,17 +10,14 @@ from typing import Any
 from afresh import __version__
 from afresh.services.collect.record import UNKNOWN
 from afresh.services.labels.costs import JOULES_A_KWH
-from afresh.services.labels.label import Cost, Label, Part, Stated
+from afresh.services.labels.label import Cost, Label, Part
 from afresh.services.labels.run_label import joined
 from afresh.services.labels.words import cost_rows
 
 ALGORITHMS = {"sha256": "SHA-256", "blake3": "BLAKE3"}
 TYPES = {
-    "model": "machine-learning-model",
-    "reward": "machine-learning-model",
-    "codec": "machine-learning-model",
-    "data": "data",
-    "preferences": "data",
+    **dict.fromkeys(("model", "reward", "codec"), "machine-learning-model"),
+    **dict.fromkeys(("data", "preferences"), "data"),
     "work": "file",
 }
 NOT_STATED = "not stated"
@@ -61,7 +58,9 @@ def subject(label: Label, scores: Mapping[str, float]) -> dict[str, Any]:
 
 def component_of(part: Part) -> dict[str, Any]:
     """The component of something that the subject is made of."""
-    made = component(TYPES[part.kind], part.id, part.name, expression_of(part.licences), "declared")
+    names = list(dict.fromkeys(s.licence for s in part.licences))
+    expression = None if UNKNOWN in names else joined(names)
+    made = component(TYPES[part.kind], part.id, part.name, expression, "declared")
     told = "; ".join(x for x in (part.about and f"the digest is of {part.about}", part.note) if x)
     return made | ({"description": told} if told else {})
 
@@ -104,9 +103,3 @@ def consumption(activity: str, cost: Cost) -> dict[str, Any]:
     provider = {"organization": {"name": NOT_STATED}, "energySource": "unknown", "energyProvided": amount}
     how = [{"name": "afresh:method", "value": cost.method}]
     return {"activity": activity, "energyProviders": [provider], "activityEnergyCost": amount, "properties": how}
-
-
-def expression_of(licences: tuple[Stated, ...]) -> str | None:
-    """The licences of a part as one expression; None if one is unknown, or none is stated."""
-    names = list(dict.fromkeys(s.licence for s in licences))
-    return None if UNKNOWN in names else joined(names)

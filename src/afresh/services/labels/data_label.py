@@ -1,10 +1,17 @@
-"""The label of data: of a data set of `collect` from its ledger, of other files and folders from their content."""
+"""The label of data: of a data set of `collect` from its ledger, of other files and folders from their content.
+
+Data that `collect` did not gather, in the vocabulary of ML Croissant: its files with their hashes.
+
+Data sets of `collect` have a croissant.json of their own (collect/cards.py), whose records can be read by it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import mimetypes
 from pathlib import Path
+from typing import Any
 
 from afresh.core import UserError
 from afresh.core.events import progress
@@ -12,10 +19,10 @@ from afresh.core.safe_text import visible_line
 from afresh.data.collected import is_collected, manifest
 from afresh.data.storage.files import readable
 from afresh.runs.content_hash import file_hash
-from afresh.services.collect.cards import facts_of
+from afresh.services.collect.cards import CROISSANT, croissant, croissant_document, facts_of, file_object, licence_pages
 from afresh.services.collect.licences import duties
 from afresh.services.collect.record import UNKNOWN
-from afresh.services.labels.label import Follows, Label
+from afresh.services.labels.label import Follows, Label, Part
 from afresh.services.labels.run_label import joined, known_consent
 
 MOST_FILES = 100_000
@@ -29,9 +36,15 @@ def label_of_data(path: Path) -> Label:
         return _label_of_collected(path, name)
     files = files_in(path)
     sizes = sum(f.stat().st_size for f in files)
+    hashes = []
+    for number, file in enumerate(files, 1):
+        hashes.append(hash_of(file))
+        if number % MANY == 0:
+            progress(f"{number:,} of {len(files):,} files are read", "labelling", done=number, of=len(files))
+    digest = hashlib.sha256(json.dumps(sorted(hashes)).encode())  # in which names and places have no part
     return Label(
         subject="data",
-        id=f"sha256:{content_digest(files)}",
+        id=f"sha256:{digest.hexdigest()}",
         name=name,
         facts={"files": len(files), "bytes": sizes},
         licences=(Follows(licence=UNKNOWN, duties=(), of=(name,)),),
@@ -76,18 +89,38 @@ def is_shown(file: Path, root: Path) -> bool:
     return file.is_file() and not file.is_symlink() and not hidden
 
 
-def content_digest(files: list[Path]) -> str:
-    """The SHA-256 of the hashes of files, in their order, so that names and places have no part in it. Raises UserError
-    if one cannot be read."""
-    hashes = []
-    for number, file in enumerate(files, 1):
-        hashes.append(hash_of(file))
-        if number % MANY == 0:
-            progress(f"{number:,} of {len(files):,} files are read", "labelling", done=number, of=len(files))
-    return hashlib.sha256(json.dumps(sorted(hashes)).encode()).hexdigest()
-
-
 def hash_of(file: Path) -> str:
     """The SHA-256 of a file. Raises UserError if it cannot be read."""
     with readable(file):
         return file_hash(file)
+
+
+LISTED = 1_000  # files of a folder that are listed one by one
+
+
+def croissant_of_data(path: Path) -> dict[str, Any]:
+    """The Croissant of a file or folder. Raises UserError if it cannot be read."""
+    name = visible_line(path.resolve().name) or "data"
+    if path.is_dir() and is_collected(path):
+        try:
+            made: dict[str, Any] = json.loads((path / CROISSANT).read_bytes())
+        except (OSError, ValueError):  # removed by hand
+            made = croissant(path, name, facts_of(path), manifest(path))
+        return made
+    label, files = label_of_data(path), files_in(path)
+    root = path if path.is_dir() else path.parent
+    more = f"; the first {LISTED:,} are listed" if len(files) > LISTED else ""
+    text = f"{len(files):,} files, {label.facts['bytes']:,} bytes{more}. Its licences are not recorded."
+    listed = []
+    for n, file in enumerate(files[:LISTED], 1):
+        url = file.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode()
+        encoding = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        listed.append(file_object(f"file-{n}", file, url, encoding, hash_of(file)))
+    return croissant_document(name, text, label.id.partition(":")[2], identifier=label.id, distribution=listed)
+
+
+def croissant_of_part(label: Label, part: Part) -> dict[str, Any]:
+    """The Croissant of the data that a run has learnt from, as far as the run's record knows them: without files."""
+    urls = licence_pages(s.licence for s in part.licences)
+    text = f"Data that a model has learnt from, whose content hash is {label.id}. {part.note}".strip()
+    return croissant_document(part.name, text, part.id.partition(":")[2], identifier=part.id, license=urls)

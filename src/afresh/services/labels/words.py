@@ -11,7 +11,7 @@ from afresh.services.labels.run_label import total
 
 SHOWN = 12  # digits of a digest
 MOST = 8  # parts that a line lists
-MINUTE, HOUR = 120.0, 7200.0  # seconds, up to which a time is shown in smaller units
+MINUTE = 120.0  # seconds, up to which a time is shown in smaller units
 NOTHING = "nothing that is known"
 
 
@@ -76,11 +76,8 @@ def cost_words(cost: Cost) -> str:
     if not cost.measured and cost.joules != cost.estimated_joules:
         how = "partly estimated"
     money = "" if cost.money is None else f", {price_words(cost.money)}"
-    return f"{time_words(cost.seconds)}, {energy_words(cost.joules)} ({how}){money}"
-
-
-def time_words(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds < MINUTE else clock(seconds)
+    time = f"{cost.seconds:.3g} s" if cost.seconds < MINUTE else clock(cost.seconds)
+    return f"{time}, {energy_words(cost.joules)} ({how}){money}"
 
 
 def energy_words(joules: float) -> str:

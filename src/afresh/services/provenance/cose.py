@@ -35,7 +35,9 @@ def signer_of(manifest: Box) -> list[Certificate]:
     if SIGNATURE not in content or len(claims) != 1:
         raise CoseError("a manifest does not have one claim and its signature")
     try:
-        protected_bytes, unprotected, payload, signature = _decoded(content[SIGNATURE])
+        if content[SIGNATURE][:1] != b"\xd2":  # tag 18
+            raise CoseError("a signature is not one of COSE")
+        protected_bytes, unprotected, payload, signature = _plain(content[SIGNATURE][1:])
         protected = _plain(protected_bytes)
         for name, value in unprotected.items():
             if name not in HEADERS:
@@ -65,13 +67,6 @@ def _chain(protected: Any, unprotected: Any) -> Any:
         if found:
             return found[0]
     raise CoseError("a signature has no certificate")
-
-
-def _decoded(data: bytes) -> Any:
-    """The four parts of COSE_Sign1, with its tag."""
-    if data[:1] != b"\xd2":  # tag 18
-        raise CoseError("a signature is not one of COSE")
-    return _plain(data[1:])
 
 
 def _plain(data: bytes) -> Any:

@@ -12,15 +12,13 @@ from c2pa import C2paError, Reader
 
 from afresh.services.provenance import library
 from afresh.services.provenance.certificates import time_fault
-from afresh.services.provenance.claim import FACTS, GENERATED
 from afresh.services.provenance.containers import manifest_in
 from afresh.services.provenance.cose import signer_of
 from afresh.services.provenance.jumbf import Box, JumbfError, store_in
 from afresh.services.provenance.layers import Layer, Origin, Status
-from afresh.services.provenance.sidecar import SidecarError, opened
-from afresh.services.provenance.sidecar_layer import origins_of
+from afresh.services.provenance.sidecar import SidecarError, opened, origins_of
 from afresh.services.provenance.trusted import Trusted
-from afresh.services.provenance.work import Ingredient, work_of
+from afresh.services.provenance.work import FACTS, GENERATED, Ingredient, work_of
 
 NAME = "manifest"
 MOST_ORIGINS = 100  # of a chain of edits

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from afresh.core import UserError
 from afresh.data.storage.files import readable, start_of
-from afresh.services.provenance.formats import SIDECAR
+from afresh.services.provenance.formats import SIDECAR, can_embed, require_c2pa
 from afresh.services.provenance.layers import Layer, Provenance, Status
-from afresh.services.provenance.needs import can_embed, require_c2pa
 
 if TYPE_CHECKING:
     from afresh.services.provenance.trusted import Trusted
@@ -47,7 +46,7 @@ def read(source: Path | bytes, sidecar: bytes | None = None, whom: Trusted | Non
 
 def _finding(stream: BinaryIO, path: Path | None, sidecar: bytes | None, whom: Trusted) -> Provenance:
     from afresh.services.provenance.containers import ContainerError, manifest_in
-    from afresh.services.provenance.sidecar_layer import sidecar_layer
+    from afresh.services.provenance.sidecar import sidecar_layer
 
     layers: list[Layer] = []
     if can_embed():

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from afresh.core import UserError
 from afresh.data.storage.files import replace_file
-from afresh.services.provenance.formats import SIDECAR, media_type
-from afresh.services.provenance.needs import can_embed
-from afresh.services.provenance.work import Ingredient, Work
+from afresh.services.provenance.formats import SIDECAR, can_embed, media_type
+from afresh.services.provenance.work import Work
 
 if TYPE_CHECKING:
     from afresh.services.provenance.signer import Signer
@@ -31,31 +30,25 @@ def signed_work(content: bytes, name: str, work: Work, by: Signer | None = None)
     What can carry a manifest of C2PA does so, and everything else gets a sidecar. Without the package for C2PA every
     format gets one. Raises UserError if nothing can be signed.
     """
+    from afresh.services.provenance.sidecar import SidecarError, opened, sidecar
     from afresh.services.provenance.signer import signer
 
     by = by or signer()
     for one in work.ingredients:
-        if one.statement is not None:
-            _check_statement(one)
+        try:
+            if one.statement is not None:
+                opened(one.statement)
+        except SidecarError as error:
+            raise UserError(
+                f"What is given as the sidecar of {one.title} is damaged: {error}. Leave it out to keep the hash "
+                "alone.",
+                "signing",
+            ) from error
     if media_type(name) is not None and can_embed():
         from afresh.services.provenance.embed import embedded
 
         return Signed(embedded(content, name, work, by), None)
-    from afresh.services.provenance.sidecar import sidecar
-
     return Signed(content, sidecar(content, PurePath(name).name, work, by))
-
-
-def _check_statement(one: Ingredient) -> None:
-    from afresh.services.provenance.sidecar import SidecarError, opened
-
-    try:
-        opened(one.statement)
-    except SidecarError as error:
-        raise UserError(
-            f"What is given as the sidecar of {one.title} is damaged: {error}. Leave it out to keep the hash alone.",
-            "signing",
-        ) from error
 
 
 def write_work(path: Path, content: bytes, work: Work, by: Signer | None = None) -> list[Path]:

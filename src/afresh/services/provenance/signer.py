@@ -124,8 +124,7 @@ def _make(file: Path) -> None:
     """Make the key and its certificates. A key that is there is kept, with new certificates before the earlier ones."""
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = open_locked(file.with_name(".signer.lock"), mode=0o600, wait=True)
-        try:
+        with os.fdopen(open_locked(file.with_name(".signer.lock"), mode=0o600, wait=True)):
             old = read_certificates(file) if file.exists() else ()
             if old and purposes_of(old[0]) >= OWN:  # of two processes, the first decides
                 return
@@ -135,8 +134,6 @@ def _make(file: Path) -> None:
             public.write_text(pem_of(new.chain[1::OWN_CHAIN]))
             with new_file(file, 0o600) as stream:
                 stream.write(new.key_pem + new.chain_pem)
-        finally:
-            os.close(lock)
     except OSError as error:
         raise UserError(
             f"{error.filename or file} cannot be written, so works cannot be signed: {error.strerror or error}. Set "

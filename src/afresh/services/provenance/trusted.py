@@ -1,14 +1,33 @@
-"""Who a signer is to this user: the user, a known signer, or nobody known."""
+"""Who a signer is to this user: the user, a known signer, or nobody known. Known are the signers whose certificates the
+user has added, in the folder `signers` beside the secret."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
+
+from afresh.data.preferences import preferences
+from afresh.data.storage.files import replace_file
 from afresh.services.provenance.certificates import Certificate, fingerprint, is_authority, issued_by_known, name_of
-from afresh.services.provenance.known_signers import known_certificates
 from afresh.services.provenance.layers import SignedBy, Status
-from afresh.services.provenance.signer import own_certificates
+from afresh.services.provenance.signer import own_certificates, read_certificates
+
+
+def folder() -> Path:
+    return preferences().key_folder / "signers"
+
+
+def trust(file: Path) -> list[str]:
+    """Keep the certificates of a PEM file as known signers, and return their names. That of an authority makes known
+    whomever it has issued one for. Raises UserError if there is none in the file."""
+    found = read_certificates(file)
+    for certificate in found:
+        pem = certificate.public_bytes(serialization.Encoding.PEM)
+        replace_file(folder() / f"{fingerprint(certificate)}.pem", pem)
+    return [name_of(c) for c in found]
 
 
 @dataclass(frozen=True)
@@ -45,5 +64,6 @@ class Trusted:
 
 
 def trusted() -> Trusted:
-    """Whom this user trusts now. Nothing is made."""
-    return Trusted(own_certificates(), tuple(known_certificates()))
+    """Whom this user trusts now. Nothing is made. Raises UserError if a file of known signers is damaged."""
+    files = sorted(folder().glob("*.pem"))
+    return Trusted(own_certificates(), tuple(c for file in files for c in read_certificates(file)))

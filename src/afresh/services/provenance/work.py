@@ -1,20 +1,25 @@
-"""The facts of a generated work, which its signature is over: by which run, model and recipe, when, and from what."""
+"""The facts of a generated work, which its signature is over: by which run, model and recipe, when, and from what.
+
+A manifest of C2PA has them as actions, where the content comes from, and the rest under our own name. Section 18.14 of
+the specification, version 2.2: the first action is `c2pa.created`, or `c2pa.opened` of a work that another was made
+from, which `c2pa.edited` then follows. The source type is a term of IPTC's.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from datetime import datetime
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
+from afresh import __version__
 from afresh.core import UserError
 from afresh.core.safe_json import faults, parse_json
 
 MOST_BYTES = 1 << 18  # of the facts as JSON: they travel with every work
 Name = Annotated[str, StringConstraints(max_length=400)]
+Relationship = Literal["parentOf", "inputTo"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -30,17 +35,13 @@ class Ingredient(BaseModel):
 
     title: Name
     sha256: Sha256
-    relationship: Literal["parentOf", "inputTo"] = "parentOf"
+    relationship: Relationship = "parentOf"
     statement: dict[str, JsonValue] | None = None
     content: bytes | None = Field(None, exclude=True, repr=False)
 
     @classmethod
     def of(
-        cls,
-        title: str,
-        content: bytes,
-        sidecar: bytes | None = None,
-        relationship: Literal["parentOf", "inputTo"] = "parentOf",
+        cls, title: str, content: bytes, sidecar: bytes | None = None, relationship: Relationship = "parentOf"
     ) -> Self:
         """The ingredient of this content. Of a path as a title, only the name is kept. Raises ValueError for what is no
         sidecar."""
@@ -77,23 +78,12 @@ class Work(BaseModel):
         return next((i for i in self.ingredients if i.relationship == "parentOf"), None)
 
 
-def work(
-    *,
-    run: str,
-    model: str,
-    family: str,
-    medium: str,
-    made: datetime,
-    recipe: Mapping[str, Any],
-    ingredients: tuple[Ingredient, ...] = (),
-    mark: Mapping[str, Any] | None = None,
-) -> Work:
+def work(**facts: Any) -> Work:
     """The record of these facts. Raises UserError if one of them cannot be written as JSON, if they are too large, or
     if there are two parents."""
-    facts = {"run": run, "model": model, "family": family, "medium": medium, "made": made}
     try:
-        made_of = Work(**facts, recipe=dict(recipe), ingredients=ingredients, mark=None if mark is None else dict(mark))
-        size = size_of(made_of)
+        made = Work(**facts)
+        size = size_of(made)
     except (ValidationError, ValueError) as error:
         raise UserError(f"These facts of a work cannot be signed: {faults(error)}.", "work_facts") from error
     if size > MOST_BYTES:
@@ -102,9 +92,9 @@ def work(
             "request that the recipe quotes, or name it by its hash.",
             "work_facts",
         )
-    if sum(i.relationship == "parentOf" for i in ingredients) > 1:
+    if sum(i.relationship == "parentOf" for i in made.ingredients) > 1:
         raise UserError("A work is an edit of one other work: give the others as relationship='inputTo'.", "work_facts")
-    return made_of
+    return made
 
 
 def size_of(facts: Work) -> int:
@@ -119,3 +109,49 @@ def work_of(facts: Any) -> Work | None:
     except ValidationError:
         return None
     return found if size_of(found) <= MOST_BYTES else None
+
+
+GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+FACTS = "org.afresh.work"
+
+
+def definition(work: Work, media: str) -> dict[str, Any]:
+    """The manifest of a work, as the library takes it. Ingredients are added to it by their labels (`label`)."""
+    when = work.made.isoformat(timespec="seconds")
+    inputs = [label(i) for i, x in enumerate(work.ingredients) if x.relationship == "inputTo"]
+    made: dict[str, Any] = {"digitalSourceType": GENERATED, "when": when}
+    if work.parent is None:
+        actions = [{"action": "c2pa.created", **made, **_over(inputs)}]
+    else:
+        parent = [label(work.ingredients.index(work.parent))]
+        actions = [
+            {"action": "c2pa.opened", "when": when, **_over(parent)},
+            {"action": "c2pa.edited", **made, **_over(parent + inputs)},
+        ]
+    return {
+        "claim_generator_info": [{"name": "afresh", "version": __version__}],
+        "format": media,
+        "assertions": [
+            {"label": "c2pa.actions.v2", "data": {"actions": actions, "allActionsIncluded": True}, "created": True},
+            {"label": FACTS, "data": work.model_dump(mode="json"), "created": True},
+        ],
+    }
+
+
+def _over(labels: list[str]) -> dict[str, Any]:
+    return {"parameters": {"ingredientIds": labels}} if labels else {}
+
+
+def label(index: int) -> str:
+    """The name by which actions refer to an ingredient."""
+    return f"ingredient-{index}"
+
+
+def ingredient(one: Ingredient, index: int) -> dict[str, Any]:
+    """An ingredient, as the library takes it."""
+    return {
+        "title": one.title,
+        "relationship": one.relationship,
+        "label": label(index),
+        "instance_id": f"sha256:{one.sha256}",
+    }

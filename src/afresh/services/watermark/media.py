@@ -15,8 +15,7 @@ def marked(medium: str | None, values: Sequence[Any], key: bytes, payload: int) 
     a mark stays as it is. `key`: the secret by which a mark is found again. `payload`: 32 bits that it carries, as far
     as the size allows."""
     if medium == "image":
-        from afresh.services.watermark.images.lattice import capacity
-        from afresh.services.watermark.images.marking import mark_image
+        from afresh.services.watermark.images.marking import capacity, mark_image
 
         bits = {v.shape[:2]: capacity(*v.shape[:2]) for v in values}
         for (height, width), most in bits.items():

@@ -8,8 +8,7 @@ import httpx
 import pytest
 
 from afresh.services.collect.fetching.html_metadata import PageHead, read_head
-from afresh.services.collect.fetching.preferences import objections, statements, tdm_rules
-from afresh.services.collect.fetching.robots import Robots
+from afresh.services.collect.fetching.preferences import Robots, objections, statements, tdm_rules
 from afresh.services.collect.record import Found, Rejection
 
 from ..conftest import Finder

@@ -6,8 +6,7 @@ import time
 
 import pytest
 
-from afresh.services.collect.fetching.pattern import matches
-from afresh.services.collect.fetching.robots import Robots
+from afresh.services.collect.fetching.preferences import Robots, matches
 
 
 @pytest.mark.parametrize(

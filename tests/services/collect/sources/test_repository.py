@@ -12,7 +12,7 @@ import pytest
 from afresh.core import UserError
 from afresh.core.events import Event, listening
 from afresh.services.collect.gather import gather, place_of
-from afresh.services.collect.licence_files import licence_of_text
+from afresh.services.collect.licences import licence_of_text
 from afresh.services.collect.sources import repository, source_of
 from tests.services.collect.sources.finding import STRICT, Memory, find
 
@@ -125,8 +125,8 @@ def test_nothing_that_a_repository_brings_is_run(folder: Path, tmp_path: Path) -
 
 
 def test_an_address_is_fetched_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    local = {"protocol.file.allow": "always", f"url.{folder}.insteadOf": "https://example.org/project.git"}
-    monkeypatch.setattr(repository, "SAFE", {**repository.SAFE, **local})
+    local = "protocol.file.allow=always", f"url.{folder}.insteadOf=https://example.org/project.git"
+    monkeypatch.setattr(repository, "SAFE", " ".join([repository.SAFE, *local]))
     address, memory = "https://example.org/project.git", Memory()
     assert source_of(address).name == "repository"
     found, _ = find(address, memory)
@@ -142,8 +142,8 @@ def test_an_address_is_fetched_once(folder: Path, monkeypatch: pytest.MonkeyPatc
 def test_an_address_that_does_not_answer_is_no_source_and_others_go_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    local = {"protocol.file.allow": "always", f"url.{tmp_path}/none.insteadOf": "https://example.org/none.git"}
-    monkeypatch.setattr(repository, "SAFE", {**repository.SAFE, **local})
+    local = "protocol.file.allow=always", f"url.{tmp_path}/none.insteadOf=https://example.org/none.git"
+    monkeypatch.setattr(repository, "SAFE", " ".join([repository.SAFE, *local]))
     said: list[Event] = []
     with listening(said.append):
         made = gather([place_of("https://example.org/none.git"), place_of(str(folder))], tmp_path / "set", off=STRICT)

@@ -13,8 +13,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 from afresh.data.files import FileError
 from afresh.data.limits import parsing
 from afresh.services.collect.fetching.addresses import canonical
-from afresh.services.collect.fetching.fetcher import FetchedPage, headers_of, obeying
-from afresh.services.collect.fetching.page_item import found
+from afresh.services.collect.fetching.fetcher import FetchedPage, found, headers_of, obeying
 from afresh.services.collect.fetching.refused import RefusedAddress, as_refused
 from afresh.services.collect.fetching.response_body import GZIP, MB, Body
 from afresh.services.collect.record import Found, Rejection
@@ -74,8 +73,7 @@ def _decoded(raw: bytes, headers: httpx.Headers, limit: int) -> bytes:
             content = READERS[encoding](io.BytesIO(raw)).read(limit + 1)
             if len(content) > limit:
                 raise RefusedAddress(
-                    "size",
-                    f"more than the {limit / MB:,g} MB of the option max_file_mb when decompressed",
+                    "size", f"more than the {limit / MB:,g} MB of the option max_file_mb when decompressed"
                 )
             return bytes(content)
     except OSError as error:

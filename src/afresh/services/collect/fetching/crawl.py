@@ -14,10 +14,9 @@ from blake3 import blake3
 from afresh.data.files import FileError
 from afresh.data.limits import parsing
 from afresh.services.collect.fetching.addresses import canonical, host
-from afresh.services.collect.fetching.fetcher import FetchedPage, Fetcher
+from afresh.services.collect.fetching.fetcher import FetchedPage, Fetcher, found
 from afresh.services.collect.fetching.host_queues import running_loop
 from afresh.services.collect.fetching.listings import kind_of, listed
-from afresh.services.collect.fetching.page_item import found
 from afresh.services.collect.fetching.refused import RefusedAddress, as_refused
 from afresh.services.collect.record import Found, Rejection
 from afresh.services.collect.sources import CONSUMED
@@ -52,7 +51,7 @@ class FrontierEntry:
 def crawl(place: str, given: Iterator[str], fetcher: Fetcher, bounds: Bounds) -> Iterator[Found | Rejection]:
     """What is at the addresses that are given; in the place of a list, what is at those that it lists; at last, what
     links lead to. The order is that of the addresses, whichever server is faster."""
-    with running_loop(fetcher.close) as loop:
+    with running_loop(fetcher.lanes.close) as loop:
         yield from Crawl(place, given, fetcher, bounds, loop).run()
 
 
@@ -64,9 +63,7 @@ class Crawl:
     bounds: Bounds
     loop: asyncio.AbstractEventLoop
     ahead: deque[FrontierEntry | Rejection] = field(default_factory=deque)
-    linked: deque[FrontierEntry] = field(
-        default_factory=deque
-    )  # what is found by links waits until the rest is fetched
+    linked: deque[FrontierEntry] = field(default_factory=deque)  # by links: waits until the rest is fetched
     seen: set[bytes] = field(default_factory=set)
     added: int = 0  # by lists and links
     left: int = 0  # that were more than may be added

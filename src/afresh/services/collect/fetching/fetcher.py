@@ -9,6 +9,8 @@ import asyncio
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -16,29 +18,29 @@ import httpx
 from afresh import __version__
 from afresh.data.files import FileError
 from afresh.data.limits import parsing
-from afresh.services.collect.fetching.addresses import Network, canonical, origin, path
-from afresh.services.collect.fetching.content import HTML, as_utf8, media_type
+from afresh.services.collect.fetching.addresses import Network, canonical, host, origin, path
+from afresh.services.collect.fetching.content import HTML, as_utf8, media_type, name
 from afresh.services.collect.fetching.host_queues import REDIRECTING, REDIRECTS, HostAnswer, Lanes, Patience
 from afresh.services.collect.fetching.html_metadata import PageHead, read_head
+from afresh.services.collect.fetching.licence import licence_of
 from afresh.services.collect.fetching.listings import kind_of
-from afresh.services.collect.fetching.preferences import TdmRule, objections, statements, tdm_rules
+from afresh.services.collect.fetching.preferences import (
+    AGENT,
+    MAX_BYTES,
+    Robots,
+    TdmRule,
+    objections,
+    statements,
+    tdm_rules,
+)
 from afresh.services.collect.fetching.refused import RefusedAddress, as_refused
 from afresh.services.collect.fetching.response_body import ENCODINGS
-from afresh.services.collect.fetching.robots import AGENT, MAX_BYTES, Robots
+from afresh.services.collect.record import About, Found
 from afresh.services.collect.sources import Fetched, Unavailable
 
 FRESH = 24 * 3600.0  # seconds for which robots.txt may be kept (RFC 9309, 2.4)
-KEPT = (  # headers that are kept
-    "content-type",
-    "etag",
-    "last-modified",
-    "link",
-    "x-robots-tag",
-    "content-usage",
-    "content-signal",
-    "tdm-reservation",
-    "tdm-policy",
-)
+# Headers that are kept.
+KEPT = "content-type etag last-modified link x-robots-tag content-usage content-signal tdm-reservation tdm-policy"
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Fetcher:
                 raise Unavailable(error.reason, "offline") from None
             self.fetched.put(address, b"", {"rule": error.rule, "reason": error.reason, "at": time.time()})
             return
-        headers = [(n, v) for n, v in page.headers.multi_items() if n in KEPT]
+        headers = [(n, v) for n, v in page.headers.multi_items() if n in KEPT.split()]
         facts: dict[str, Any] = {"final": page.address, "headers": headers, "said": page.said, "at": time.time()}
         if page.overridden:
             facts["overridden"] = dict(page.overridden)
@@ -134,10 +136,6 @@ class Fetcher:
             if rule not in self.overridden:
                 raise RefusedAddress(rule, reason)
         return FetchedPage(facts["final"], headers_of(facts["headers"]), content, facts["said"])
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self.lanes.close()
 
     async def _follow(self, address: str) -> FetchedPage:
         """Fetch an address and what it redirects to. Each is checked as the first was. Pages are read in a thread of
@@ -184,8 +182,7 @@ class Fetcher:
         lane.delay = max(lane.delay, robots.delay)
         if lane.delay > self.patience.wait:
             raise RefusedAddress(
-                "robots.txt",
-                f"robots.txt asks for {robots.delay:,g} s between requests, more than the option max_wait",
+                "robots.txt", f"robots.txt asks for {robots.delay:,g} s between requests, more than the option max_wait"
             )
         try:
             tdm = tdm_rules(await self._well_known(f"{of}/.well-known/tdmrep.json"))
@@ -263,3 +260,29 @@ def _conditions(facts: Mapping[str, Any]) -> dict[str, str]:
     headers = headers_of(facts["headers"])
     pairs = (("If-None-Match", "etag"), ("If-Modified-Since", "last-modified"))
     return {name: headers[stated] for name, stated in pairs if stated in headers}
+
+
+def found(where: str, page: FetchedPage, group: bool, time: str = "") -> Found:
+    """The page at an address with its licence and preferences. group: whether the pages of a host stay on one side of
+    the split. time: when it was fetched, if the server does not say when it was changed."""
+    kind = page.type
+    stated = page.headers.get("content-type", "")
+    licence, licence_from = licence_of(page.head, page.headers)
+    about = About(
+        licence=licence,
+        licence_from=licence_from,
+        time=_changed(page) or time,
+        group=host(page.address) if group else "",
+        preferences=page.said,
+        extra={"address": page.address} if page.address != where else {},
+    )
+    content = page.text if kind.startswith("text/") or kind in HTML else page.content
+    return Found(where, content, name(page.address, kind), stated if stated.startswith(kind) else kind, about=about)
+
+
+def _changed(page: FetchedPage) -> str:
+    """When the page was last changed, as its server says."""
+    try:
+        return parsedate_to_datetime(page.headers.get("last-modified", "")).astimezone(UTC).isoformat()
+    except (ValueError, TypeError, OverflowError):
+        return ""

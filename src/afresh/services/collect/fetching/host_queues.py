@@ -101,7 +101,8 @@ class HostQueue:
                 raise RefusedAddress("host", f"{self.name} gave no answer {GIVE_UP} times in a row")
             rule = problem = ""
             for attempt in range(self.patience.retries + 1):
-                await self._wait_until_free()
+                if (left := self.free_at - asyncio.get_running_loop().time()) > 0:
+                    await asyncio.sleep(left)
                 pause = self.delay * 2.0 ** (attempt + 1)
                 try:
                     async with many, asyncio.timeout(self.patience.seconds):
@@ -151,11 +152,6 @@ class HostQueue:
                     raise
                 content = body.start()
             return HostAnswer(response.status_code, response.headers, content)
-
-    async def _wait_until_free(self) -> None:
-        loop = asyncio.get_running_loop()
-        if (left := self.free_at - loop.time()) > 0:
-            await asyncio.sleep(left)
 
     def _asked(self, pause: float = 0.0) -> None:
         self.free_at = asyncio.get_running_loop().time() + max(self.delay, pause)

@@ -8,29 +8,28 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from annotated_types import Ge, Le
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from afresh.core import UserError
 from afresh.core.library_words import in_plain_words
 from afresh.services.collect.record import Record
 
+# The values that rules take, as pydantic checks them.
+Share = Annotated[float, Ge(0), Le(1)]
+Count = Annotated[int, Ge(0)]
+Amount = Annotated[float, Ge(0)]
+# Names that commas separate on the command line.
+Names = Annotated[
+    list[str], BeforeValidator(lambda v: [n for n in map(str.strip, v.split(",")) if n] if isinstance(v, str) else v)
+]
+Decibels = Annotated[float, Ge(-200), Le(0)]
+
+
 # Files in this folder, which declare rules. What changes a text comes before what judges it.
-RULES = (
-    "basic",
-    "encoding",
-    "boilerplate",
-    "secrets",
-    "personal",
-    "words",
-    "language",
-    "code",
-    "quality",
-    "repetition",
-    "pictures",
-    "sounds",
-)
+RULES = "basic encoding boilerplate secrets personal words language code quality repetition pictures sounds"
 
 # A record that is kept, as it is or changed or with more scores; or the reason why it is left out.
 Verdict = Record | str
@@ -87,22 +86,13 @@ class Rule:
 declared: dict[str, list[Rule]] = defaultdict(list)  # by the module, in their order
 
 
-def rule(
-    kinds: tuple[str, ...],
-    *,
-    on: bool = True,
-    value: Any = None,
-    accepts: Any = None,
-    needs: str = "",
-    concealing: Callable[[Any], Mask | None] | None = None,
-) -> Callable[[Judge], Judge]:
-    """Declare a rule by its function, whose name it has. The docstring is the sentence about it, in which names in
-    braces are constants of the module."""
+def rule(kinds: tuple[str, ...], *, on: bool = True, **fields: Any) -> Callable[[Judge], Judge]:
+    """Declare a rule by its function, whose name it has, with further fields of `Rule`. The docstring is the sentence
+    about it, in which names in braces are constants of the module."""
 
     def declare(judge: Judge) -> Judge:
         name, about = judge.__name__, " ".join((judge.__doc__ or "").format_map(judge.__globals__).split())
-        made = Rule(name, about, kinds, judge, on, value, accepts, needs, concealing)
-        declared[judge.__module__].append(made)
+        declared[judge.__module__].append(Rule(name, about, kinds, judge, on, **fields))
         return judge
 
     return declare
@@ -118,7 +108,7 @@ def shown(value: Any) -> str:
 @cache
 def rules() -> tuple[Rule, ...]:
     """All rules in the order in which they are applied."""
-    modules = [import_module(f"afresh.services.collect.rules.{name}").__name__ for name in RULES]
+    modules = [import_module(f"afresh.services.collect.rules.{name}").__name__ for name in RULES.split()]
     return tuple(rule for module in modules for rule in declared[module])
 
 

@@ -6,8 +6,7 @@ from pathlib import PurePosixPath
 
 from afresh.data.text.languages import LONG_LINE, MEAN_LINE, PARSERS, exclusion_reason, generated_statement, language_of
 from afresh.services.collect.record import Record
-from afresh.services.collect.rules import Verdict, rule
-from afresh.services.collect.rules.values import Count
+from afresh.services.collect.rules import Count, Verdict, rule
 
 
 def file_name(record: Record) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 from afresh.services.collect.record import Record
-from afresh.services.collect.rules import Verdict, rule
+from afresh.services.collect.rules import Share, Verdict, rule
 from afresh.services.collect.rules.text import readable, rewritten
-from afresh.services.collect.rules.values import Share
 
 WRITTEN = ("text", "conversation")
 # Not tab, line feed, carriage return and form feed. U+FEFF is a byte order mark, and a joiner of words long ago.

@@ -11,10 +11,9 @@ from pydantic import AfterValidator
 
 from afresh.data.text.languages import LANGUAGES, language_of
 from afresh.services.collect.record import Record
-from afresh.services.collect.rules import Verdict, rule
+from afresh.services.collect.rules import Names, Verdict, rule
 from afresh.services.collect.rules.code import file_name
 from afresh.services.collect.rules.text import readable
-from afresh.services.collect.rules.values import Names
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier

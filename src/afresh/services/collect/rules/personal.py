@@ -11,10 +11,9 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from afresh.services.collect.record import Record
-from afresh.services.collect.rules import Mask, Verdict, rule
+from afresh.services.collect.rules import Mask, Names, Verdict, rule
 from afresh.services.collect.rules.mail import mail_addresses
 from afresh.services.collect.rules.spans import ACTIONS, COUNT, KINDS, Span, apart, concealed, treated
-from afresh.services.collect.rules.values import Names
 
 # Digits with what people write between them. Everything below but e-mail addresses is looked for around these only.
 DIGITS = re.compile(r"\d[\d .:/()\u00a0\-]{5,40}\d|[A-Z]\d\d[A-Z]\d\d[A-Z]\d{3}[A-Z]")

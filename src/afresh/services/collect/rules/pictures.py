@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from afresh.data.image.images import Pixels
 from afresh.services.collect.extract.media import decoded
 from afresh.services.collect.record import Record
-from afresh.services.collect.rules import Verdict, rule
-from afresh.services.collect.rules.values import Amount, Count
+from afresh.services.collect.rules import Amount, Count, Verdict, rule
 
 SIDE = 512  # pixels; longer sides are reduced, so that photographs of all sizes are compared
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601

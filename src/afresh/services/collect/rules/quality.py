@@ -14,9 +14,8 @@ from collections.abc import Callable
 from operator import ge, le
 
 from afresh.services.collect.record import Record
-from afresh.services.collect.rules import Verdict, rule
+from afresh.services.collect.rules import Amount, Count, Share, Verdict, rule
 from afresh.services.collect.rules.text import RuleText, changed_lines, text_of
-from afresh.services.collect.rules.values import Amount, Count, Share
 
 FEW = 50  # words; Gopher has no shorter texts
 TEXT = ("text",)

@@ -12,9 +12,8 @@ from functools import cache, lru_cache, partial
 from operator import itemgetter
 
 from afresh.services.collect.record import Record
-from afresh.services.collect.rules import Rule, Verdict, declared
+from afresh.services.collect.rules import Rule, Share, Verdict, declared
 from afresh.services.collect.rules.text import text_of
-from afresh.services.collect.rules.values import Share
 
 FEW = 50  # words; a shorter text may repeat itself
 MOST = 100_000  # words that are judged, from the beginning: as many as Gopher's longest texts have

@@ -27,12 +27,8 @@ CUT = re.compile(
 # Their patterns are any long text, addresses of the internet (personal.py), private keys (KEY), and what tokens.py and
 # credentials.py find more exactly.
 WITHOUT = (
-    "HexHighEntropyString",
-    "Base64HighEntropyString",
-    "IPPublicDetector",
-    "PrivateKeyDetector",
-    "BasicAuthDetector",
-    "JwtTokenDetector",
+    "HexHighEntropyString Base64HighEntropyString IPPublicDetector PrivateKeyDetector BasicAuthDetector "
+    "JwtTokenDetector"
 )
 
 
@@ -43,7 +39,7 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
     from detect_secrets.plugins.base import RegexBasedDetector
 
     detectors: list[Any] = list(get_mapping_from_secret_type_to_class().values())
-    kept = [d for d in detectors if d.__name__ not in WITHOUT and issubclass(d, RegexBasedDetector)]
+    kept = [d for d in detectors if d.__name__ not in WITHOUT.split() and issubclass(d, RegexBasedDetector)]
     return tuple(pattern for detector in kept for pattern in detector().denylist)
 
 

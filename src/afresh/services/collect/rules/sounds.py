@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from afresh.core.sound import Sound
 from afresh.services.collect.extract.media import decoded
 from afresh.services.collect.record import Record
-from afresh.services.collect.rules import Verdict, rule
-from afresh.services.collect.rules.values import Amount, Decibels, Share
+from afresh.services.collect.rules import Amount, Decibels, Share, Verdict, rule
 
 AUDIO = ("audio",)
 FULL = 0.999  # of full scale; samples from here on count as clipped

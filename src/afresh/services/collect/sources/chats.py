@@ -25,8 +25,7 @@ from afresh.data.tables.numbers import as_number
 from afresh.data.tables.spelling import date_seconds
 from afresh.data.text.chat import ROLES
 from afresh.services.collect.columns import messages_json
-from afresh.services.collect.moments import moment
-from afresh.services.collect.record import About, Found, Rejection
+from afresh.services.collect.record import About, Found, Rejection, moment
 from afresh.services.collect.sources import Fetched, Options, Source
 from afresh.services.collect.sources.chat_files import HEAD, SUFFIXES, contents, exports_in, names_in
 
@@ -127,11 +126,8 @@ def discord(content: Mapping[str, Any]) -> Iterator[ChatExport]:
     yield ChatExport(str(content["channel"].get("name") or ""), messages)
 
 
-WRITERS, WORDS, TIMES = (
-    ("sender", "author", "from", "source"),
-    ("body", "text", "message"),
-    ("date", "timestamp", "time"),
-)
+WRITERS, WORDS = ("sender", "author", "from", "source"), ("body", "text", "message")
+TIMES = ("date", "timestamp", "time")
 
 
 def listed(content: Sequence[Any]) -> Iterator[ChatExport]:
@@ -299,13 +295,9 @@ def find(place: str, options: ChatOptions, fetched: Fetched) -> Iterator[Found |
                 continue
             times = [message.time for message in part if message.time is not None]
             people = sorted({message.person for message in part if message.person})
-            about = About(
-                time=moment(times[0]) if times else "",
-                person=me if people else "",
-                group=f"{place}: {n}",
-                title=chat.name,
-                extra={"people": "; ".join(people)} if people else {},
-            )
+            when, named = moment(times[0]) if times else "", {"people": "; ".join(people)} if people else {}
+            answers = me if people else ""
+            about = About(time=when, person=answers, group=f"{place}: {n}", title=chat.name, extra=named)
             yield Found(where, messages_json(turns), about=about, kind="conversation")
 
 
@@ -370,11 +362,5 @@ def describe(place: str, options: ChatOptions) -> list[str]:
     return lines
 
 
-SOURCE = Source(
-    "chats",
-    "an export of WhatsApp, Telegram, Signal, Discord, ChatGPT or Claude: its file, its folder or its .zip",
-    accepts,
-    find,
-    describe,
-    ChatOptions,
-)
+ABOUT = "an export of WhatsApp, Telegram, Signal, Discord, ChatGPT or Claude: its file, its folder or its .zip"
+SOURCE = Source("chats", ABOUT, accepts, find, describe, ChatOptions)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ from afresh.data.files import DataFile, FileError, read_bytes, read_zip, suffix_
 from afresh.data.limits import parsing
 from afresh.data.split import is_copy, split_of_name
 from afresh.data.tar import is_tar, read_tar
-from afresh.services.collect.moments import moment
-from afresh.services.collect.record import About, Found, Rejection
+from afresh.services.collect.record import About, Found, Rejection, moment
 from afresh.services.collect.sources import CONSUMED, Fetched, Options, Source, tables
 from afresh.services.collect.sources.beside import Beside
 
@@ -31,14 +31,10 @@ def accepts(place: str) -> bool:
     return Path(place).exists()
 
 
-def find(place: str, options: FolderOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
+def find(place: str, options: FolderOptions, fetched: Fetched | None) -> Iterator[Found | Rejection]:
     """The rows of tables, then every other file in the order of the names, those of archives in their place. An image
     or a sound that a table names is found there, with its caption, and not again by itself."""
-    return every(place, options, fetched.consumed)
-
-
-def every(place: str, options: FolderOptions, consumed: int = 0) -> Iterator[Found | Rejection]:
-    """`find`, but for the first `consumed` files, which are not read again."""
+    consumed = fetched.consumed if fetched else 0
     files, refused = walk(Path(place))
     count = len(refused)
     for r in refused:
@@ -82,7 +78,9 @@ def within(place: str, file: DataFile, options: FolderOptions, beside: Beside) -
 def members(place: str, file: DataFile, beside: Beside) -> Iterator[Found | Rejection]:
     """The files in an archive, and why others or the rest of it are left out."""
     try:
-        for member in zipped(file) if file.suffix == ".zip" else read_tar(file):
+        inside: Iterable[tuple[str, bytes] | Refused]
+        inside = chain(*read_zip(file)) if file.suffix == ".zip" else read_tar(file)
+        for member in inside:
             if isinstance(member, Refused):
                 yield Rejection(place, member.source, "find", "archive", member.reason)
                 continue
@@ -92,12 +90,6 @@ def members(place: str, file: DataFile, beside: Beside) -> Iterator[Found | Reje
             yield Found(f"{file.name}: {name}", content, name, about=About(split=split_of_name(name) or ""))
     except (FileError, UserError) as error:
         yield Rejection(place, file.name, "find", "archive", str(error))
-
-
-def zipped(file: DataFile) -> Iterator[tuple[str, bytes] | Refused]:
-    inside, refused = read_zip(file)
-    yield from inside
-    yield from refused
 
 
 def rows(place: str, file: DataFile, options: FolderOptions, beside: Beside) -> Iterator[Found | Rejection]:
@@ -116,6 +108,5 @@ def describe(place: str, options: Any) -> list[str]:
     )
 
 
-SOURCE = Source(
-    "folder", "a folder, a file or an archive (.zip, .tar, .tar.gz, .tar.zst)", accepts, find, describe, FolderOptions
-)
+ABOUT = "a folder, a file or an archive (.zip, .tar, .tar.gz, .tar.zst)"
+SOURCE = Source("folder", ABOUT, accepts, find, describe, FolderOptions)

@@ -82,11 +82,7 @@ def find(place: str, options: HubOptions, fetched: Fetched) -> Iterator[Found | 
     events.note(f"{place}: revision {revision}, licence {licence}", "hub")
     try:
         parts = _libraries()[0].load_dataset(
-            match["name"],
-            options.config or None,
-            split=options.split or None,
-            revision=revision,
-            streaming=True,
+            match["name"], options.config or None, split=options.split or None, revision=revision, streaming=True
         )
         parts = {options.split: parts} if options.split else parts
         for split, rows in parts.items():
@@ -126,6 +122,5 @@ def describe(place: str, options: HubOptions) -> list[str]:
     return [f"{place}: the data set of the Hugging Face hub would be read{which}"]
 
 
-SOURCE = Source(
-    "hub", "a data set of the Hugging Face hub (hf:NAME or hf:NAME@REVISION)", accepts, find, describe, HubOptions
-)
+ABOUT = "a data set of the Hugging Face hub (hf:NAME or hf:NAME@REVISION)"
+SOURCE = Source("hub", ABOUT, accepts, find, describe, HubOptions)

@@ -66,7 +66,7 @@ def _found(place: str, where: str, value: Any, options: ColumnOptions) -> Iterat
     """What an entry or a value of an iterable holds: one item, or several if it is a batch or the path of a folder."""
     try:
         if isinstance(value, Path):
-            yield from folders.every(str(value), folders.FolderOptions())
+            yield from folders.find(str(value), folders.FolderOptions(), None)
             return
         with parsing("item"):
             for number, entry in enumerate([value] if isinstance(value, ImportedItem) else entries([value])):

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit, urlunsplit
@@ -27,25 +27,16 @@ from afresh.data.files import MB, FileError, decode_text, is_hidden
 from afresh.data.limits import LimitExceeded, Limits, Meter
 from afresh.data.text.languages import exclusion_reason, language_of
 from afresh.services.collect.extract.documents import EXTRACTORS, PLAIN
-from afresh.services.collect.licence_files import is_licence, licence_in_head, licence_of_text, nearest
-from afresh.services.collect.moments import moment
-from afresh.services.collect.record import UNKNOWN, About, Found, Rejection
+from afresh.services.collect.licences import is_licence, licence_in_head, licence_of_text, nearest
+from afresh.services.collect.record import UNKNOWN, About, Found, Rejection, moment
 from afresh.services.collect.sources import Fetched, Options, Source, Unavailable
 
 HOSTS = frozenset({"github.com", "gitlab.com", "codeberg.org", "bitbucket.org", "git.sr.ht"})
-SAFE = {  # nothing that a repository brings is run
-    "core.hooksPath": "/dev/null",
-    "core.fsmonitor": "false",
-    "protocol.allow": "never",
-    "protocol.https.allow": "always",
-    "protocol.ssh.allow": "always",
-    "submodule.recurse": "false",
-    "fetch.recurseSubmodules": "false",
-    "fetch.unpackLimit": "1",
-    "http.lowSpeedLimit": "1000",  # bytes a second
-    "http.lowSpeedTime": "30",
-    "gc.auto": "0",
-}
+SAFE = (  # nothing that a repository brings is run; of a connection, bytes a second, and for how many seconds
+    "core.hooksPath=/dev/null core.fsmonitor=false protocol.allow=never protocol.https.allow=always "
+    "protocol.ssh.allow=always submodule.recurse=false fetch.recurseSubmodules=false fetch.unpackLimit=1 "
+    "http.lowSpeedLimit=1000 http.lowSpeedTime=30 gc.auto=0"
+)
 TIMEOUT = 3600  # seconds of one command
 BARE = ("HEAD", "objects", "refs")  # what a repository without a working tree has in its place
 LISTING = 300  # seconds of the processor in which the files of a commit are listed: its folders may be as many as 10^10
@@ -102,7 +93,7 @@ def command(*arguments: str) -> tuple[list[str], dict[str, str]]:
     program = shutil.which("git")
     if program is None:
         raise UserError("Repositories are read by git, which is not installed. Install it, then repeat the command.")
-    settings = [part for key, value in SAFE.items() for part in ("-c", f"{key}={value}")]
+    settings = [part for setting in SAFE.split() for part in ("-c", setting)]
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith("GIT_")},
         "GIT_TERMINAL_PROMPT": "0",
@@ -143,8 +134,7 @@ def run_git(folder: Path, *arguments: str, stdin: bytes | None = None, max_mb: i
         )
     except subprocess.TimeoutExpired:
         raise UserError(
-            f"git {arguments[0]} took more than {TIMEOUT:,} seconds. Repeat it, or clone it and give the folder.",
-            "git",
+            f"git {arguments[0]} took more than {TIMEOUT:,} seconds. Repeat it, or clone it and give the folder.", "git"
         ) from None
     if done.returncode:
         words = done.stderr.decode("utf-8", "replace").strip().splitlines()
@@ -295,10 +285,7 @@ class Contents:
         self.tree, self.process = tree, ExitStack()
         self.running: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Contents:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         self.process.close()
 
     def get(self, blob: str) -> bytes | None:
@@ -325,7 +312,7 @@ class Contents:
 
 def find(place: str, options: RepositoryOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
     """The source files and texts of a commit by their names, each with its licence."""
-    with tree_of(place, options, fetched) as tree, Contents(tree) as contents:
+    with tree_of(place, options, fetched) as tree, closing(Contents(tree)) as contents:
         every, problem = entries(tree)
         licences = _licences(every, contents)
         times: Counter[str] = Counter()
@@ -341,11 +328,7 @@ def find(place: str, options: RepositoryOptions, fetched: Fetched) -> Iterator[F
                 continue
             licence, stated = _licence(entry, found, licences)
             about = About(
-                licence=licence,
-                licence_from=stated,
-                time=tree.time,
-                group=tree.name,
-                extra={"commit": tree.commit},
+                licence=licence, licence_from=stated, time=tree.time, group=tree.name, extra={"commit": tree.commit}
             )
             if PurePosixPath(entry.name).suffix.lower() in PLAIN or language_of(entry.name) is None:
                 yield Found(entry.name, found, entry.name, about=about)
@@ -397,11 +380,5 @@ def describe(place: str, options: RepositoryOptions) -> list[str]:
         ]
 
 
-SOURCE = Source(
-    "repository",
-    "a git repository: its folder, or its address (git+https://..., https://HOST/NAME.git)",
-    accepts,
-    find,
-    describe,
-    RepositoryOptions,
-)
+ABOUT = "a git repository: its folder, or its address (git+https://..., https://HOST/NAME.git)"
+SOURCE = Source("repository", ABOUT, accepts, find, describe, RepositoryOptions)

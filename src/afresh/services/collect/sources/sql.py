@@ -177,7 +177,10 @@ def chunks(place: str, options: SqlOptions, fetched: Fetched) -> Iterator[Rows]:
             return
     with connected(place) as opened:
         if opened.guard is None and TABLE.fullmatch(options.query.strip()) is None:
-            check(place, options.query.strip().rstrip("; \n"))
+            try:
+                check_select(options.query.strip().rstrip("; \n"))
+            except FileError as error:
+                raise UserError(f"{place} is not read: {error}.", "sql") from None
         while True:
             read, complete = opened.rows(statement(options, after))
             keys = [row[options.key] for row in read]
@@ -195,14 +198,6 @@ def chunks(place: str, options: SqlOptions, fetched: Fetched) -> Iterator[Rows]:
             if last:
                 return
             number += 1
-
-
-def check(place: str, query: str) -> None:
-    """Raises UserError if a query is more than one SELECT, where the data base has no authorizer."""
-    try:
-        check_select(query)
-    except FileError as error:
-        raise UserError(f"{place} is not read: {error}.", "sql") from None
 
 
 def _plain(value: Any) -> Any:
@@ -244,11 +239,5 @@ def describe(place: str, options: SqlOptions) -> list[str]:
     return [f"{place}: {asked}; its tables are {', '.join(tables) or 'none'}"]
 
 
-SOURCE = Source(
-    "sql",
-    "a data base that SQLAlchemy knows (sqlite:///FILE, postgresql://...)",
-    accepts,
-    find,
-    describe,
-    SqlOptions,
-)
+ABOUT = "a data base that SQLAlchemy knows (sqlite:///FILE, postgresql://...)"
+SOURCE = Source("sql", ABOUT, accepts, find, describe, SqlOptions)

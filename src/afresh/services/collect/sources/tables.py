@@ -228,11 +228,5 @@ def describe(place: str, options: TableOptions) -> list[str]:
     return lines
 
 
-SOURCE = Source(
-    "tables",
-    "a table (.csv, .tsv, .xlsx, .json, .jsonl, .parquet, .arrow), or a folder of tables",
-    accepts,
-    find,
-    describe,
-    TableOptions,
-)
+ABOUT = "a table (.csv, .tsv, .xlsx, .json, .jsonl, .parquet, .arrow), or a folder of tables"
+SOURCE = Source("tables", ABOUT, accepts, find, describe, TableOptions)

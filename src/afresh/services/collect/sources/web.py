@@ -68,20 +68,10 @@ def find(place: str, options: WebOptions, fetched: Fetched) -> Iterator[Found | 
         raise UserError(
             f"Collecting from the web needs the package {error.name}. Install it: pip install 'afresh[collect]'."
         ) from None
-    patience = Patience(
-        delay=options.delay,
-        seconds=options.max_seconds,
-        wait=options.max_wait,
-        retries=options.retries,
-        max_bytes=int(options.max_file_mb * (1 << 20)),
-    )
+    limit, private = int(options.max_file_mb * (1 << 20)), networks(preferences().private_networks)
+    patience = Patience(options.delay, options.max_seconds, options.max_wait, options.retries, limit)
     fetcher = Fetcher(
-        fetched,
-        patience,
-        contact=contact,
-        hosts=options.hosts,
-        overridden=options.override,
-        private=networks(preferences().private_networks),
+        fetched, patience, contact=contact, hosts=options.hosts, overridden=options.override, private=private
     )
     yield from crawl(place, addresses(place), fetcher, Bounds(options.follow, options.max_pages, options.group))
 
@@ -128,13 +118,6 @@ def describe(place: str, options: WebOptions) -> list[str]:
     return lines
 
 
-SOURCE = Source(
-    "web",
-    "an address (https://...) or addresses:FILE, a file of addresses",
-    accepts,
-    find,
-    describe,
-    WebOptions,
-    manner=frozenset({"contact", "delay", "max_wait", "max_seconds", "retries", "hosts"}),
-    permitting=frozenset({"override"}),
-)
+MANNER = frozenset({"contact", "delay", "max_wait", "max_seconds", "retries", "hosts"})
+ABOUT = "an address (https://...) or addresses:FILE, a file of addresses"
+SOURCE = Source("web", ABOUT, accepts, find, describe, WebOptions, MANNER, frozenset({"override"}))

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.special import chdtrc, expit, ndtr, ndtri
 
 from afresh.core.solver_progress import step
-from afresh.services.watermark.images.lattice import (
+from afresh.services.watermark.images.marking import (
     BLOCK,
     GROUPS,
     LEAST_WEIGHT,
@@ -123,7 +123,8 @@ def _ways(light: Array) -> Iterator[tuple[Phasors, int, float]]:
         assert bits is not None
         yield read(_resized(light, *size), passed)[None], bits, RESIZED / len(sizes)
     if capacity(height, width) is not None:
-        shifted = read_shifted(_middle(light))
+        top, left = (max(0, side - PART) // 2 for side in light.shape)
+        shifted = read_shifted(light[top : top + PART, left : left + PART])
         whole = round(height / KEPT), round(width / KEPT)
         kinds = sorted({b for b in (capacity(height, width), capacity(*whole)) if b is not None})
         for bits in kinds:
@@ -186,8 +187,3 @@ def _resized(light: Array, height: int, width: int) -> Array:
     box = left * right, top * down, (left + columns) * right, (top + rows) * down
     picture = Image.fromarray(light).resize((columns, rows), Image.Resampling.LANCZOS, box)
     return np.asarray(picture)
-
-
-def _middle(light: Array) -> Array:
-    top, left = (max(0, side - PART) // 2 for side in light.shape)
-    return light[top : top + PART, left : left + PART]
