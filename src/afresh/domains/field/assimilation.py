@@ -83,11 +83,11 @@ class Assimilation:
     @property
     def spread(self) -> float:
         """The root mean square of the deviation, in deviations of each channel."""
-        return math.sqrt(np.square(self.deviation / self.encoder.along(self.encoder.saved.std, self.channels)).mean())
+        return math.sqrt(np.square(self.deviation / self.encoder.along(self.encoder.std, self.channels)).mean())
 
     @property
     def channels(self) -> int:
-        return len(self.encoder.saved.channels)
+        return len(self.encoder.channels)
 
     @property
     def numbers(self) -> dict[str, tuple[float, float]]:
@@ -101,7 +101,7 @@ class Assimilation:
     def scores(self) -> Scores | None:
         if self.truth is None:
             return None
-        scale = self.encoder.along(self.encoder.saved.std, self.channels)
+        scale = self.encoder.along(self.encoder.std, self.channels)
         ensemble, truth = (self.members / scale)[:, None], (self.truth / scale)[None]
         found = spread_and_error(ensemble, truth)
         places = ranks(ensemble, truth)
@@ -113,7 +113,7 @@ class Assimilation:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What the residuals and the members themselves say against the posterior."""
-        out, saved = [], self.encoder.saved
+        out, encoder = [], self.encoder
         far = (self.chi_square - 1) / math.sqrt(2 / self.observed.count)
         if far > FAR:
             out.append(
@@ -123,8 +123,8 @@ class Assimilation:
         if far < -FAR:
             out.append("The members are nearer to the observations than the stated noise, which may be too large.")
         fields = self.channels - len(self.encoder.inferred)
-        seen = SeenRange(**{k: v[:fields] for k, v in vars(saved.seen_range).items()})
-        found = [left_what_was_seen(m[:, :fields], seen, channels=saved.channels) for m in self.members]
+        seen = SeenRange(**{k: v[:fields] for k, v in vars(encoder.seen_range).items()})
+        found = [left_what_was_seen(m[:, :fields], seen, channels=encoder.channels) for m in self.members]
         if reasons := [f.reason for f in found if f is not None]:
             out.append(f"{len(reasons):,} of {len(found):,} members are unlike the states of training: {reasons[0]}")
         return tuple(out)
@@ -175,22 +175,22 @@ class Assimilation:
         arrays: dict[str, Any] = {"states": self.members, "mean": self.mean, "deviation": self.deviation}
         grid = self.observed.values.shape[1:]
         arrays["observations"] = self.observed.values.reshape(self.encoder.window, self.channels, *grid)
-        np.savez_compressed(buffer, channels=np.array(self.encoder.saved.channels), **arrays, **self.coordinates)
+        np.savez_compressed(buffer, channels=np.array(self.encoder.channels), **arrays, **self.coordinates)
         return buffer.getvalue()
 
     @property
     def coordinates(self) -> dict[str, Any]:
         """The times of a window's states and the places of the points, by axis."""
-        return {"time": self.encoder.saved.step * np.arange(self.encoder.window), **self.encoder.places}
+        return {"time": self.encoder.step * np.arange(self.encoder.window), **self.encoder.places}
 
     def as_netcdf(self) -> bytes:
         """Raises UserError without the packages of the extra science."""
         from afresh.domains.field.reading.extras import library
 
-        xarray, saved = library("xarray", Path("posterior.nc")), self.encoder.saved
-        dims = ("time", *saved.axes)
+        xarray, encoder = library("xarray", Path("posterior.nc")), self.encoder
+        dims = ("time", *encoder.axes)
         content: dict[str, Any] = {}
-        for c, (name, unit) in enumerate(zip(saved.channels, saved.units, strict=True)):
+        for c, (name, unit) in enumerate(zip(encoder.channels, encoder.units, strict=True)):
             units = {"units": unit} if unit else {}
             content[name] = (("member", *dims), self.members[:, :, c], units)
             content[f"{name}_mean"] = (dims, self.mean[:, c], units)

@@ -17,7 +17,8 @@ from afresh.core import Corpus, Item, Part, Sniff, UserError
 from afresh.core.memory import available_memory
 from afresh.core.solver_progress import blocks
 from afresh.data.conditions import fit_conditions
-from afresh.domains.field.encoder import MOST_WINDOW, PAST, FieldEncoder, SavedField, load
+from afresh.data.encoder_file import load_encoder
+from afresh.domains.field.encoder import MOST_WINDOW, PAST, FieldEncoder
 from afresh.domains.field.fields import Fields, Span, read_states, split_by_time, whole
 from afresh.domains.field.kind import FIELD
 from afresh.domains.field.range_seen import moments_of, seen_range
@@ -159,30 +160,29 @@ class FieldModality:
             conds[name] = Part("aligned", shape=first.shape)
         chosen = options.model_dump(mode="json", exclude_none=True, exclude={"stream"})  # other data is read anyhow
         known, rank, fields = chosen.get, len(points), channels - len(options.infer)
-        saved = SavedField(
-            channels=[*(known("channels") or [f"channel {i}" for i in range(fields)]), *options.infer],
-            units=[*(known("units") or [""] * fields), *[""] * len(options.infer)],
-            axes=known("space") or ["x", "y", "z"][:rank],
+        return FieldEncoder(
+            channels=(*(known("channels") or [f"channel {i}" for i in range(fields)]), *options.infer),
+            units=(*(known("units") or [""] * fields), *[""] * len(options.infer)),
+            axes=tuple(known("space") or "xyz"[:rank]),
             points=points,
-            spacing=known("spacing") or [1.0] * rank,
+            spacing=tuple(known("spacing") or [1.0] * rank),
             step=known("step") or 1.0,
-            periodic=[answer == "yes" for answer in known("periodic") or ["no"] * rank],
-            mean=mean.tolist(),
-            std=std.tolist(),
+            periodic=tuple(answer == "yes" for answer in known("periodic") or ["no"] * rank),
+            mean=tuple(mean.tolist()),
+            std=tuple(std.tolist()),
             history=options.history if PAST in conds else 0,
             window=options.window,
             static=static,
-            seen={k: v.tolist() for k, v in asdict(seen_range(moments)).items()},
+            seen={k: tuple(v.tolist()) for k, v in asdict(seen_range(moments)).items()},
             most=bounds[0],
             gain=bounds[1],
             conds=conds,
             options=chosen,
-            notes=notes,
+            notes=tuple(notes),
         )
-        return FieldEncoder(saved)
 
     def load(self, folder: Path) -> FieldEncoder:
-        return load(folder)
+        return load_encoder(folder, FieldEncoder, "fields")
 
 
 MODALITY = FieldModality()

@@ -63,7 +63,7 @@ class Rollout:
             return np.zeros(0)
         std = self.states.std(0, ddof=1, dtype=np.float64)  # (steps, C, *space)
         by_channel = np.sqrt(np.square(std).mean(tuple(range(2, std.ndim))))
-        out: NDArray[np.float64] = (by_channel / np.asarray(self.encoder.saved.std)).mean(1)
+        out: NDArray[np.float64] = (by_channel / np.asarray(self.encoder.std)).mean(1)
         return out
 
     def json(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Rollout:
             "keep": self.keep,
             "steps": self.states.shape[1],
             "members": self.states.shape[0],
-            "step": self.encoder.saved.step,
+            "step": self.encoder.step,
             "stopped": bool(self.departure),
             "departure": self.departure,
             "spread": [round(float(s), 6) for s in self.spread],
@@ -82,12 +82,12 @@ class Rollout:
     def lines(self) -> list[Line]:
         members, steps = self.states.shape[:2]
         out: list[Line] = [
-            f"{counted(members, 'future')} of {counted(steps, 'state')}, {steps * self.encoder.saved.step:g} in time, "
+            f"{counted(members, 'future')} of {counted(steps, 'state')}, {steps * self.encoder.step:g} in time, "
             f"in {self.seconds:.1f} s"
         ]
         if len(self.spread):
             chosen = sorted({0, steps // 4, steps // 2, steps - 1})
-            rows = [[f"{k + 1:,}", f"{(k + 1) * self.encoder.saved.step:g}", f"{self.spread[k]:.3f}"] for k in chosen]
+            rows = [[f"{k + 1:,}", f"{(k + 1) * self.encoder.step:g}", f"{self.spread[k]:.3f}"] for k in chosen]
             out.append(Table(("state", "time", "spread of the members, in deviations"), rows, right=(0, 1, 2)))
         if self.departure:
             out.append(Remark(self.departure))
@@ -106,13 +106,13 @@ class Rollout:
     def as_npz(self) -> bytes:
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {"states": self.states, "first": self.first, **self.coordinates}
-        np.savez_compressed(buffer, channels=np.array(self.encoder.saved.channels), **arrays)
+        np.savez_compressed(buffer, channels=np.array(self.encoder.channels), **arrays)
         return buffer.getvalue()
 
     @property
     def coordinates(self) -> dict[str, Any]:
         """The times of the states and the places of the points, by axis."""
-        times = self.encoder.saved.step * np.arange(1, self.states.shape[1] + 1)
+        times = self.encoder.step * np.arange(1, self.states.shape[1] + 1)
         return {"time": times, **self.encoder.places}
 
     @cached_property
@@ -147,11 +147,10 @@ class Rollout:
 
     def spectra(self) -> bytes:
         """Energy by wavenumber of each channel, averaged over members and the last half of the steps, as JSON."""
-        saved = self.encoder.saved
         half = self.states[:, self.states.shape[1] // 2 :]
-        found = energy_spectrum(np.moveaxis(half, 2, 0), saved.periodic, saved.spacing)
+        found = energy_spectrum(np.moveaxis(half, 2, 0), self.encoder.periodic, self.encoder.spacing)
         energy = found.energy.mean((1, 2))
-        by_channel = dict(zip(saved.channels, energy.tolist(), strict=True))
+        by_channel = dict(zip(self.encoder.channels, energy.tolist(), strict=True))
         return json.dumps({"wavenumbers": found.wavenumbers.tolist(), "energy": by_channel}, indent=1).encode()
 
 
@@ -166,11 +165,11 @@ def as_netcdf(rollout: Rollout) -> bytes:
     """Raises UserError without the packages of the extra science."""
     from afresh.domains.field.reading.extras import library
 
-    xarray, saved = library("xarray", Path("rollout.nc")), rollout.encoder.saved
-    dims = ("member", "time", *saved.axes)
+    xarray, encoder = library("xarray", Path("rollout.nc")), rollout.encoder
+    dims = ("member", "time", *encoder.axes)
     channels = {
         name: (dims, rollout.states[:, :, c], {"units": unit} if unit else {})
-        for c, (name, unit) in enumerate(zip(saved.channels, saved.units, strict=True))
+        for c, (name, unit) in enumerate(zip(encoder.channels, encoder.units, strict=True))
     }
     content = xarray.Dataset(channels, rollout.coordinates).to_netcdf(engine="scipy")
     return bytes(content)
@@ -282,8 +281,8 @@ def chosen_noise(run: Run) -> tuple[int, dict[str, float]]:
 
 def departed(encoder: FieldEncoder, states: NDArray[np.float32]) -> str:
     """Why one of several members (members, C, *space) is not like the states of training; empty if all are."""
-    seen = encoder.saved.seen_range
-    found = left_what_was_seen(states, seen, channels=encoder.saved.channels)
+    seen = encoder.seen_range
+    found = left_what_was_seen(states, seen, channels=encoder.channels)
     return "" if found is None else f"in member {found.state}, {found.reason}"
 
 
@@ -292,13 +291,13 @@ def beginning(
 ) -> tuple[Cond, NDArray[np.float32]]:
     """The conditions of one sample that follows a state of a file, or one that was seen, and the state. Raises
     UserError for a file that does not fit the run."""
-    history = encoder.saved.history
+    history = encoder.history
     if start is None:
         cond = run.conditions.select(torch.tensor([min(at, run.conditions.size - 1)]))
         return cond, encoder.physical(cond.parts[PAST][:, -encoder.space.shape[0] :])[0]
-    options = {k: v for k, v in encoder.saved.options.items() if k in ReadingOptions.model_fields and k != "step"}
+    options = {k: v for k, v in encoder.options.items() if k in ReadingOptions.model_fields and k != "step"}
     fields = read_fields(Path(start), ReadingOptions(**options)).fields
-    channels, grid = len(encoder.saved.channels) - len(encoder.inferred), encoder.saved.points
+    channels, grid = len(encoder.channels) - len(encoder.inferred), encoder.points
     if (fields.values.shape[2], *fields.space) != (channels, *grid):
         raise UserError(
             f"{start} has states of the shape {(fields.values.shape[2], *fields.space)}, and the run is of "

@@ -58,7 +58,7 @@ class Anomalies:
         return {
             "series": one.name,
             "time": written_time(one.times(t, t + 1)[0], one.step.counted),
-            "column": self.encoder.saved.columns[c],
+            "column": self.encoder.columns[c],
             "value": round(float(one.values[c, t]), 6),
             "median": round(float(self.medians[s][c, t]), 6),
             "distance": round(float(self.distances[s][c, t]), 4),

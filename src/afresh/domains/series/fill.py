@@ -55,7 +55,7 @@ class Filled:
         members, count = self.draws.shape
         low, high = self.interval
         rows = [
-            [self.time(s, t), self.encoder.saved.columns[c], f"{self.mean[i]:.4g}", f"{low[i]:.4g} to {high[i]:.4g}"]
+            [self.time(s, t), self.encoder.columns[c], f"{self.mean[i]:.4g}", f"{low[i]:.4g} to {high[i]:.4g}"]
             for i, (s, c, t) in enumerate(self.places[:8].tolist())
         ]
         what = f"{counted(count, 'missing value')} filled {counted(members, 'time')} in {self.seconds:.1f} s"
@@ -84,7 +84,7 @@ class Filled:
         if any(s.name for s in self.series):
             table["series"] = [s.name for s in self.series for _ in range(s.length)]
         table["time"] = [written_time(t, s.step.counted) for s in self.series for t in s.times(0, s.length)]
-        for c, name in enumerate(self.encoder.saved.columns):
+        for c, name in enumerate(self.encoder.columns):
             table[name] = np.concatenate([v[c] for v in values])
         return as_table(table, self.format)
 
@@ -94,7 +94,7 @@ class Filled:
         if any(s.name for s in self.series):
             table["series"] = [self.series[s].name for s, _, _ in self.places.tolist()]
         table["time"] = [self.time(s, t) for s, _, t in self.places.tolist()]
-        table["column"] = [self.encoder.saved.columns[c] for _, c, _ in self.places.tolist()]
+        table["column"] = [self.encoder.columns[c] for _, c, _ in self.places.tolist()]
         table |= {"mean": self.mean, f"q{INTERVAL[0]:g}": low, f"q{INTERVAL[1]:g}": high}
         return as_table(table, self.format)
 

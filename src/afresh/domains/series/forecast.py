@@ -50,7 +50,7 @@ class Forecast:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return self.encoder.saved.columns
+        return self.encoder.columns
 
     @cached_property
     def quantiles(self) -> NDArray[np.float64]:
@@ -86,7 +86,7 @@ class Forecast:
         members, series, columns, horizon = self.members.shape
         what = f"{counted(columns, 'column')}" + (f" of {counted(series, 'series', 'series')}" if series > 1 else "")
         out: list[Line] = [
-            f"{counted(members, 'future')} of {counted(horizon, 'step')} ({self.encoder.saved.step} each) for {what}, "
+            f"{counted(members, 'future')} of {counted(horizon, 'step')} ({self.encoder.step} each) for {what}, "
             f"in {self.seconds:.1f} s"
         ]
         rows = []
@@ -181,7 +181,7 @@ def drawn_futures(
 ) -> Array:
     """`futures` as the run draws them."""
     encoder = series_encoder(run)
-    context, count, columns = encoder.layout.context, len(series), len(encoder.saved.columns)
+    context, count, columns = encoder.layout.context, len(series), len(encoder.columns)
     size = 4 * members * count * columns * (context + horizon)
     if size > MOST_BYTES:
         raise UserError(
@@ -211,7 +211,7 @@ def rolled(
     """`futures` of series from number `begin` of `total` on."""
     encoder = series_encoder(run)
     context, each = encoder.layout.context, encoder.layout.horizon
-    count, columns = len(series), len(encoder.saved.columns)
+    count, columns = len(series), len(encoder.columns)
     past = np.stack([part(s.values, e - context, e) for s, e in zip(series, ends, strict=True)]).repeat(members, 0)
     blank = [replace(s, values=np.full_like(s.values, np.nan)) for s in series]
     done: list[Array] = []
@@ -261,7 +261,7 @@ def forecast_from(
     series = read_like(encoder, source).series
     steps = horizon or encoder.layout.horizon
     ends = [last_known(s) for s in series]
-    conditions = np.full((len(series), len(encoder.saved.columns), steps), np.nan, np.float32)
+    conditions = np.full((len(series), len(encoder.columns), steps), np.nan, np.float32)
     if given is not None:
         series, conditions = with_given(encoder, series, ends, given, steps)
     check_known(encoder, series, ends, steps)
@@ -285,7 +285,7 @@ def with_given(
     (S, C, steps). Raises UserError if it says nothing of the steps that are forecast."""
     from afresh.domains.series.given import read_given
 
-    out, conditions = [], np.full((len(series), len(encoder.saved.columns), steps), np.nan, np.float32)
+    out, conditions = [], np.full((len(series), len(encoder.columns), steps), np.nan, np.float32)
     futures_given = read_given(encoder, source, [s.name for s in series])
     used = 0
     for number, (one, end) in enumerate(zip(series, ends, strict=True)):
@@ -313,7 +313,7 @@ def check_known(encoder: SeriesEncoder, series: Sequence[Series], ends: Sequence
     """Raises UserError if a column that is known in advance is not."""
     for one, end in zip(series, ends, strict=True):
         later = part(one.known, end, end + steps)
-        lacking = [n for n, row in zip(encoder.saved.known, later, strict=True) if not np.isfinite(row).all()]
+        lacking = [n for n, row in zip(encoder.known, later, strict=True) if not np.isfinite(row).all()]
         if lacking:
             raise UserError(
                 f"The model is told {', '.join(lacking)} in advance, and the table does not say what comes in the "

@@ -11,8 +11,9 @@ import numpy as np
 from pydantic import Field
 
 from afresh.core import Corpus, Item, Omission, Part, Sniff, UserError
+from afresh.data.encoder_file import load_encoder
 from afresh.domains.series.calendar import cycles
-from afresh.domains.series.encoder import BESIDE, TOLD, SavedSeries, SeriesEncoder, load
+from afresh.domains.series.encoder import BESIDE, TOLD, SeriesEncoder
 from afresh.domains.series.kind import SERIES
 from afresh.domains.series.known import Layout
 from afresh.domains.series.reading.options import ReadingOptions
@@ -105,28 +106,28 @@ class SeriesModality:
         scales = {n: (float(m), float(s)) for n, m, s in zip(names, *known[0], strict=True)} if known else {}
         length = np.shape(items[0].value)[1]
         horizon = chosen.get("horizon") or default_horizon(1, length)
-        saved = SavedSeries(
-            columns=chosen.get("values") or [f"column {i}" for i in range(len(mean))],
+        encoder = SeriesEncoder(
+            columns=tuple(chosen.get("values") or [f"column {i}" for i in range(len(mean))]),
             step=chosen.get("step") or "1",
             counted=chosen.get("counted", True),
             context=length - horizon,
             horizon=horizon,
             period=chosen.get("period") or 1,
-            cycles=chosen.get("cycles") or (),
+            cycles=tuple(chosen.get("cycles") or ()),
             known=scales,
-            mean=mean.tolist(),
-            std=std.tolist(),
+            mean=tuple(mean.tolist()),
+            std=tuple(std.tolist()),
             conds={},
             options=chosen,
         )
-        layout = saved.layout
+        layout = encoder.layout
         conds = {TOLD: Part("aligned", shape=(layout.rows, length), persists=True, scaled=True)}
         if layout.extra:
             conds[BESIDE] = Part("aligned", shape=(layout.extra, length))
-        return SeriesEncoder(saved.model_copy(update={"conds": conds}))
+        return replace(encoder, conds=conds)
 
     def load(self, folder: Path) -> SeriesEncoder:
-        return load(folder)
+        return load_encoder(folder, SeriesEncoder, "series")
 
 
 MODALITY = SeriesModality()

@@ -46,7 +46,7 @@ def routes(desk: Desk) -> APIRouter:
             request,
             "forecast.html",
             name=run,
-            step=encoder.saved.step,
+            step=encoder.step,
             horizon=encoder.layout.horizon,
             longest=LONGEST,
             verb=request.scope.get("root_path", "") + "/afresh/v1/forecast",
@@ -113,8 +113,8 @@ def view(encoder: SeriesEncoder, found: Sequence[Series], name: str, horizon: in
         "times": [written_time(float(t), one.step.counted) for t in moments],
         "past": past,
         "shown": SHOWN,
-        "values": listed(encoder.saved.columns, part(one.values, end - past, end)),
-        "known": listed(tuple(encoder.saved.known), known),
+        "values": listed(encoder.columns, part(one.values, end - past, end)),
+        "known": listed(tuple(encoder.known), known),
     }
 
 
@@ -127,7 +127,7 @@ def listed(names: Sequence[str], rows: Array) -> dict[str, list[float | None]]:
 
 def excerpt(run: Run) -> str:
     """The first columns."""
-    return "\n".join(series_encoder(run).saved.columns[:NAMED])
+    return "\n".join(series_encoder(run).columns[:NAMED])
 
 
 PAGE = RunPage(
