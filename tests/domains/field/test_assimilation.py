@@ -106,7 +106,9 @@ def test_the_notes_say_on_which_side_of_the_noise_the_residuals_are(
     """Residuals of `distance` deviations of the noise have the reduced chi-square distance^2."""
     truth = np.asarray(encoder.physical(torch.zeros(1, 2, 8, 12)))[0]
     observed = Observed(encoder, truth + distance * np.array([0.1, 5.0])[:, None, None], (1, 1), (0.1, 5.0))
-    notes = [n for n in Assimilation(observed, np.stack([truth[None]] * 2), None, 0.0).notes if "observations" in n]
+    notes = [
+        n for n in Assimilation(observed, np.stack([truth[None]] * 2), None, format="npz").notes if "observations" in n
+    ]
     assert bool(notes) == bool(words) and all(words in n for n in notes)
 
 
@@ -208,7 +210,7 @@ def test_scores_against_the_truth_are_in_deviations_of_the_states(model: Model, 
     encoder = assimilating_encoder(model.run)
     observed = read_observations(sparse(tmp_path / "o.npy"), encoder, [0.1])
     members = np.array([1.0, 3.0], np.float32)[:, None, None, None] * np.ones((1, 1, 1, 16), np.float32)
-    scores = Assimilation(observed, members, np.full((1, 1, 16), 2.5), 0.0).scores
+    scores = Assimilation(observed, members, np.full((1, 1, 16), 2.5), format="npz").scores
     assert scores is not None
     std = encoder.std[0]
     assert scores.error == pytest.approx(0.5 / std, rel=1e-5)
@@ -303,7 +305,7 @@ def test_a_number_of_each_trajectory_is_a_channel_that_is_constant_in_space(tmp_
     assert encoder.channels == ("u", "speed") and encoder.inferred == ("speed",)
     members = np.stack([np.stack([corpus.items[i].value] * 1) for i in (0, 7)]).reshape(2, 2, 2, 16)
     observed = Observed(encoder, np.ones((4, 16)), (1,), (0.1, 0.1))
-    mean, spread = Assimilation(observed, members, None, 0.0).numbers["speed"]
+    mean, spread = Assimilation(observed, members, None, format="npz").numbers["speed"]
     assert mean == pytest.approx((speed[0] + speed[1]) / 2) and spread == pytest.approx(
         abs(speed[0] - speed[1]) / 2**0.5
     )

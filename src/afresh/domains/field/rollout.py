@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,26 +19,27 @@ from torch import Tensor
 
 from afresh.core import Cond, UserError, events
 from afresh.core.plural import counted
-from afresh.core.verb import Line, Remark, Table
+from afresh.core.verb import FileResult, Line, Remark, Table
+from afresh.data.image.kind import png_bytes
 from afresh.domains.field.encoder import PAST, FieldEncoder
 from afresh.domains.field.pictures import over_time, picture
 from afresh.domains.field.range_seen import left_what_was_seen
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import read_fields
 from afresh.domains.field.spectra import energy_spectrum
+from afresh.domains.field.written import check_format, states_file
 from afresh.runs.about import read_report
 from afresh.runs.run import Run
 
 MOST_BYTES = 8 << 30  # of the states that a rollout holds
 SHOWN, FRAMES = 4, 200  # members in an animation, and its frames at most
 KEEP, SPREAD = "rollout_noise_kept", "rollout_spread"  # scores that hold what the report chose
-Format = Literal["npz", "netcdf"]
 MOST_ROWS, MOST_MEMBERS = 1 << 20, 4096  # that have noise of their own
 KEPT = (1, 3, 10, 30)  # steps for which members may keep their noise, one of which the report chooses
 
 
 @dataclass(frozen=True)
-class Rollout:
+class Rollout(FileResult):
     """Futures of one state in physical units.
 
     states: (members, steps, C, *space), the state that was begun with left out. first: (C, *space). departure: why it
@@ -50,9 +51,6 @@ class Rollout:
     first: NDArray[np.float32]
     asked: int
     departure: str
-    seconds: float
-    notes: tuple[str, ...] = ()
-    format: Format = "npz"
     keep: int = 1
 
     @property
@@ -66,7 +64,7 @@ class Rollout:
         out: NDArray[np.float64] = (by_channel / np.asarray(self.encoder.std)).mean(1)
         return out
 
-    def json(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         return {
             "keep": self.keep,
             "steps": self.states.shape[1],
@@ -75,8 +73,6 @@ class Rollout:
             "stopped": bool(self.departure),
             "departure": self.departure,
             "spread": [round(float(s), 6) for s in self.spread],
-            "files": sorted(self.files()),
-            "notes": list(self.notes),
         }
 
     def lines(self) -> list[Line]:
@@ -93,27 +89,14 @@ class Rollout:
             out.append(Remark(self.departure))
         return out
 
-    def files(self) -> dict[str, bytes]:
-        """The states, their mean and deviation, an animation, a picture and the spectra."""
-        return self.written
-
     @cached_property
     def written(self) -> dict[str, bytes]:
-        states = {"rollout.npz": self.as_npz()} if self.format == "npz" else {"rollout.nc": as_netcdf(self)}
+        """The states, an animation, a picture and the spectra."""
+        times, arrays = self.encoder.step * np.arange(1, self.states.shape[1] + 1), {"": self.states}
+        npz = {"states": self.states, "first": self.first}
+        states = states_file("rollout", self.format, self.encoder, times, npz, arrays)
         pictures = {"rollout.gif": self.animation(), "rollout.png": self.plot()}
         return {**states, **pictures, "spectra.json": self.spectra()}
-
-    def as_npz(self) -> bytes:
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {"states": self.states, "first": self.first, **self.coordinates}
-        np.savez_compressed(buffer, channels=np.array(self.encoder.channels), **arrays)
-        return buffer.getvalue()
-
-    @property
-    def coordinates(self) -> dict[str, Any]:
-        """The times of the states and the places of the points, by axis."""
-        times = self.encoder.step * np.arange(1, self.states.shape[1] + 1)
-        return {"time": times, **self.encoder.places}
 
     @cached_property
     def most(self) -> float:
@@ -141,9 +124,7 @@ class Rollout:
         else:
             at = np.linspace(0, shown.shape[1] - 1, min(6, shown.shape[1])).astype(int)
             rows = np.concatenate([beside([picture(member[k], self.most) for k in at]) for member in shown], 0)
-        buffer = io.BytesIO()
-        Image.fromarray(rows).save(buffer, "PNG")
-        return buffer.getvalue()
+        return png_bytes(rows)
 
     def spectra(self) -> bytes:
         """Energy by wavenumber of each channel, averaged over members and the last half of the steps, as JSON."""
@@ -159,20 +140,6 @@ def beside(parts: Sequence[NDArray[np.uint8]], gap: int = 4) -> NDArray[np.uint8
     space = np.full((parts[0].shape[0], gap, 3), 255, np.uint8)
     out = [part for picture in parts for part in (picture, space)][:-1]
     return np.concatenate(out, 1)
-
-
-def as_netcdf(rollout: Rollout) -> bytes:
-    """Raises UserError without the packages of the extra science."""
-    from afresh.domains.field.reading.extras import library
-
-    xarray, encoder = library("xarray", Path("rollout.nc")), rollout.encoder
-    dims = ("member", "time", *encoder.axes)
-    channels = {
-        name: (dims, rollout.states[:, :, c], {"units": unit} if unit else {})
-        for c, (name, unit) in enumerate(zip(encoder.channels, encoder.units, strict=True))
-    }
-    content = xarray.Dataset(channels, rollout.coordinates).to_netcdf(engine="scipy")
-    return bytes(content)
 
 
 # --------------------------------------------------------------------------- rolling out
@@ -239,8 +206,7 @@ def roll_out_from(
     keep: int | None,
 ) -> Rollout:
     """Read a state, and roll it out. Raises UserError as `rollout` does."""
-    if format not in ("npz", "netcdf"):
-        raise UserError(f"The format of a rollout is npz or netcdf. Given: {format}.")
+    check_format(format)
     encoder = field_encoder(run)
     kept, settings = chosen_noise(run)
     keep = keep or kept
@@ -268,7 +234,7 @@ def roll_out_from(
         departure = f"The rollout ended at state {len(done):,} of {steps:,}, since the next one is not finite."
     seconds = time.monotonic() - began
     states = np.stack(done, 1)
-    return Rollout(encoder, states, first, steps, departure, seconds, format=format, keep=keep)  # type: ignore[arg-type]
+    return Rollout(encoder, states, first, steps, departure, keep, seconds=seconds, format=format)
 
 
 def chosen_noise(run: Run) -> tuple[int, dict[str, float]]:
