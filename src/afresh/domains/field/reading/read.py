@@ -14,7 +14,7 @@ from afresh.core.plural import counted
 from afresh.data.files import DataFile, FileError
 from afresh.data.refusals import refusal_lines
 from afresh.domains.field.fields import LARGEST, VALID, Fields, Values
-from afresh.domains.field.reading.arranged import Filled, Selected, Trimmed, join
+from afresh.domains.field.reading.arranged import filled, join, selected, trimmed
 from afresh.domains.field.reading.files import OPEN, field_files, open_contents
 from afresh.domains.field.reading.grid import Boundary, guess_boundary
 from afresh.domains.field.reading.options import ReadingOptions
@@ -231,7 +231,7 @@ def _with_boundaries(
     if tuple(points) != fields.space:
         key = (slice(None), *(slice(0, n) for n in points))
         static = {name: array[key] for name, array in fields.static.items()}
-        fields = replace(fields, values=Trimmed(fields.values, tuple(points)), static=static)
+        fields = replace(fields, values=trimmed(fields.values, tuple(points)), static=static)
     return replace(fields, periodic=tuple(periodic))
 
 
@@ -285,7 +285,7 @@ def _checked(fields: Fields, options: ReadingOptions, decisions: list[str]) -> F
         kept = tuple(i for i in range(len(fields.channels)) if i not in constant)
         fields = replace(
             fields,
-            values=Selected(fields.values, kept),
+            values=selected(fields.values, kept),
             channels=tuple(fields.channels[i] for i in kept),
             units=tuple(fields.units[i] for i in kept),
         )
@@ -304,7 +304,7 @@ def _masked(fields: Fields, seen: Survey, decisions: list[str]) -> Fields:
         "the mean of their channel"
     )
     static = {**fields.static, VALID: (~absent).astype(np.float32)}
-    return replace(fields, values=Filled(fields.values, seen.mean), static=static)
+    return replace(fields, values=filled(fields.values, seen.mean), static=static)
 
 
 def _shape(fields: Fields) -> str:
