@@ -160,31 +160,23 @@ def futures(
     The noise of member m of series s in stretch k has the number (k S + s) MOST_MEMBERS + m, and of a calibrated run
     REFERENCE members are drawn at least, so that a future does not depend on how many there are.
     """
-    if (widening := widening_of(run)) is not None:
-        drawn = drawn_futures(run, series, ends, horizon, max(members, REFERENCE), given, seed)
-        return np.ascontiguousarray(widened(drawn, widening)[:members])
-    return drawn_futures(run, series, ends, horizon, members, given, seed)
-
-
-def drawn_futures(
-    run: Run, series: Sequence[Series], ends: Sequence[int], horizon: int, members: int, given: Array, seed: int
-) -> Array:
-    """`futures` as the run draws them."""
+    widening = widening_of(run)
+    drawn = members if widening is None else max(members, REFERENCE)
     encoder = series_encoder(run)
     context, count, columns = encoder.layout.context, len(series), len(encoder.columns)
-    size = 4 * members * count * columns * (context + horizon)
+    size = 4 * drawn * count * columns * (context + horizon)
     if size > MOST_BYTES:
         raise UserError(
-            f"{members:,} futures of {horizon:,} steps of {count:,} series take {size / 1e9:.3g} GB, more than "
+            f"{drawn:,} futures of {horizon:,} steps of {count:,} series take {size / 1e9:.3g} GB, more than "
             f"{MOST_BYTES / 1e9:.3g} GB. Ask for fewer members or steps, or fewer series.",
             "too_large",
         )
-    rows = max(1, AT_ONCE // (4 * members * encoder.layout.length * encoder.layout.rows))
-    out = np.empty((members, count, columns, horizon), np.float32)
+    rows = max(1, AT_ONCE // (4 * drawn * encoder.layout.length * encoder.layout.rows))
+    out = np.empty((drawn, count, columns, horizon), np.float32)
     for begin in range(0, count, rows):
         some = slice(begin, begin + rows)
-        out[:, some] = rolled(run, series[some], ends[some], horizon, members, given[some], seed, begin, count)
-    return out
+        out[:, some] = rolled(run, series[some], ends[some], horizon, drawn, given[some], seed, begin, count)
+    return out if widening is None else np.ascontiguousarray(widened(out, widening)[:members])
 
 
 def rolled(

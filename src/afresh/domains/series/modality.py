@@ -43,10 +43,6 @@ class SeriesOptions(ReadingOptions):
     )
     counted: bool | None = Field(None, description="whether times are numbers of no unit; None: by the table")
 
-    @property
-    def reading(self) -> ReadingOptions:
-        return ReadingOptions(**self.model_dump(include=set(ReadingOptions.model_fields)))
-
 
 class SeriesModality:
     """Tables with a column of times and columns of numbers, alone or in a folder with one file for each series."""
@@ -60,7 +56,7 @@ class SeriesModality:
 
     def read(self, path: Path, options: SeriesOptions) -> Corpus:
         """An Item for each window. Raises UserError if there is none, or for data for which something must be set."""
-        reading = usable(read_series(path, options.reading))
+        reading = usable(read_series(path, options))
         series = reading.series
         longest = max(s.length for s in series)
         step = reading.step

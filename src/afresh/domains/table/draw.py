@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +20,7 @@ from afresh.domains.table.column_code import MISSING, ColumnCode
 from afresh.domains.table.columns import cell_reader
 from afresh.domains.table.encoder import TableEncoder
 from afresh.domains.table.reading import read_columns
-from afresh.domains.table.row import Cell, Row, as_csv, as_parquet
+from afresh.domains.table.row import Cell, Row, as_csv, as_parquet, csv_of
 from afresh.runs.run import Run
 
 SHOWN = 8  # rows that people are shown
@@ -169,8 +167,8 @@ class Imputed:
         names = ["imputed.csv"] if len(self.draws) == 1 else [f"imputed-{i + 1}.csv" for i in range(len(self.draws))]
         cells = [[r + 1, c, *spread(v).values()] for r, c, v in self.filled]
         head = ("row", "column", "drawn", "mean or likeliest", "deviation or share")
-        tables = {name: _csv(self.names, rows) for name, rows in zip(names, self.draws, strict=True)}
-        return {**tables, "filled.csv": _csv(head, cells)}
+        tables = {name: csv_of(self.names, rows) for name, rows in zip(names, self.draws, strict=True)}
+        return {**tables, "filled.csv": csv_of(head, cells)}
 
 
 def spread(values: Sequence[Cell]) -> dict[str, Any]:
@@ -181,14 +179,6 @@ def spread(values: Sequence[Cell]) -> dict[str, Any]:
         return {"drawn": values[0], "middle": float(f"{numbers.mean():.6g}"), "spread": float(f"{numbers.std():.4g}")}
     likeliest, count = Counter(values).most_common(1)[0]
     return {"drawn": values[0], "middle": likeliest, "spread": round(count / len(values), 4)}
-
-
-def _csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(["" if c is None else c for c in row] for row in rows)
-    return buffer.getvalue().encode("utf-8", "surrogatepass")
 
 
 def impute_file(run: Run, path: Path, draws: int, seed: int) -> Imputed:

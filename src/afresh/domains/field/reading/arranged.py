@@ -121,9 +121,3 @@ def trimmed(values: Values, points: tuple[int, ...]) -> Values:
     """Values with the first `points` of each axis of space."""
     part = (slice(None), slice(None), *(slice(0, n) for n in points))
     return View((*values.shape[:3], *points), values.dtype, lambda key: np.asarray(values[key])[part])
-
-
-def static_array(variable: Variable, roles: Sequence[str], points: Mapping[str, int]) -> NDArray[np.float32]:
-    """An array that does not change in time as (trajectories or 1, channels, *space)."""
-    values = variable.read(tuple(slice(0, points.get(role)) for role in roles))
-    return lay_out(values, roles, SAMPLE, points).astype(np.float32)

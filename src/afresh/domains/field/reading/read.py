@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from afresh.core import Omission, Refused, UserError
 from afresh.core.plural import counted
-from afresh.data.files import DataFile, FileError
+from afresh.data.files import FileError
 from afresh.data.refusals import refusal_lines
 from afresh.domains.field.fields import LARGEST, VALID, Fields, Values
 from afresh.domains.field.reading.arranged import filled, join, selected, trimmed
@@ -41,13 +41,18 @@ def read_fields(path: Path, options: ReadingOptions | None = None) -> Reading:
     """
     options = options or ReadingOptions()
     files, refused = field_files(path)
-    parts, damaged = _read_parts(files, options)
+    parts: list[FilePart] = []
+    for file in files:  # the axes of the first are those of all
+        try:
+            parts.append(read_part(file.name, open_contents(file), options, parts[0] if parts else None))
+        except FileError as error:
+            refused.append(Refused(file.name, str(error), damaged=True))
     try:
-        return _joined(path, parts, options, [*refused, *damaged])
+        return _joined(path, parts, options, refused)
     except FileError:  # in values, which are first read now: each file alone shows whose they are
         parts, unreadable = _readable(parts)
     try:
-        return _joined(path, parts, options, [*refused, *damaged, *unreadable])
+        return _joined(path, parts, options, [*refused, *unreadable])
     except FileError as error:
         raise UserError(f"{path} cannot be read: {error}.", "no_fields") from None
 
@@ -89,18 +94,6 @@ def _joined(path: Path, parts: Sequence[FilePart], options: ReadingOptions, refu
             else "there is one state, of which nothing can be held out"
         )
     return Reading(fields, tuple(decisions), tuple(refused))
-
-
-def _read_parts(files: Sequence[DataFile], options: ReadingOptions) -> tuple[list[FilePart], list[Refused]]:
-    """The field of each file. The axes of the first file are those of all."""
-    parts: list[FilePart] = []
-    damaged: list[Refused] = []
-    for file in files:
-        try:
-            parts.append(read_part(file.name, open_contents(file), options, parts[0] if parts else None))
-        except FileError as error:
-            damaged.append(Refused(file.name, str(error), damaged=True))
-    return parts, damaged
 
 
 def _readable(parts: Sequence[FilePart]) -> tuple[list[FilePart], list[Refused]]:

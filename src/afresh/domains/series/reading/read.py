@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,8 +40,7 @@ class Reading:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass
-class Raw:
+class Raw(NamedTuple):
     """Measurements of one series: times (n,) in seconds, values (n, C) and what is known in advance (n, D)."""
 
     times: Floats
@@ -142,39 +141,27 @@ def columns_of(table: Any, options: ReadingOptions) -> SeriesColumns | str:
 
 def add_table(raw: dict[str, Raw], table: Any, columns: SeriesColumns, name: str, notes: list[str]) -> bool:
     """Add the measurements of a table to those of each series; whether times are numbers of no unit."""
-    times, units = seconds_of(one_chunk(table, columns.time))
+    times, units = seconds_of(table.column(columns.time).combine_chunks())
     without = int((~np.isfinite(times)).sum())
     if without:
         notes.append(Omission(f"{counted(without, 'row')} without a time in {columns.time!r} left out"))
     values, known = (
-        np.stack([numbers_of(one_chunk(table, c)) for c in names], 1) if names else np.zeros((len(times), 0))
+        np.stack([numbers_of(table.column(c).combine_chunks()) for c in names], 1)
+        if names
+        else np.zeros((len(times), 0))
         for names in (columns.values, columns.known)
     )
-    names = series_names(table, columns, name)
+    apart = [map(str, table.column(c).to_pylist()) for c in columns.series]
+    labels = ["/".join(row) for row in zip(*apart, strict=True)] if apart else [name] * table.num_rows
+    names = np.array(labels, dtype=object)
     for label in dict.fromkeys(names.tolist()):
         rows = np.flatnonzero((names == label) & np.isfinite(times))
         if not len(rows):
             continue
         part = Raw(times[rows], values[rows], known[rows])
         before = raw.get(label)
-        raw[label] = part if before is None else joined(before, part)
+        raw[label] = part if before is None else Raw(*map(np.concatenate, zip(before, part, strict=True)))
     return units[COUNTED] > 0 and units[COUNTED] == units.total()
-
-
-def one_chunk(table: Any, column: str) -> Any:
-    return table.column(column).combine_chunks()
-
-
-def series_names(table: Any, columns: SeriesColumns, file: str) -> Any:
-    """(n,) of texts: the name of the series of each row."""
-    parts = [[str(v) for v in table.column(c).to_pylist()] for c in columns.series]
-    if parts:
-        return np.array(["/".join(row) for row in zip(*parts, strict=True)], dtype=object)
-    return np.full(table.num_rows, file, dtype=object)
-
-
-def joined(one: Raw, other: Raw) -> Raw:
-    return Raw(*(np.concatenate([getattr(one, k), getattr(other, k)]) for k in ("times", "values", "known")))
 
 
 def check_doubled(raw: Mapping[str, Raw], differences: Floats, columns: SeriesColumns) -> None:
