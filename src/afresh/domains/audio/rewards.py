@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from afresh.core import Sound, UserError
 from afresh.data.audio.kind import SOUND
 from afresh.engine.alignment.rewards.reward import Builtin, Context, Request, Reward, ScoringError, options, whole_file
-from afresh.engine.nets.spectrum import Mel, log_mel, mel_of, stft
+from afresh.engine.nets.spectrum import log_mel, mel_of, stft
 
 Wave = NDArray[np.float64]  # (T,)
 MIN_DECIBELS = -100.0  # loudness relative to full scale that quieter sounds are set to
@@ -211,9 +211,7 @@ def silence(argument: str | None, context: Context) -> Reward:
 # ---------------------------------------------------------------------------------------------------------- likeness
 
 
-@lru_cache(maxsize=8)
-def mel_at(rate: int) -> Mel:
-    return mel_of(rate)
+mel_at = lru_cache(maxsize=8)(mel_of)  # by the rate
 
 
 def levels(wave: Wave, rate: int) -> NDArray[np.float32]:

@@ -222,10 +222,11 @@ def roll_out_from(
     for k, x in enumerate(futures(run, encoder, begin, steps, seed, keep, settings, members), 1):
         states = encoder.physical(x)
         done.append(states)
-        if not anyway and (reason := departed(encoder, states)):
+        left = None if anyway else left_what_was_seen(states, encoder.seen_range, channels=encoder.channels)
+        if left is not None:
             departure = (
                 f"The rollout ended at state {k:,} of {steps:,}, since a member has left what was seen in training: "
-                f"{reason} `anyway` goes on."
+                f"in member {left.state}, {left.reason} `anyway` goes on."
             )
             break
         if k % 10 == 0 or k == steps:
@@ -243,13 +244,6 @@ def chosen_noise(run: Run) -> tuple[int, dict[str, float]]:
     found = {score["name"]: float(score["value"]) for score in read_report(run.path).scores}
     spread = {"spread": min(max(found[SPREAD], 0.0), 10.0)} if {SPREAD, KEEP} <= found.keys() else {}
     return max(1, int(found.get(KEEP, 1))), spread
-
-
-def departed(encoder: FieldEncoder, states: NDArray[np.float32]) -> str:
-    """Why one of several members (members, C, *space) is not like the states of training; empty if all are."""
-    seen = encoder.seen_range
-    found = left_what_was_seen(states, seen, channels=encoder.channels)
-    return "" if found is None else f"in member {found.state}, {found.reason}"
 
 
 def beginning(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, get_args
@@ -304,11 +304,7 @@ def similarity(evidence: Evidence) -> list[Score]:
     random = sets.random
     trivial = None if random is None else float(nearest(random.fingerprints, sets.heldout.fingerprints).mean())
     out = [mean(own).score("snn", "higher", float(real.mean()), trivial)]
-    parts: dict[str, Callable[[Molecules], list[list[str]]]] = {
-        "frag": lambda s: s.fragments,
-        "scaf": lambda s: s.scaffolds,
-    }
-    for name, of in parts.items():
+    for name, of in (("frag", lambda s: s.fragments), ("scaf", lambda s: s.scaffolds)):
         reference = Counter(p for row in of(sets.heldout) for p in row)
         estimate, floor = (count_similarity(of(s), reference) for s in (sets.samples, sets.real))
         if np.isnan(estimate.value) or np.isnan(floor.value):

@@ -36,7 +36,7 @@ def read_given(encoder: SeriesEncoder, source: TableSource, names: list[str]) ->
     def numbers(wanted: tuple[str, ...]) -> np.ndarray:
         blank = np.full(len(times), np.nan)
         found = [numbers_of(table.column(c).combine_chunks()) if c in columns else blank for c in wanted]
-        return np.stack(found, 1) if found else np.zeros((len(times), 0))
+        return np.array(found).reshape(len(found), len(times)).T
 
     values, known = numbers(encoder.columns), numbers(tuple(encoder.known))
     apart = [c for c in settled.get("series", ()) if c in columns]

@@ -19,7 +19,7 @@ from afresh.domains.series.known import Layout
 from afresh.domains.series.reading.options import ReadingOptions
 from afresh.domains.series.reading.read import Reading, read_series
 from afresh.domains.series.recognise import recognise
-from afresh.domains.series.windows import default_context, default_horizon, items_of, stride_of
+from afresh.domains.series.windows import MOST_BYTES, default_context, default_horizon, items_of
 
 SMALL = 1e-12
 SAME = 0.999  # correlation from which one column says what another does
@@ -66,7 +66,8 @@ class SeriesModality:
         names = cycles(step, longest) if options.cycles is None else options.cycles
         channels = len(reading.columns.values)
         layout = Layout(channels, len(reading.columns.known) + 2 * len(names), context, horizon, period)
-        stride = stride_of(sum(s.length for s in series), 4 * layout.length * (layout.rows + layout.extra + channels))
+        row = 4 * layout.length * (layout.rows + layout.extra + channels)  # bytes of a window
+        stride = max(1, -(-sum(s.length for s in series) * row // MOST_BYTES))  # all of them stay within MOST_BYTES
         items = list(items_of(series, context, horizon, names, stride, options.held))
         notes = [
             *reading.notes,

@@ -28,11 +28,6 @@ def default_context(period: int, horizon: int, length: int) -> int:
     return max(1, wanted // period * period or wanted)
 
 
-def stride_of(steps: int, row_bytes: int) -> int:
-    """The distance between windows that keeps all of them within MOST_BYTES, for so many places to begin at."""
-    return max(1, -(-steps * row_bytes // MOST_BYTES))
-
-
 def held_from(length: int, context: int, horizon: int, held: int | None = None) -> int | None:
     """The first step that is held out, so that `held` are, at least one horizon; None for a series that is too short
     for a window on both sides."""

@@ -146,9 +146,7 @@ def add_table(raw: dict[str, Raw], table: Any, columns: SeriesColumns, name: str
     if without:
         notes.append(Omission(f"{counted(without, 'row')} without a time in {columns.time!r} left out"))
     values, known = (
-        np.stack([numbers_of(table.column(c).combine_chunks()) for c in names], 1)
-        if names
-        else np.zeros((len(times), 0))
+        np.array([numbers_of(table.column(c).combine_chunks()) for c in names]).reshape(len(names), len(times)).T
         for names in (columns.values, columns.known)
     )
     apart = [map(str, table.column(c).to_pylist()) for c in columns.series]
