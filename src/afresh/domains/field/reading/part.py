@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from afresh.core import Omission, UserError
 from afresh.data.files import FileError
-from afresh.domains.field.fields import Values
+from afresh.domains.field.fields import Fields
 from afresh.domains.field.reading.arranged import Arranged, Piece, channel_names, lay_out
 from afresh.domains.field.reading.axes import Axes, given_axes, matching_axes, tell_axes
 from afresh.domains.field.reading.contents import Contents, Variable
@@ -26,35 +26,15 @@ LOOKED = 8  # trajectories, whose first states are compared with an input
 
 @dataclass(frozen=True)
 class FilePart:
-    """The field of one file, with the choices made in reading it. roles: those of the axes of each array of it.
-
-    static: (trajectories or 1, *space). parameters: (trajectories,). attributes: numbers that hold for the whole file.
-    periodic: what the file says of axes of space.
-    """
+    """The field of one file, with the choices made in reading it, and no boundary yet. roles: those of the axes of each
+    array of it. attributes: numbers that hold for the whole file. periodic: what the file says of axes of space."""
 
     name: str
-    values: Values
-    channels: tuple[str, ...]
-    units: tuple[str, ...]
-    axes: tuple[str, ...]
-    spacing: tuple[float, ...]
-    step: float
+    fields: Fields
     periodic: Mapping[str, Boundary]
-    static: Mapping[str, NDArray[np.float32]]
-    parameters: Mapping[str, NDArray[np.float64]]
     attributes: Mapping[str, float]
     roles: Mapping[str, tuple[str, ...]]
     decisions: tuple[str, ...]
-
-    @property
-    def trajectories(self) -> int:
-        return self.values.shape[0]
-
-    @property
-    def sources(self) -> list[str]:
-        """Where each trajectory comes from."""
-        count = self.trajectories
-        return [self.name] if count == 1 else [f"{self.name}, trajectory {i}" for i in range(count)]
 
 
 def read_part(name: str, contents: Contents, options: ReadingOptions, first: FilePart | None = None) -> FilePart:
@@ -88,21 +68,13 @@ class _FileReader:
         for axis in uneven:
             coordinate = np.asarray(self.parts.coordinates[axis].read(), np.float32)
             static[f"coordinate_{axis}"] = lay_out(coordinate, (axis,), SAMPLE, self.points)[:, 0]
-        return FilePart(
-            self.name,
-            values,
-            channels,
-            units,
-            tuple(self.points),
-            spacing,
-            step,
-            self._boundaries(spacing),
-            static,
-            parameters,
-            self.contents.parameters,
-            {key: a.roles for key, a in self.axes.items()},
-            tuple(self.decisions),
-        )
+        axes, count = tuple(self.points), values.shape[0]
+        sources = (self.name,) if count == 1 else tuple(f"{self.name}, trajectory {i}" for i in range(count))
+        no = (False,) * len(axes)
+        fields = Fields(values, channels, units, spacing, step, no, static, parameters, axes, sources)
+        roles = {key: a.roles for key, a in self.axes.items()}
+        known = self._boundaries(spacing)
+        return FilePart(self.name, fields, known, self.contents.parameters, roles, tuple(self.decisions))
 
     def _axes(self, first: FilePart | None) -> dict[str, Axes]:
         """The axes of each array of the field. Those of one shape that say nothing of themselves have the same ones."""
