@@ -275,24 +275,12 @@ def novel(argument: str | None, context: Context) -> Reward:
         raise UserError("The reward novel needs training sounds, which are not available here.")
     rates = sorted({sound.rate for sound in context.train})
     train = [levels(mono(sound), sound.rate) for sound in context.train if sound.rate == rates[0]]
-    sizes = np.array([len(t) for t in train])
-    table = np.zeros((len(train), sizes.max(), train[0].shape[1]), np.float32)  # silence is 0
-    for row, t in zip(table, train, strict=True):
-        row[: len(t)] = t
 
     def distance(sound: Sound) -> float:
         if rates != [sound.rate]:
             raise UserError(f"The reward novel compares sounds of one rate. Given: {sound.rate}; in training: {rates}.")
         own = levels(mono(sound), sound.rate)
-        common = min(len(own), table.shape[1])
-        padding_of_train = float(np.square(own[common:], dtype=np.float64).sum())
-        padding_of_sound = np.square(table[:, common:]).sum((1, 2), dtype=np.float64)
-        squares = (
-            np.square(table[:, :common] - own[:common]).sum((1, 2), dtype=np.float64)
-            + padding_of_train
-            + padding_of_sound
-        )
-        return float(np.sqrt((squares / (np.maximum(sizes, len(own)) * own.shape[1])).min()))
+        return min(level_distance(own, other) for other in train)
 
     return each(distance)
 

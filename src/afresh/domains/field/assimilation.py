@@ -162,7 +162,7 @@ class Assimilation(FileResult):
         encoder, observed = self.encoder, self.observed.values
         npz = {"states": self.members, "mean": self.mean, "deviation": self.deviation}
         npz["observations"] = observed.reshape(encoder.window, self.channels, *observed.shape[1:])
-        arrays = {"": self.members, "_mean": self.mean, "_deviation": self.deviation}
+        arrays: dict[str, NDArray[Any]] = {"": self.members, "_mean": self.mean, "_deviation": self.deviation}
         times = encoder.step * np.arange(encoder.window)
         states = states_file("posterior", self.format, encoder, times, npz, arrays)
         return {**states, "posterior.png": drawn(self.observed, self.members, self.truth)}

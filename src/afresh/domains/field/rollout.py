@@ -49,7 +49,6 @@ class Rollout(FileResult):
     encoder: FieldEncoder
     states: NDArray[np.float32]
     first: NDArray[np.float32]
-    asked: int
     departure: str
     keep: int = 1
 
@@ -235,7 +234,7 @@ def roll_out_from(
         departure = f"The rollout ended at state {len(done):,} of {steps:,}, since the next one is not finite."
     seconds = time.monotonic() - began
     states = np.stack(done, 1)
-    return Rollout(encoder, states, first, steps, departure, keep, seconds=seconds, format=format)
+    return Rollout(encoder, states, first, departure, keep, seconds=seconds, format=format)
 
 
 def chosen_noise(run: Run) -> tuple[int, dict[str, float]]:

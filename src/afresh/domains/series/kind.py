@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,13 @@ def decode(content: bytes) -> NDArray[np.float32]:
     return np.asarray(window, np.float32)
 
 
+def forecast_command(run: str, data: Path | None, options: Mapping[str, Any]) -> str:
+    """How a run on series is used: to say what comes after its data."""
+    if data is None:
+        return f"afresh forecast {run}"
+    return f"afresh forecast {run} --from {shell_word(str(data))}"
+
+
 # What follows a known context resembles what followed it, so that near duplicates and near copies say nothing.
 SERIES = ItemKind(
     name="series",
@@ -51,5 +60,5 @@ SERIES = ItemKind(
     suffix=".npy",
     suffixes=frozenset({".npy"}),
     searched=0,
-    use=lambda run, data, _: f"afresh forecast {run}" + ("" if data is None else f" --from {shell_word(str(data))}"),
+    use=forecast_command,
 )
