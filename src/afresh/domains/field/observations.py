@@ -134,11 +134,12 @@ def read_array(path: Path, encoder: FieldEncoder) -> NDArray[np.float64]:
         shapes = {a.shape for a in named.values()}
         if len(shapes) > 1:
             raise UserError(f"The channels of {path} have different shapes: {', '.join(map(str, sorted(shapes)))}.")
-        rows = [one_channel(path, encoder, named[c]) if c in named else None for c in encoder.channels]
+        window = (encoder.window,)
+        rows = [laid_out(path, encoder, named[c], window) if c in named else None for c in encoder.channels]
         grid = next(r for r in rows if r is not None)
         array = np.stack([np.full(grid.shape, np.nan) if r is None else r for r in rows], 1)
     else:
-        array = all_channels(path, encoder, np.asarray(alone, np.float64))
+        array = laid_out(path, encoder, np.asarray(alone), (encoder.window, len(encoder.channels)))
     values = np.asarray(array, np.float64).reshape(-1, *array.shape[2:])  # (window C, *grid)
     for fill in encoder.options.get("fill") or ():
         values = np.where(values == fill, np.nan, values)
@@ -147,23 +148,19 @@ def read_array(path: Path, encoder: FieldEncoder) -> NDArray[np.float64]:
     return values
 
 
-def one_channel(path: Path, encoder: FieldEncoder, array: NDArray[Any]) -> NDArray[np.float64]:
-    """An array (window, *grid) of one channel; the first axis may be left out where a window is one state."""
+def laid_out(path: Path, encoder: FieldEncoder, array: NDArray[Any], lead: tuple[int, ...]) -> NDArray[np.float64]:
+    """An array (*lead, *grid), where `lead` is (window,) or (window, C). An axis before the grid may be left out where
+    it has the length 1."""
     rank = len(encoder.points)
-    if array.ndim == rank and encoder.window == 1:
-        array = array[None]
-    if array.ndim != rank + 1 or len(array) != encoder.window:
-        raise wrong_shape(path, encoder, array)
-    return np.asarray(array, np.float64)
-
-
-def all_channels(path: Path, encoder: FieldEncoder, array: NDArray[np.float64]) -> NDArray[np.float64]:
-    """An array (window, C, *grid), of which either of the first two axes may be left out where it has the length 1."""
-    rank, lead = len(encoder.points), (encoder.window, len(encoder.channels))
     given = array.shape[: max(0, array.ndim - rank)]
     if array.ndim < rank or given not in (lead, tuple(n for n in lead if n > 1), lead[1:] if lead[0] == 1 else lead):
-        raise wrong_shape(path, encoder, array)
-    return array.reshape(*lead, *array.shape[array.ndim - rank :])
+        raise UserError(
+            f"{path} has an array of the shape {array.shape}. The run's states have the shape {shape_of(encoder)}: "
+            "give an array of that shape with NaN where nothing was observed, or one of a coarser grid, of which each "
+            "value is the mean of a block of points.",
+            "observations_shape",
+        )
+    return np.asarray(array, np.float64).reshape(*lead, *array.shape[array.ndim - rank :])
 
 
 def shape_of(encoder: FieldEncoder) -> str:
@@ -171,15 +168,6 @@ def shape_of(encoder: FieldEncoder) -> str:
     window = [f"{encoder.window} states"] if encoder.window > 1 else []
     axes = [f"{n} points along {axis}" for axis, n in zip(encoder.axes, encoder.points, strict=True)]
     return f"({', '.join([*window, counted(len(encoder.channels), 'channel'), *axes])})"
-
-
-def wrong_shape(path: Path, encoder: FieldEncoder, array: NDArray[Any]) -> UserError:
-    return UserError(
-        f"{path} has an array of the shape {array.shape}. The run's states have the shape {shape_of(encoder)}: give an "
-        "array of that shape with NaN where nothing was observed, or one of a coarser grid, of which each value is the "
-        "mean of a block of points.",
-        "observations_shape",
-    )
 
 
 def factors_of(path: Path, encoder: FieldEncoder, grid: tuple[int, ...]) -> tuple[int, ...]:
