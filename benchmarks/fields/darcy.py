@@ -49,7 +49,7 @@ def drawn(name: str, root: Path, minutes: float, inputs: Array) -> Array:
     run = Run.open(folder)
     encoder = run.encoder
     assert isinstance(encoder, FieldEncoder)
-    (what,) = encoder.saved.static
+    (what,) = encoder.static
     state = np.zeros((0, *encoder.space.shape), np.float32)
     conds = [encoder.conditions(state, {what: x[None].astype(np.float32)}, {}) for x in inputs]
     members = 1 if name == "regression" else MEMBERS

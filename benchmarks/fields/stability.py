@@ -76,11 +76,11 @@ def rolled(system: System, run: Run, start: Array) -> tuple[Array, str]:
     """One future (T, C, *space) of a state, up to STEPS states, and why it ended before: where it leaves what was seen
     in training."""
     encoder, states = field_encoder(run), []
-    seen = encoder.saved.seen_range
+    seen = encoder.seen_range
     begin = encoder.conditions(start[None].astype(np.float32), {}, {})
     for k, x in enumerate(futures(run, encoder, begin, STEPS, 0)):
         states.append(encoder.physical(x)[0].astype(np.float64))
-        found = left_what_was_seen(states[-1][None], seen, channels=encoder.saved.channels)
+        found = left_what_was_seen(states[-1][None], seen, channels=encoder.channels)
         if found is not None:
             return np.stack(states), f"state {k + 1}: {found.reason}"
     return np.stack(states), ""

@@ -97,6 +97,32 @@ class Result(Protocol):
     def files(self) -> Mapping[str, bytes]: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileResult:
+    """A result that consists of files, which are made once: `written`. `values`: its JSON but for their names and the
+    notes. `seconds`: that it took. `format`: of its tables or arrays."""
+
+    seconds: float = 0.0
+    format: str
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return ()
+
+    def values(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    @cached_property
+    def written(self) -> Mapping[str, bytes]:
+        raise NotImplementedError
+
+    def files(self) -> Mapping[str, bytes]:
+        return self.written
+
+    def json(self) -> dict[str, Any]:
+        return {**self.values(), "files": sorted(self.files()), "notes": list(self.notes)}
+
+
 # --------------------------------------------------------------------------- parameters
 
 

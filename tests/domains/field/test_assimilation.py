@@ -106,7 +106,9 @@ def test_the_notes_say_on_which_side_of_the_noise_the_residuals_are(
     """Residuals of `distance` deviations of the noise have the reduced chi-square distance^2."""
     truth = np.asarray(encoder.physical(torch.zeros(1, 2, 8, 12)))[0]
     observed = Observed(encoder, truth + distance * np.array([0.1, 5.0])[:, None, None], (1, 1), (0.1, 5.0))
-    notes = [n for n in Assimilation(observed, np.stack([truth[None]] * 2), None, 0.0).notes if "observations" in n]
+    notes = [
+        n for n in Assimilation(observed, np.stack([truth[None]] * 2), None, format="npz").notes if "observations" in n
+    ]
     assert bool(notes) == bool(words) and all(words in n for n in notes)
 
 
@@ -208,9 +210,9 @@ def test_scores_against_the_truth_are_in_deviations_of_the_states(model: Model, 
     encoder = assimilating_encoder(model.run)
     observed = read_observations(sparse(tmp_path / "o.npy"), encoder, [0.1])
     members = np.array([1.0, 3.0], np.float32)[:, None, None, None] * np.ones((1, 1, 1, 16), np.float32)
-    scores = Assimilation(observed, members, np.full((1, 1, 16), 2.5), 0.0).scores
+    scores = Assimilation(observed, members, np.full((1, 1, 16), 2.5), format="npz").scores
     assert scores is not None
-    std = encoder.saved.std[0]
+    std = encoder.std[0]
     assert scores.error == pytest.approx(0.5 / std, rel=1e-5)
     assert scores.crps == pytest.approx((1 - 1) / std, abs=1e-6)  # mean |x - y| = 1, half the distance of the pair 1
     assert scores.spread_skill == pytest.approx(np.sqrt(2 * 1.5) / 0.5, rel=1e-5)
@@ -256,7 +258,7 @@ def test_a_window_is_one_item(data: Path) -> None:
     assert len(corpus.items) == 12 * (8 - 3 + 1) and corpus.settled["history"] == 0
     np.testing.assert_allclose(corpus.items[1].value, u[0, 1:4], rtol=1e-6)
     encoder = MODALITY.fit(corpus.items, FieldOptions(**{**corpus.settled, "window": 3}))
-    assert encoder.space.shape == (3, 16) and len(encoder.saved.std) == 1 and not encoder.conds
+    assert encoder.space.shape == (3, 16) and len(encoder.std) == 1 and not encoder.conds
     x = encoder.encode(corpus.items[:2]).x
     np.testing.assert_allclose(encoder.decode(x)[1], corpus.items[1].value, rtol=1e-5)
 
@@ -300,10 +302,10 @@ def test_a_number_of_each_trajectory_is_a_channel_that_is_constant_in_space(tmp_
     np.testing.assert_allclose(first.value[1], speed[0], rtol=1e-6)
     np.testing.assert_allclose(first.value[2], u[0, 1], rtol=1e-6)
     encoder = MODALITY.fit(corpus.items, FieldOptions(**{**corpus.settled, "window": 2, "infer": ("speed",)}))
-    assert encoder.saved.channels == ("u", "speed") and encoder.inferred == ("speed",)
+    assert encoder.channels == ("u", "speed") and encoder.inferred == ("speed",)
     members = np.stack([np.stack([corpus.items[i].value] * 1) for i in (0, 7)]).reshape(2, 2, 2, 16)
     observed = Observed(encoder, np.ones((4, 16)), (1,), (0.1, 0.1))
-    mean, spread = Assimilation(observed, members, None, 0.0).numbers["speed"]
+    mean, spread = Assimilation(observed, members, None, format="npz").numbers["speed"]
     assert mean == pytest.approx((speed[0] + speed[1]) / 2) and spread == pytest.approx(
         abs(speed[0] - speed[1]) / 2**0.5
     )

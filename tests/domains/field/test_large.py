@@ -76,7 +76,7 @@ def test_examples_are_those_of_states_in_memory(
     streamed, memory = both(data, **options)
     assert streamed.split_hash == memory.split_hash
     assert isinstance(streamed.encoder, FieldEncoder) and isinstance(memory.encoder, FieldEncoder)
-    assert streamed.encoder.saved == memory.encoder.saved and same_examples(streamed, memory)
+    assert streamed.encoder == memory.encoder and same_examples(streamed, memory)
     for side in ("train_items", "heldout_items"):
         for a, b in zip(getattr(streamed, side), getattr(memory, side), strict=True):
             assert a.source == b.source and np.array_equal(a.value, b.value)

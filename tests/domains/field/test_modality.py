@@ -11,7 +11,7 @@ import torch
 from afresh.core import Batch, UserError
 from afresh.core.rng import Rng
 from afresh.data.prepare import prepare
-from afresh.domains.field.encoder import PAST, FieldEncoder, load
+from afresh.domains.field.encoder import PAST, FieldEncoder
 from afresh.domains.field.modality import MODALITY, FieldOptions
 from tests.domains.field.drifting import write_drifting
 
@@ -75,7 +75,7 @@ def test_pairs_without_time_have_no_past(tmp_path: Path) -> None:
 def test_it_is_read_again_from_its_folder(data: Path, tmp_path: Path) -> None:
     prepared = prepare(data, None, {})
     prepared.encoder.save(tmp_path / "encoder")
-    again = load(tmp_path / "encoder")
+    again = MODALITY.load(tmp_path / "encoder")
     assert torch.equal(again.encode(prepared.heldout_items).x, prepared.heldout.x)
     assert again.conds == prepared.encoder.conds and again.space == prepared.encoder.space
 

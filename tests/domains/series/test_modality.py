@@ -11,7 +11,8 @@ import torch
 from afresh.core import Batch, UserError
 from afresh.core.rng import Rng
 from afresh.data.prepare import Prepared, prepare
-from afresh.domains.series.encoder import BESIDE, TOLD, SeriesEncoder, load
+from afresh.domains.series.encoder import BESIDE, TOLD, SeriesEncoder
+from afresh.domains.series.modality import MODALITY
 from afresh.domains.series.windows import default_context, default_horizon, held_from
 from tests.domains.series.tables import times, write, write_waves
 
@@ -30,8 +31,8 @@ def starts(items: tuple[object, ...]) -> list[int]:
 def test_a_table_with_times_and_numbers_is_a_series(tmp_path: Path) -> None:
     prepared = prepare(write_waves(tmp_path / "a.csv"), None, SIZES)
     encoder = encoder_of(prepared)
-    assert prepared.modality == "series" and encoder.saved.columns == ("load", "heat")
-    assert encoder.space.shape == (2, 60) and encoder.saved.period == 24 and encoder.saved.cycles == ("day", "week")
+    assert prepared.modality == "series" and encoder.columns == ("load", "heat")
+    assert encoder.space.shape == (2, 60) and encoder.period == 24 and encoder.cycles == ("day", "week")
     assert prepared.train.x.std(correction=0).item() == pytest.approx(1, rel=0.01)
 
 
@@ -70,7 +71,7 @@ def test_columns_that_say_nothing_are_left_out_and_it_is_said(tmp_path: Path) ->
     nothing: list[None] = [None] * 400
     table = write_waves(tmp_path / "a.csv", empty=nothing, same=[3.5] * 400)
     prepared = prepare(table, "series", SIZES)
-    assert encoder_of(prepared).saved.columns == ("load", "heat")
+    assert encoder_of(prepared).columns == ("load", "heat")
     assert any("same: always the same" in n for n in prepared.notes)
     with pytest.raises(UserError, match=r"nothing to forecast|anything to forecast.*data\.values"):
         prepare(table, "series", {**SIZES, "values": ["same"]})
@@ -86,8 +87,8 @@ def test_columns_known_in_advance_are_told_for_the_horizon(tmp_path: Path) -> No
     price = np.random.default_rng(1).standard_normal(400).round(3)
     prepared = prepare(write_waves(tmp_path / "a.csv", price=price), None, {**SIZES, "known": ["price"]})
     encoder = encoder_of(prepared)
-    assert encoder.saved.columns == ("load", "heat") and list(encoder.saved.known) == ["price"]
-    mean, std = encoder.saved.known["price"]
+    assert encoder.columns == ("load", "heat") and list(encoder.known) == ["price"]
+    mean, std = encoder.known["price"]
     told = prepared.train.cond.parts[BESIDE][:, 0]
     for start, row in zip(starts(prepared.train_items), told, strict=True):
         np.testing.assert_allclose(row * std + mean, price[start : start + 60], atol=1e-4)
@@ -108,13 +109,13 @@ def test_what_is_left_of_the_calendar_is_what_step_and_length_support(tmp_path: 
     months = [f"{2000 + i // 12}-{i % 12 + 1:02d}-01" for i in range(120)]
     table = write(tmp_path / "a.csv", month=months, v=np.sin(np.arange(120)).round(3))
     prepared = prepare(table, None, {"time": "month"})
-    assert encoder_of(prepared).saved.cycles == ("year",) and encoder_of(prepared).saved.period == 12
+    assert encoder_of(prepared).cycles == ("year",) and encoder_of(prepared).period == 12
 
 
 def test_an_encoder_reads_other_data_in_the_same_way(tmp_path: Path) -> None:
     prepared = prepare(write_waves(tmp_path / "a.csv"), None, SIZES)
     prepared.encoder.save(tmp_path / "encoder")
-    encoder = load(tmp_path / "encoder")
+    encoder = MODALITY.load(tmp_path / "encoder")
     other = prepare(write_waves(tmp_path / "b.csv", 300), "series", encoder.settled, encoder=encoder)
     assert other.train.x.shape[1:] == prepared.train.x.shape[1:] and len(other.train.x) < len(prepared.train.x)
 

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, InstanceOf
 from torch import Tensor
 
 from afresh.core import Abilities, Cond, CondSpec, Corpus, Examples, Item, Part, Sniff, Sound, Space, UserError
@@ -26,7 +27,7 @@ from afresh.data.audio.views import sound_bytes
 from afresh.data.audio.waves import fit_length
 from afresh.data.captions import CaptionEncoder, Captions, SavedCaptions, fit_captions
 from afresh.data.conditions import encode_conditions, fit_conditions
-from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.data.encoder_file import FileEncoder, load_encoder
 
 LEVELS = 255  # of a byte, which covers the range of a log-mel spectrogram
 MULTIPLE = 8  # of frames, so that networks can halve their number three times
@@ -49,93 +50,80 @@ class AudioOptions(ClipOptions):
     format: Literal["wav", "flac"] = Field("wav", description="format of the files that samples are written to")
 
 
-class _Saved(BaseModel):
-    """Content of encoder.json.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AudioEncoder(FileEncoder):
+    """Sounds to a field and back. Spectrograms are stored as bytes from `low` to `high` dB, waves as float32.
 
     `samples`: the length that sounds are padded to, which networks can halve. `lengths`: those of the shortest and the
     longest training clip in samples; None if an earlier version wrote the file. `low` and `high`: the levels in dB of
-    bytes 0 and 255 of a spectrogram.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal["afresh.audio"] = "afresh.audio"
-    version: Literal[1] = 1
-    rate: int = Field(ge=4_000, le=48_000)
-    channels: Literal[1, 2]
-    samples: int = Field(ge=1, le=MOST_VALUES)
-    lengths: tuple[int, int] | None = None
-    std: float = Field(gt=0, allow_inf_nan=False)
-    low: float = Field(-100.0, lt=0, allow_inf_nan=False)
-    high: float = Field(0.0, allow_inf_nan=False)
-    conds: CondSpec
-    options: AudioOptions
-    captions: SavedCaptions | None = None
-    notes: tuple[str, ...] = ()
-
-    @model_serializer(mode="wrap")
-    def without_unknown_lengths(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A file of an earlier version keeps its bytes, whose hash is recorded, when it is written again."""
-        values: dict[str, Any] = write(self)
-        return values if self.lengths is not None else {k: v for k, v in values.items() if k != "lengths"}
-
-
-class AudioEncoder:
-    """Sounds to a field and back. Spectrograms are stored as bytes from `low` to `high` dB, waves as float32.
+    bytes 0 and 255 of a spectrogram. `captions`: of the text encoder `captioner`, if there is one.
 
     Sounds shorter than a clip are padded with silence, which is removed from decoded sounds. These are as long as
     training clips are: where all of them have one length, decoded sounds have it to the sample.
     """
 
+    format: Literal["afresh.audio"] = "afresh.audio"
+    version: Literal[1] = 1
+    rate: Annotated[int, Field(ge=4_000, le=48_000)]
+    channels: Literal[1, 2]
+    samples: Annotated[int, Field(ge=1, le=MOST_VALUES)]
+    lengths: tuple[int, int] | None = None
+    std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    low: Annotated[float, Field(lt=0, allow_inf_nan=False)] = -100.0
+    high: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    conds: CondSpec
+    options: AudioOptions
+    captions: SavedCaptions | None = None
+    notes: tuple[str, ...] = ()
+    captioner: Annotated[InstanceOf[CaptionEncoder] | None, Field(exclude=True)] = None
+    later = ("lengths",)
     kind = SOUND
     abilities = Abilities()
 
-    def __init__(self, saved: _Saved, conds: CondSpec, captions: CaptionEncoder | None = None) -> None:
-        self.saved, self.conds, self.captions = saved, conds, captions
-        self.mel: Mel | None = None
-        if saved.options.representation == "mel":
-            self.mel = mel_for(saved.rate, saved.low, saved.options.fine, saved.options.mels)
+    @property
+    def suffix(self) -> str:
+        return f".{self.options.format}"
+
+    @cached_property
+    def mel(self) -> Mel | None:
+        o = self.options
+        return mel_for(self.rate, self.low, o.fine, o.mels) if o.representation == "mel" else None
 
     @property
     def space(self) -> Space:
-        s = self.saved
-        shape: tuple[int, ...] = (s.channels, s.samples)
+        shape: tuple[int, ...] = (self.channels, self.samples)
         axes: tuple[str, ...] = ("time",)
         if self.mel is not None:
-            shape, axes = (s.channels, self.mel.mels, s.samples // self.mel.hop), ("frequency", "time")
-        seconds, longest = s.samples / s.rate, self.longest / s.rate
-        return Space("field", shape, std=s.std, axes=axes, seconds=seconds, longest=longest)
-
-    @property
-    def notes(self) -> Sequence[str]:
-        return self.saved.notes
+            shape, axes = (self.channels, self.mel.mels, self.samples // self.mel.hop), ("frequency", "time")
+        seconds, longest = self.samples / self.rate, self.longest / self.rate
+        return Space("field", shape, std=self.std, axes=axes, seconds=seconds, longest=longest)
 
     @property
     def settled(self) -> Mapping[str, Any]:
         """Rate, channels, length and encoder of captions as chosen, so that other sounds are read in the same way."""
-        o = self.saved.options
+        o = self.options
         return {"rate": o.rate, "channels": o.channels, "seconds": o.seconds, "long": o.long, "captions": o.captions}
 
     def encode(self, items: Sequence[Item]) -> Examples:
         """x (N, *space.shape): uint8 of a spectrogram, or float32 of a wave. Raises UserError for an unknown label."""
-        cond = self.with_curves(items, encode_conditions(items, self.conds, self.captions))
+        cond = self.with_curves(items, encode_conditions(items, self.conds, self.captioner))
         wave = self.waves([i.value for i in items])
         size = wave.numel() * 2  # bytes of 16-bit samples
         if self.mel is None:
             return Examples(wave, cond, bytes=size)
         level = spectrograms(self.mel, wave)
-        span = (self.saved.high - self.saved.low) / LEVELS
-        x = ((level - self.saved.low) / span).round().clamp(0, LEVELS).to(torch.uint8)
+        span = (self.high - self.low) / LEVELS
+        x = ((level - self.low) / span).round().clamp(0, LEVELS).to(torch.uint8)
         return Examples(x, cond, scale=2 / LEVELS, shift=-1.0, bytes=size)
 
     def with_curves(self, items: Sequence[Item], cond: Cond) -> Cond:
         """The conditions with the curves of each sound, or of another sound that `Item.images` holds under the curve's
         name."""
         parts, present = dict(cond.parts), dict(cond.present)
-        for name in [n for n in self.saved.options.curves if n in self.conds]:
+        for name in [n for n in self.options.curves if n in self.conds]:
             wave = self.waves([item.images.get(name, item.value) for item in items])
             shape = self.conds[name].shape
-            curves = [curve(name, w.mean(1), self.saved.rate, shape[-1]) for w in wave.split(CHUNK)]
+            curves = [curve(name, w.mean(1), self.rate, shape[-1]) for w in wave.split(CHUNK)]
             rows = torch.cat(curves) if curves else torch.zeros(0, shape[-1])
             parts[name] = rows.view(len(items), *[1] * (len(shape) - 1), shape[-1]).expand(-1, *shape).contiguous()
             present[name] = torch.ones(len(items), dtype=torch.bool)
@@ -144,17 +132,16 @@ class AudioEncoder:
     def waves(self, sounds: Sequence[Any]) -> Tensor:
         """Sounds, or paths of sound files, as (N, C, samples) float32. Raises UserError for one that is longer than a
         clip."""
-        s = self.saved
-        rows = np.zeros((len(sounds), s.channels, s.samples), np.float32)
+        rows = np.zeros((len(sounds), self.channels, self.samples), np.float32)
         for row, source in zip(rows, sounds, strict=True):
-            sound = read_sound(source, s.rate, s.channels)
-            if len(sound.samples) > s.samples + ROUNDED * s.rate:
+            sound = read_sound(source, self.rate, self.channels)
+            if len(sound.samples) > self.samples + ROUNDED * self.rate:
                 raise UserError(
                     f"{source if isinstance(source, Path) else 'A sound'} lasts {sound.seconds:.3f} s, but this "
-                    f"model's sounds last at most {self.longest / s.rate:.3f} s. Give a part of it, or train a model "
-                    f"of longer sounds (`data.seconds={min(60, sound.seconds):.1f}`)."
+                    f"model's sounds last at most {self.longest / self.rate:.3f} s. Give a part of it, or train a "
+                    f"model of longer sounds (`data.seconds={min(60, sound.seconds):.1f}`)."
                 )
-            row[:] = fit_length(sound.samples, s.samples).T
+            row[:] = fit_length(sound.samples, self.samples).T
         return torch.from_numpy(rows)
 
     def decode(self, x: Tensor) -> list[Sound]:
@@ -163,21 +150,20 @@ class AudioEncoder:
         return [sound for part in x.split(CHUNK) for sound in self._decode_chunk(part)]
 
     def _decode_chunk(self, x: Tensor) -> list[Sound]:
-        s = self.saved
         whole = x.shape[-1] == self.space.shape[-1]
         if self.mel is None:
             end = self.longest if whole else x.shape[-1]
-            return [Sound(np.ascontiguousarray(w[:, :end].clamp(-1, 1).T.numpy()), s.rate) for w in x]
-        level = (x.clamp(-1, 1) + 1) / 2 * (s.high - s.low) + s.low  # dB
+            return [Sound(np.ascontiguousarray(w[:, :end].clamp(-1, 1).T.numpy()), self.rate) for w in x]
+        level = (x.clamp(-1, 1) + 1) / 2 * (self.high - self.low) + self.low  # dB
         return [
-            Sound(np.ascontiguousarray(w[:, :end].T.numpy()), s.rate)
+            Sound(np.ascontiguousarray(w[:, :end].T.numpy()), self.rate)
             for w, end in zip(waveforms(self.mel, level), self.ends(self.mel, level), strict=True)
         ]
 
     @property
     def longest(self) -> int:
         """The length of the longest training clip in samples, or what it was padded to if that is not known."""
-        return self.saved.samples if self.saved.lengths is None else self.saved.lengths[1]
+        return self.samples if self.lengths is None else self.lengths[1]
 
     def ends(self, mel: Mel, level: Tensor) -> list[int]:
         """The number of samples before the final silence, for each row of level (B, C, mels, frames) in dB; as many as
@@ -188,23 +174,22 @@ class AudioEncoder:
         training data, this is within 16 ms of their ends. Sounds that are not as long as a clip have the length that
         was requested, so this does not apply to them.
         """
-        s, whole = self.saved, level.shape[-1] == self.space.shape[-1]
-        loud = level.amax((1, 2)) > s.low + QUIET  # (B, frames)
-        if s.options.trim is not False and whole:
-            power = (10 ** (level.double() / 10) - 10 ** (s.low / 10)).sum((1, 2))
+        whole = level.shape[-1] == self.space.shape[-1]
+        loud = level.amax((1, 2)) > self.low + QUIET  # (B, frames)
+        if self.options.trim is not False and whole:
+            power = (10 ** (level.double() / 10) - 10 ** (self.low / 10)).sum((1, 2))
             loud &= power > power.amax(1, keepdim=True) * 10 ** (-FADED / 10)
         ends = [(int(row.nonzero().max()) + 1 if row.any() else 1) * mel.hop for row in loud]
-        shortest, longest = s.lengths if whole and s.lengths is not None else (0, level.shape[-1] * mel.hop)
+        shortest, longest = self.lengths if whole and self.lengths is not None else (0, level.shape[-1] * mel.hop)
         return [min(max(end, shortest), longest) for end in ends]
 
     def valid(self, value: Any) -> bool:
         """Whether the value is a sound of the encoder's rate and channels, not longer than a clip, finite and within
         [-1, 1]."""
-        s = self.saved
-        if not isinstance(value, Sound) or value.rate != s.rate:
+        if not isinstance(value, Sound) or value.rate != self.rate:
             return False
         x = value.samples
-        if x.ndim != 2 or x.shape[1] != s.channels or not 0 < len(x) <= s.samples:
+        if x.ndim != 2 or x.shape[1] != self.channels or not 0 < len(x) <= self.samples:
             return False
         return bool(np.isfinite(x).all()) and float(np.abs(x).max()) <= 1
 
@@ -212,20 +197,14 @@ class AudioEncoder:
         """The sound itself."""
         return value if isinstance(value, Sound) else None
 
-    def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
-        """Write one file per value to `folder`, in the format of the option `format`. Returns the file names."""
-        folder.mkdir(parents=True, exist_ok=True)
-        kind = self.saved.options.format
-        files = written_names(names, f".{kind}")
-        for value, file in zip(values, files, strict=True):
-            (folder / file).write_bytes(sound_bytes(value, kind))
-        return files
+    def content(self, value: Any, name: str) -> bytes:
+        return sound_bytes(value, self.options.format)
 
     def save(self, folder: Path) -> None:
         """Write encoder.json, and the statistics of captions if a text encoder is used."""
-        save_encoder(folder, self.saved)
-        if self.captions is not None:
-            self.captions.save(folder)
+        super().save(folder)
+        if self.captioner is not None:
+            self.captioner.save(folder)
 
 
 class AudioModality:
@@ -271,25 +250,24 @@ class AudioModality:
             if name in conds:
                 raise UserError(f"The data has a column {name!r}, the name of a curve. Rename the column.")
             conds[name] = Part("aligned", shape=(1, samples) if mel is None else (1, mel.mels, samples // mel.hop))
-        saved = _Saved(
+        encoder = AudioEncoder(
             rate=rate,
             channels=2 if channels == 2 else 1,
             samples=samples,
             lengths=lengths,
-            std=1.0,
             conds=conds,
             options=options,
             captions=None if captions is None else captions.saved,
+            notes=(*notes, *condition_notes, *length_notes),
+            captioner=captions,
         )
-        # Put in as they are: what is checked becomes plain text, and no Omission any more.
-        saved = saved.model_copy(update={"notes": (*notes, *condition_notes, *length_notes)})
-        return AudioEncoder(_with_statistics(saved, conds, items, mel), conds, captions)
+        return _with_statistics(encoder, items)
 
     def load(self, folder: Path) -> AudioEncoder:
         """Raises UserError if encoder.json is missing, damaged, of another version or has unknown fields."""
-        saved = load_encoder(folder, _Saved, "sounds")
-        captions = None if saved.captions is None else CaptionEncoder.load(folder, saved.captions)
-        return AudioEncoder(saved, saved.conds, captions)
+        encoder = load_encoder(folder, AudioEncoder, "sounds")
+        saved = encoder.captions
+        return encoder if saved is None else replace(encoder, captioner=CaptionEncoder.load(folder, saved))
 
 
 MODALITY = AudioModality()
@@ -312,19 +290,18 @@ def _lengths(samples: Sequence[int], rate: int) -> tuple[tuple[int, int], list[s
     return (longest, longest), [note]
 
 
-def _with_statistics(saved: _Saved, conds: CondSpec, items: Sequence[Item], mel: Mel | None) -> _Saved:
+def _with_statistics(encoder: AudioEncoder, items: Sequence[Item]) -> AudioEncoder:
     """With the range of levels of the training clips, and the standard deviation of the fields that a model sees."""
-    if mel is not None:
-        encoder = AudioEncoder(saved, conds)
+    if (mel := encoder.mel) is not None:
         high = max(float(spectrograms(mel, encoder.waves([i.value for i in part])).max()) for part in _chunks(items))
-        saved = saved.model_copy(update={"high": high, "low": max(FAINTEST, high - RANGE)})
+        encoder = replace(encoder, high=high, low=max(FAINTEST, high - RANGE))
     count, total, square = 0, 0.0, 0.0
     for part in _chunks([Item(i.value) for i in items]):
-        examples = AudioEncoder(saved, {}).encode(part)
+        examples = replace(encoder, conds={}).encode(part)
         x = examples.x.double() * examples.scale + examples.shift
         count, total, square = count + x.numel(), total + float(x.sum()), square + float(x.square().sum())
     std = (square / count - (total / count) ** 2) ** 0.5
-    return saved.model_copy(update={"std": max(std, 1e-4)})
+    return replace(encoder, std=max(std, 1e-4))
 
 
 def _chunks(items: Sequence[Item]) -> list[Sequence[Item]]:

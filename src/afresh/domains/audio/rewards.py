@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from afresh.core import Sound, UserError
 from afresh.data.audio.kind import SOUND
 from afresh.engine.alignment.rewards.reward import Builtin, Context, Request, Reward, ScoringError, options, whole_file
-from afresh.engine.nets.spectrum import Mel, log_mel, mel_of, stft
+from afresh.engine.nets.spectrum import log_mel, mel_of, stft
 
 Wave = NDArray[np.float64]  # (T,)
 MIN_DECIBELS = -100.0  # loudness relative to full scale that quieter sounds are set to
@@ -211,9 +211,7 @@ def silence(argument: str | None, context: Context) -> Reward:
 # ---------------------------------------------------------------------------------------------------------- likeness
 
 
-@lru_cache(maxsize=8)
-def mel_at(rate: int) -> Mel:
-    return mel_of(rate)
+mel_at = lru_cache(maxsize=8)(mel_of)  # by the rate
 
 
 def levels(wave: Wave, rate: int) -> NDArray[np.float32]:
@@ -277,24 +275,12 @@ def novel(argument: str | None, context: Context) -> Reward:
         raise UserError("The reward novel needs training sounds, which are not available here.")
     rates = sorted({sound.rate for sound in context.train})
     train = [levels(mono(sound), sound.rate) for sound in context.train if sound.rate == rates[0]]
-    sizes = np.array([len(t) for t in train])
-    table = np.zeros((len(train), sizes.max(), train[0].shape[1]), np.float32)  # silence is 0
-    for row, t in zip(table, train, strict=True):
-        row[: len(t)] = t
 
     def distance(sound: Sound) -> float:
         if rates != [sound.rate]:
             raise UserError(f"The reward novel compares sounds of one rate. Given: {sound.rate}; in training: {rates}.")
         own = levels(mono(sound), sound.rate)
-        common = min(len(own), table.shape[1])
-        padding_of_train = float(np.square(own[common:], dtype=np.float64).sum())
-        padding_of_sound = np.square(table[:, common:]).sum((1, 2), dtype=np.float64)
-        squares = (
-            np.square(table[:, :common] - own[:common]).sum((1, 2), dtype=np.float64)
-            + padding_of_train
-            + padding_of_sound
-        )
-        return float(np.sqrt((squares / (np.maximum(sizes, len(own)) * own.shape[1])).min()))
+        return min(level_distance(own, other) for other in train)
 
     return each(distance)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 from afresh.core import Cond, Edit, Observations, UserError
 from afresh.core.plural import counted
 from afresh.core.solver_progress import blocks, reporting
-from afresh.core.verb import Line, Table
+from afresh.core.verb import FileResult, Line, Table
 from afresh.domains.field.assimilation_picture import drawn
 from afresh.domains.field.calibration import coverage, ranks, spread_and_error
 from afresh.domains.field.encoder import PAST, FieldEncoder
@@ -27,12 +26,12 @@ from afresh.domains.field.observations import Observed, read_observations, read_
 from afresh.domains.field.range_seen import SeenRange, left_what_was_seen
 from afresh.domains.field.rollout import beginning
 from afresh.domains.field.scores import crps
+from afresh.domains.field.written import check_format, states_file
 from afresh.runs.run import Run
 
 BATCH = 32  # members that are drawn at a time, of which the derivatives are held
 SOLVER = {"solver": "sde"}  # better calibrated than the ODE with a network's errors (docs/guides/fields.md)
 FAR = 3.0  # deviations of chi-square from 1 that are remarked
-Format = Literal["npz", "netcdf"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Assimilation:
+class Assimilation(FileResult):
     """Members of the posterior in physical units.
 
     members: (M, window, C, *space). truth: (window, C, *space), if it was given. chi_square: `Observed.chi_square`.
@@ -58,8 +57,6 @@ class Assimilation:
     observed: Observed
     members: NDArray[np.float32]
     truth: NDArray[np.float64] | None
-    seconds: float
-    format: Format = "npz"
 
     @property
     def encoder(self) -> FieldEncoder:
@@ -83,11 +80,11 @@ class Assimilation:
     @property
     def spread(self) -> float:
         """The root mean square of the deviation, in deviations of each channel."""
-        return math.sqrt(np.square(self.deviation / self.encoder.along(self.encoder.saved.std, self.channels)).mean())
+        return math.sqrt(np.square(self.deviation / self.encoder.along(self.encoder.std, self.channels)).mean())
 
     @property
     def channels(self) -> int:
-        return len(self.encoder.saved.channels)
+        return len(self.encoder.channels)
 
     @property
     def numbers(self) -> dict[str, tuple[float, float]]:
@@ -101,7 +98,7 @@ class Assimilation:
     def scores(self) -> Scores | None:
         if self.truth is None:
             return None
-        scale = self.encoder.along(self.encoder.saved.std, self.channels)
+        scale = self.encoder.along(self.encoder.std, self.channels)
         ensemble, truth = (self.members / scale)[:, None], (self.truth / scale)[None]
         found = spread_and_error(ensemble, truth)
         places = ranks(ensemble, truth)
@@ -113,7 +110,7 @@ class Assimilation:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What the residuals and the members themselves say against the posterior."""
-        out, saved = [], self.encoder.saved
+        out, encoder = [], self.encoder
         far = (self.chi_square - 1) / math.sqrt(2 / self.observed.count)
         if far > FAR:
             out.append(
@@ -123,13 +120,13 @@ class Assimilation:
         if far < -FAR:
             out.append("The members are nearer to the observations than the stated noise, which may be too large.")
         fields = self.channels - len(self.encoder.inferred)
-        seen = SeenRange(**{k: v[:fields] for k, v in vars(saved.seen_range).items()})
-        found = [left_what_was_seen(m[:, :fields], seen, channels=saved.channels) for m in self.members]
+        seen = SeenRange(**{k: v[:fields] for k, v in vars(encoder.seen_range).items()})
+        found = [left_what_was_seen(m[:, :fields], seen, channels=encoder.channels) for m in self.members]
         if reasons := [f.reason for f in found if f is not None]:
             out.append(f"{len(reasons):,} of {len(found):,} members are unlike the states of training: {reasons[0]}")
         return tuple(out)
 
-    def json(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         scores = {} if self.scores is None else {k: round(v, 6) for k, v in vars(self.scores).items()}
         return {
             "members": len(self.members),
@@ -138,8 +135,6 @@ class Assimilation:
             "spread": round(self.spread, 6),
             "numbers": {k: {"mean": mean, "deviation": spread} for k, (mean, spread) in self.numbers.items()},
             "scores": scores,
-            "files": sorted(self.files()),
-            "notes": list(self.notes),
         }
 
     def lines(self) -> list[Line]:
@@ -161,41 +156,16 @@ class Assimilation:
             out.append(Table(("against the truth", ""), rows, right=(1,)))
         return out
 
-    def files(self) -> dict[str, bytes]:
-        """The members, their mean and deviation, and a picture."""
-        return self.written
-
     @cached_property
     def written(self) -> dict[str, bytes]:
-        states = {"posterior.npz": self.as_npz()} if self.format == "npz" else {"posterior.nc": self.as_netcdf()}
+        """The members, their mean and deviation, and a picture."""
+        encoder, observed = self.encoder, self.observed.values
+        npz = {"states": self.members, "mean": self.mean, "deviation": self.deviation}
+        npz["observations"] = observed.reshape(encoder.window, self.channels, *observed.shape[1:])
+        arrays: dict[str, NDArray[Any]] = {"": self.members, "_mean": self.mean, "_deviation": self.deviation}
+        times = encoder.step * np.arange(encoder.window)
+        states = states_file("posterior", self.format, encoder, times, npz, arrays)
         return {**states, "posterior.png": drawn(self.observed, self.members, self.truth)}
-
-    def as_npz(self) -> bytes:
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {"states": self.members, "mean": self.mean, "deviation": self.deviation}
-        grid = self.observed.values.shape[1:]
-        arrays["observations"] = self.observed.values.reshape(self.encoder.window, self.channels, *grid)
-        np.savez_compressed(buffer, channels=np.array(self.encoder.saved.channels), **arrays, **self.coordinates)
-        return buffer.getvalue()
-
-    @property
-    def coordinates(self) -> dict[str, Any]:
-        """The times of a window's states and the places of the points, by axis."""
-        return {"time": self.encoder.saved.step * np.arange(self.encoder.window), **self.encoder.places}
-
-    def as_netcdf(self) -> bytes:
-        """Raises UserError without the packages of the extra science."""
-        from afresh.domains.field.reading.extras import library
-
-        xarray, saved = library("xarray", Path("posterior.nc")), self.encoder.saved
-        dims = ("time", *saved.axes)
-        content: dict[str, Any] = {}
-        for c, (name, unit) in enumerate(zip(saved.channels, saved.units, strict=True)):
-            units = {"units": unit} if unit else {}
-            content[name] = (("member", *dims), self.members[:, :, c], units)
-            content[f"{name}_mean"] = (dims, self.mean[:, c], units)
-            content[f"{name}_deviation"] = (dims, self.deviation[:, c], units)
-        return bytes(xarray.Dataset(content, self.coordinates).to_netcdf(engine="scipy"))
 
 
 # --------------------------------------------------------------------------- drawing
@@ -257,8 +227,7 @@ def assimilated(
     seed: int,
 ) -> Assimilation:
     """Read observations, and draw the posterior. Raises UserError as `assimilate` does."""
-    if format not in ("npz", "netcdf"):
-        raise UserError(f"The format of the states is npz or netcdf. Given: {format}.")
+    check_format(format)
     encoder = assimilating_encoder(run)
     observed = read_observations(Path(observations), encoder, noise)
     true = None if truth is None else read_truth(Path(truth), encoder)
@@ -268,7 +237,7 @@ def assimilated(
     drawn_states = encoder.by_state(encoder.physical(x))
     seconds = time.monotonic() - began
     states_of_truth = None if true is None else encoder.by_state(true)
-    return Assimilation(observed, drawn_states, states_of_truth, seconds, format=format)  # type: ignore[arg-type]
+    return Assimilation(observed, drawn_states, states_of_truth, seconds=seconds, format=format)
 
 
 def known_conditions(run: Run, encoder: FieldEncoder, start: str | Path | None, at: int, trajectory: int) -> Cond:

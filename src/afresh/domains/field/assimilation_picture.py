@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from afresh.data.image.kind import png_bytes
 from afresh.domains.field.observations import Observed
 from afresh.domains.field.pictures import Pixels, over_time, picture
 
@@ -23,10 +23,7 @@ def drawn(observed: Observed, members: NDArray[Any], truth: NDArray[Any] | None)
     downwards, and other states as pictures, those of a window below one another."""
     known = np.nan_to_num(on_points(observed).reshape(members.shape[1:]))
     single = members.ndim == 4 and members.shape[1] == 1
-    pixels = curves(observed, members, truth) if single else panels(known, members, truth)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return png_bytes(curves(observed, members, truth) if single else panels(known, members, truth))
 
 
 def on_points(observed: Observed) -> NDArray[np.float64]:

@@ -5,24 +5,22 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
-from afresh.core import Abilities, Batch, Cond, CondSpec, Examples, Item, Sound, Space, Stored, UserError
+from afresh.core import Abilities, Batch, Cond, CondSpec, Examples, Item, Space, Stored, UserError
 from afresh.core.rng import Rng
 from afresh.core.space import evenly_spaced
 from afresh.data import rows
 from afresh.data.conditions import encode_conditions
-from afresh.data.encoder_file import load_encoder, save_encoder, written_names
-from afresh.data.storage.files import replace_file
+from afresh.data.encoder_file import FileEncoder, with_tuples
 from afresh.domains.field.kind import FIELD
 from afresh.domains.field.range_seen import CUT, FACTOR, SeenRange
 from afresh.engine.nets.persistence import bounded
@@ -33,10 +31,14 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class SavedField(BaseModel):
-    """Content of encoder.json: the grid, and what values are divided by. `static`: (mean, deviation) of each input."""
+@dataclass(frozen=True, kw_only=True)
+class FieldEncoder(FileEncoder):
+    """Arrays (C, *space) to fields of about unit deviation in each channel, and back. An item that is a window of
+    several states has the channels of each after one another. `static`: (mean, deviation) of each input.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    `Item.images` holds the states before, as the array `PAST` (history C, *space) with the last state at its end, and
+    each input that does not change, (1, *space).
+    """
 
     format: Literal["afresh.field"] = "afresh.field"
     version: Literal[1] = 1
@@ -49,8 +51,8 @@ class SavedField(BaseModel):
     periodic: tuple[bool, ...]
     mean: tuple[Number, ...]
     std: tuple[Positive, ...]
-    history: int = Field(ge=0, le=64)  # states before; 0 for pairs without time
-    window: int = Field(1, ge=1, le=MOST_WINDOW)  # states of an item
+    history: Annotated[int, Field(ge=0, le=64)]  # states before; 0 for pairs without time
+    window: Annotated[int, Field(ge=1, le=MOST_WINDOW)] = 1  # states of an item
     static: dict[str, tuple[Number, Positive]]
     seen: dict[str, tuple[Number, ...]]  # the fields of range_seen.SeenRange, of the training states
     # On a ring, the greatest energy in training of each channel and shell, and the greatest gain of a step.
@@ -59,69 +61,44 @@ class SavedField(BaseModel):
     conds: CondSpec
     options: dict[str, Any]
     notes: tuple[str, ...] = ()
+    kind = FIELD
+    suffix = ".npz"
+    abilities = Abilities(family="ensemble")
 
     @property
     def seen_range(self) -> SeenRange:
         return SeenRange(**{name: np.asarray(values, np.float64) for name, values in self.seen.items()})
 
-
-class FieldEncoder:
-    """Arrays (C, *space) to fields of about unit deviation in each channel, and back. An item that is a window of
-    several states has the channels of each after one another.
-
-    `Item.images` holds the states before, as the array `PAST` (history C, *space) with the last state at its end, and
-    each input that does not change, (1, *space).
-    """
-
-    kind = FIELD
-    abilities = Abilities(family="ensemble")
-
-    def __init__(self, saved: SavedField) -> None:
-        self.saved = saved
-
-    @property
-    def conds(self) -> CondSpec:
-        return self.saved.conds
-
-    @property
-    def window(self) -> int:
-        return self.saved.window
-
     @property
     def inferred(self) -> Sequence[str]:
         """The last channels, which are numbers of a trajectory."""
-        return tuple(self.saved.options.get("infer", ()))
+        return tuple(self.options.get("infer", ()))
 
     @property
     def space(self) -> Space:
-        s = self.saved
-        channels, local = s.window * len(s.channels), s.history > 0
-        return Space("field", (channels, *s.points), axes=s.axes, periodic=s.periodic, local=local)
-
-    @property
-    def notes(self) -> Sequence[str]:
-        return self.saved.notes
+        channels, local = self.window * len(self.channels), self.history > 0
+        return Space("field", (channels, *self.points), axes=self.axes, periodic=self.periodic, local=local)
 
     @property
     def settled(self) -> Mapping[str, Any]:
         """How other data is read in the same way."""
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in self.saved.options.items()}
+        return with_tuples(self.options)
 
     def unit(self, states: NDArray[Any]) -> Tensor:
         """States (..., C, *space), or several after one another along C, in units of each channel's deviation."""
-        channels = states.shape[-1 - len(self.saved.points)]
-        mean, std = (self.along(v, channels) for v in (self.saved.mean, self.saved.std))
+        channels = states.shape[-1 - len(self.points)]
+        mean, std = (self.along(v, channels) for v in (self.mean, self.std))
         return torch.from_numpy(np.asarray((np.asarray(states, np.float64) - mean) / std, np.float32))
 
     def along(self, values: Sequence[float], channels: int) -> NDArray[np.float64]:
         """A number of each channel, repeated for several states, to compute with (channels, *space)."""
         repeated = np.tile(np.asarray(values, np.float64), channels // len(values))
-        return repeated.reshape(-1, *[1] * len(self.saved.points))
+        return repeated.reshape(-1, *[1] * len(self.points))
 
     def physical(self, x: Tensor) -> NDArray[np.float32]:
         """Fields (..., C, *space) in the units of the data."""
         values = x.detach().cpu().double().numpy()
-        mean, std = (self.along(v, self.space.shape[0]) for v in (self.saved.mean, self.saved.std))
+        mean, std = (self.along(v, self.space.shape[0]) for v in (self.mean, self.std))
         return np.asarray(values * std + mean, np.float32)
 
     def bounded(self, x: Tensor, before: Tensor) -> Tensor:
@@ -129,20 +106,20 @@ class FieldEncoder:
         end: on a ring, none has more energy at a wavenumber than states of training, none gains more in a step, and
         values are cut at CUT times their range. A state with far more energy than these after one step stays as it
         is."""
-        saved, seen = self.saved, self.saved.seen_range
-        if not saved.most:
+        seen = self.seen_range
+        if not self.most:
             return x
         middle, half = (seen.high + seen.low) / 2, (seen.high - seen.low) / 2
         ends = (self.unit(self.along(v.tolist(), len(v))) for v in (middle - CUT * half, middle + CUT * half))
-        kept = bounded(x, before, saved.most, saved.gain, saved.points).clamp(*ends)
-        most = torch.from_numpy(FACTOR**2 * seen.most_energy / np.square(saved.std)).float()
+        kept = bounded(x, before, self.most, self.gain, self.points).clamp(*ends)
+        most = torch.from_numpy(FACTOR**2 * seen.most_energy / np.square(self.std)).float()
         near = (x.square().flatten(2).mean(2) <= most).all(1)
         return torch.where(near.view(-1, *[1] * (x.dim() - 1)), kept, x)
 
     def encode(self, items: Sequence[Item]) -> Examples:
         """x (N, *space.shape), float32; of states in a file, x is a sample. Raises UserError for a state of another
         shape or a missing input."""
-        noisy = self.saved.history > 0 and self.saved.options.get("noise", 0.0) > 0
+        noisy = self.history > 0 and self.options.get("noise", 0.0) > 0
         vary = self.vary if noisy else None
         if any(isinstance(item.value, Stored) for item in items):
             stored = rows.ItemRows(items, self.encode, self.sample(items))
@@ -165,7 +142,7 @@ class FieldEncoder:
         states follow one another."""
         aligned = sum(math.prod(part.shape) for part in self.conds.values() if part.kind == "aligned")
         most = max(1, rows.SAMPLE // (4 * (math.prod(self.space.shape) + aligned)))
-        if not self.saved.history:
+        if not self.history:
             return evenly_spaced(len(items), most)
         lengths = [len(list(same)) for _, same in groupby(items, lambda item: item.group)]
         ends = list(accumulate(lengths))
@@ -178,7 +155,7 @@ class FieldEncoder:
         section 4.2): a model then learns to return from states that are a little wrong, as its own are."""
         past = batch.cond.parts[PAST]
         noise = rng.normal("field/noise", batch.index, tuple(past.shape[1:])).to(past.device)
-        parts = {**batch.cond.parts, PAST: past + float(self.saved.options["noise"]) * noise}
+        parts = {**batch.cond.parts, PAST: past + float(self.options["noise"]) * noise}
         return replace(batch, cond=replace(batch.cond, parts=parts))
 
     def checked(self, item: Item) -> NDArray[Any]:
@@ -195,12 +172,12 @@ class FieldEncoder:
             raise UserError(f"{item.source}: {name} has the shape {value.shape}, not {shape}.")
         if name == PAST:
             return self.unit(value)
-        mean, std = self.saved.static[name]
+        mean, std = self.static[name]
         return torch.from_numpy(np.asarray((value - mean) / std, np.float32))
 
     def conditions(self, states: NDArray[Any], inputs: Mapping[str, Any], numbers: Mapping[str, float]) -> Cond:
         """The conditions of one sample that follows states (history, C, *space)."""
-        images = {PAST: np.concatenate(list(states)), **inputs} if self.saved.history else dict(inputs)
+        images = {PAST: np.concatenate(list(states)), **inputs} if self.history else dict(inputs)
         state = np.zeros(self.space.shape, np.float32)
         return self.encode([Item(state, "the state to begin with", images=images, numbers=numbers)]).cond
 
@@ -211,36 +188,21 @@ class FieldEncoder:
         """Whether the value is an array of the space's shape with finite numbers."""
         return isinstance(value, np.ndarray) and value.shape == self.space.shape and bool(np.isfinite(value).all())
 
-    def hear(self, value: Any) -> Sound | None:
-        return None
-
-    def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
-        """Writes each item as a .npz file, a trajectory of one state or of a window: an array (window, *space) for each
-        channel, the times from 0 on and the places of the points. Returns the names of the files."""
-        files = written_names(names, ".npz")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, value in zip(files, values, strict=True):
-            buffer = io.BytesIO()
-            channels: dict[str, Any] = dict(zip(self.saved.channels, self.by_state(value).swapaxes(0, 1), strict=True))
-            np.savez(buffer, **channels, **self.places, time=self.saved.step * np.arange(self.window))
-            replace_file(folder / name, buffer.getvalue())
-        return files
+    def content(self, value: Any, name: str) -> bytes:
+        """The .npz of a trajectory of one state or of a window: an array (window, *space) of each channel, the times
+        from 0 on and the places of the points."""
+        buffer = io.BytesIO()
+        channels: dict[str, Any] = dict(zip(self.channels, self.by_state(value).swapaxes(0, 1), strict=True))
+        np.savez(buffer, **channels, **self.places, time=self.step * np.arange(self.window))
+        return buffer.getvalue()
 
     def by_state(self, items: NDArray[Any]) -> NDArray[Any]:
         """Items (..., window C, *space) as states (..., window, C, *space)."""
-        before = items.shape[: items.ndim - 1 - len(self.saved.points)]
-        return items.reshape(*before, self.window, len(self.saved.channels), *self.saved.points)
+        before = items.shape[: items.ndim - 1 - len(self.points)]
+        return items.reshape(*before, self.window, len(self.channels), *self.points)
 
     @property
     def places(self) -> dict[str, Any]:
         """Those of the points along each axis, by its name."""
-        along = zip(self.saved.axes, self.saved.spacing, self.saved.points, strict=True)
+        along = zip(self.axes, self.spacing, self.points, strict=True)
         return {axis: spacing * np.arange(n) for axis, spacing, n in along}
-
-    def save(self, folder: Path) -> None:
-        save_encoder(folder, self.saved)
-
-
-def load(folder: Path) -> FieldEncoder:
-    """Raises UserError if encoder.json is missing or damaged."""
-    return FieldEncoder(load_encoder(folder, SavedField, "fields"))

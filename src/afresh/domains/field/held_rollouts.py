@@ -56,7 +56,7 @@ class HeldRollouts:
     @property
     def timed(self) -> bool:
         """Whether states follow one another; otherwise they are outputs of inputs, or drawn by themselves."""
-        return self.encoder.saved.history > 0
+        return self.encoder.history > 0
 
     def must_be_told(self) -> None:
         """Raises Unmeasurable for states that are drawn by themselves."""
@@ -167,7 +167,7 @@ def held_rollouts(run: Run, evidence: Evidence) -> HeldRollouts:
     study = study_of(evidence)
     encoder, effort = run.encoder, study.effort
     assert isinstance(encoder, FieldEncoder)
-    history, few = encoder.saved.history, FEW if study.limited else None
+    history, few = encoder.history, FEW if study.limited else None
     held = trajectories_of(study.heldout_items, history)
     longest = max(map(len, held), default=0)
     held = [t for t in held if len(t) == longest][: few or (TRAJECTORIES if history else None)]
@@ -217,7 +217,7 @@ def held_rollouts(run: Run, evidence: Evidence) -> HeldRollouts:
             study.note("a linear model is left out to keep the minutes")
         elif longest > 2:
             effort.report("a linear model")
-            model = fit_linear_model(states, tuple(encoder.saved.periodic))
+            model = fit_linear_model(states, tuple(encoder.periodic))
             simpler["linear"] = roll_out_linearly(model, first, steps)
     climate = climatology(states, MEMBERS, len(held), steps)
     truth = states_of(held, encoder, steps)
@@ -229,7 +229,7 @@ def held_rollouts(run: Run, evidence: Evidence) -> HeldRollouts:
 def steps_left(ensemble: NDArray[np.float32], encoder: FieldEncoder) -> NDArray[np.intp]:
     """The step at which each future (members, N, steps, ...) left what was seen in training, from 1 on; 0 if it did
     not: (members, N)."""
-    seen, shape = encoder.saved.seen_range, ensemble.shape[:2]
+    seen, shape = encoder.seen_range, ensemble.shape[:2]
     out = np.zeros(shape, np.intp)
     for k in range(ensemble.shape[2]):
         states = encoder.physical(torch.from_numpy(ensemble[:, :, k]).flatten(0, 1))

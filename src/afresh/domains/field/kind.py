@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,11 +45,6 @@ def decode(content: bytes) -> NDArray[np.float32]:
     return state
 
 
-def rollout_command(run: str, data: Path | None, options: Mapping[str, Any]) -> str:
-    """How a run on fields is used: rolled out in time, or sampled where no state follows another."""
-    return f"afresh rollout {run}" if options.get("history", 1) else f"afresh sample {run} -n 16"
-
-
 # Neighbouring states are nearly equal, and what follows a known state resembles what followed it, so that near
 # duplicates and near copies say nothing about such items.
 FIELD = ItemKind(
@@ -68,5 +61,5 @@ FIELD = ItemKind(
     suffix=".npy",
     suffixes=frozenset({".npy", ".npz"}),
     searched=0,
-    use=rollout_command,
+    use=lambda run, data, o: f"afresh rollout {run}" if o.get("history", 1) else f"afresh sample {run} -n 16",
 )

@@ -33,7 +33,7 @@ class LinearModel:
     everywhere.
 
     weights: (features + 1, values), the last row the constant. mean, deviation, low, high: (channels, 1, ...), of the
-    training states. strength: of the ridge. error: of one step on held-out transitions, as a share of persistence's.
+    training states. error: of one step on held-out transitions, as a share of persistence's.
     """
 
     kind: Kind
@@ -43,7 +43,6 @@ class LinearModel:
     deviation: Array
     low: Array
     high: Array
-    strength: float
     error: float
 
 
@@ -98,7 +97,7 @@ def _fit(training: NDArray[Any], periodic: tuple[bool, ...], kind: Kind) -> Line
     strength = min(STRENGTHS, key=lambda s: held_out.error(fit.weights(float(s))))
     error = held_out.error(fit.weights(float(strength))) / max(held_out.squares, np.finfo(np.float64).tiny)
     weights = fit.plus(held_out).weights(float(strength))
-    return LinearModel(kind, periodic, weights, mean, deviation, low, high, float(strength), float(error))
+    return LinearModel(kind, periodic, weights, mean, deviation, low, high, float(error))
 
 
 class _Sums:

@@ -73,7 +73,7 @@ def followed(evidence: Evidence) -> list[Score]:
     every = partial(_score, vrmse, found.truth)
     out = _rows("rollout_vrmse", predictions, every)
     out += _rows("rollout_vrmse_first", {k: p[:, :1] for k, p in predictions.items()}, every)
-    step = float(found.encoder.saved.step) or 1.0
+    step = float(found.encoder.step) or 1.0
 
     def correlated(prediction: Array) -> Estimate:
         times = correlation_times(correlation(prediction, found.truth), step)
@@ -157,8 +157,7 @@ def statistics(evidence: Evidence) -> list[Score]:
     """How far the energy spectrum of rollouts is from the truth's (`floor`: that of trajectories of training), and by
     how much what the system conserves drifts."""
     found = rollouts_of(evidence)
-    saved = found.encoder.saved
-    ring, spacing = tuple(saved.periodic), tuple(saved.spacing)
+    ring, spacing = found.encoder.periodic, found.encoder.spacing
     out = []
     if len(left := found.left[found.left > 0]):
         out.append(Score("rollout_left", len(left) / found.left.size, None, None, found.left.size, "lower", floor=0.0))

@@ -17,8 +17,9 @@ from afresh.core import Corpus, Item, Part, Sniff, UserError
 from afresh.core.memory import available_memory
 from afresh.core.solver_progress import blocks
 from afresh.data.conditions import fit_conditions
-from afresh.domains.field.encoder import MOST_WINDOW, PAST, FieldEncoder, SavedField, load
-from afresh.domains.field.fields import Fields, Span, read_states, split_by_time, whole
+from afresh.data.encoder_file import load_encoder
+from afresh.domains.field.encoder import MOST_WINDOW, PAST, FieldEncoder
+from afresh.domains.field.fields import Fields, read_states, split_by_time, whole
 from afresh.domains.field.kind import FIELD
 from afresh.domains.field.range_seen import moments_of, seen_range
 from afresh.domains.field.reading.options import ReadingOptions
@@ -159,30 +160,29 @@ class FieldModality:
             conds[name] = Part("aligned", shape=first.shape)
         chosen = options.model_dump(mode="json", exclude_none=True, exclude={"stream"})  # other data is read anyhow
         known, rank, fields = chosen.get, len(points), channels - len(options.infer)
-        saved = SavedField(
-            channels=[*(known("channels") or [f"channel {i}" for i in range(fields)]), *options.infer],
-            units=[*(known("units") or [""] * fields), *[""] * len(options.infer)],
-            axes=known("space") or ["x", "y", "z"][:rank],
+        return FieldEncoder(
+            channels=(*(known("channels") or [f"channel {i}" for i in range(fields)]), *options.infer),
+            units=(*(known("units") or [""] * fields), *[""] * len(options.infer)),
+            axes=tuple(known("space") or "xyz"[:rank]),
             points=points,
-            spacing=known("spacing") or [1.0] * rank,
+            spacing=tuple(known("spacing") or [1.0] * rank),
             step=known("step") or 1.0,
-            periodic=[answer == "yes" for answer in known("periodic") or ["no"] * rank],
-            mean=mean.tolist(),
-            std=std.tolist(),
+            periodic=tuple(answer == "yes" for answer in known("periodic") or ["no"] * rank),
+            mean=tuple(mean.tolist()),
+            std=tuple(std.tolist()),
             history=options.history if PAST in conds else 0,
             window=options.window,
             static=static,
-            seen={k: v.tolist() for k, v in asdict(seen_range(moments)).items()},
+            seen={k: tuple(v.tolist()) for k, v in asdict(seen_range(moments)).items()},
             most=bounds[0],
             gain=bounds[1],
             conds=conds,
             options=chosen,
-            notes=notes,
+            notes=tuple(notes),
         )
-        return FieldEncoder(saved)
 
     def load(self, folder: Path) -> FieldEncoder:
-        return load(folder)
+        return load_encoder(folder, FieldEncoder, "fields")
 
 
 MODALITY = FieldModality()
@@ -194,47 +194,32 @@ def items_of(
     """The states of all trajectories that have `history` states before them, or the windows of as many states, with
     the numbers `infer` of their trajectory as channels; without their values if the states are stored. Trajectories
     stay on one side of the split; of a single one, the end is held out."""
-    if fields.trajectories > 1 or fields.steps < 2:
-        for span in whole(fields, range(fields.trajectories)):
-            yield from items_of_span(fields, span, history, window, infer, None, stored)
-        return
-    learnt, held = split_by_time(fields, HELD)
-    for spans, split in ((learnt, "train"), (held, "validation")):
-        for span in spans:
-            yield from items_of_span(fields, span, history, window, infer, split, stored)
-
-
-def items_of_span(
-    fields: Fields,
-    span: Span,
-    history: int,
-    window: int,
-    infer: Sequence[str],
-    split: str | None,
-    stored: StoredStates | None,
-) -> Iterator[Item]:
-    number, states = span.trajectory, read_states(fields, span, infer) if stored is None else None
-    where = fields.sources[number] if fields.sources else f"trajectory {number}"
-    inputs: dict[str, NDArray[Any]] = {}
-    for name, arrays in fields.static.items():
-        inputs[name if name != PAST else f"{name}_input"] = np.asarray(arrays[number % len(arrays)], np.float32)[None]
-    numbers = {name: float(values[number]) for name, values in fields.parameters.items() if name not in infer}
-    for i in range(history, span.length - window + 1):
-        value: Any
-        past: Any
-        if stored is not None:
-            value, past = stored.windows(number, span.first + i), stored.past(number, span.first + i, history)
-        else:
-            assert states is not None
-            value, past = (s.reshape(-1, *fields.space) for s in (states[i : i + window], states[i - history : i]))
-        yield Item(
-            value,
-            f"{where}, state {span.first + i}",
-            numbers=numbers,
-            split=split,
-            images={PAST: past, **inputs} if history else inputs,
-            group=where,
-        )
+    single = fields.trajectories < 2 <= fields.steps
+    learnt, held = split_by_time(fields, HELD) if single else (whole(fields, range(fields.trajectories)), [])
+    for span in (*learnt, *held):
+        number, states = span.trajectory, read_states(fields, span, infer) if stored is None else None
+        where = fields.sources[number] if fields.sources else f"trajectory {number}"
+        inputs = {
+            name if name != PAST else f"{name}_input": np.asarray(each[number % len(each)], np.float32)[None]
+            for name, each in fields.static.items()
+        }
+        numbers = {name: float(values[number]) for name, values in fields.parameters.items() if name not in infer}
+        for i in range(history, span.length - window + 1):
+            value: Any
+            past: Any
+            if stored is not None:
+                value, past = stored.windows(number, span.first + i), stored.past(number, span.first + i, history)
+            else:
+                assert states is not None
+                value, past = (s.reshape(-1, *fields.space) for s in (states[i : i + window], states[i - history : i]))
+            yield Item(
+                value,
+                f"{where}, state {span.first + i}",
+                numbers=numbers,
+                split=("validation" if span in held else "train") if single else None,
+                images={PAST: past, **inputs} if history else inputs,
+                group=where,
+            )
 
 
 def states_of(items: Sequence[Item], channels: int) -> Iterator[NDArray[Any]]:

@@ -67,7 +67,7 @@ class Observed:
     def task(self, iterations: int) -> Observations:
         """The observations in the units of the space, in which each channel has the deviation 1."""
         unit = self.encoder.unit(self.values)
-        std = np.broadcast_to(self.encoder.along(self.encoder.saved.std, len(self.values)), self.values.shape)
+        std = np.broadcast_to(self.encoder.along(self.encoder.std, len(self.values)), self.values.shape)
         noise = torch.from_numpy(self.each_noise / std[self.known]).float()
         return Observations(self.seen, unit[torch.from_numpy(self.known)], noise, iterations)
 
@@ -90,11 +90,11 @@ def read_observations(path: Path, encoder: FieldEncoder, noise: Sequence[float])
             f"{path} has no observation: every value is missing. Give numbers where something was observed, and NaN "
             "elsewhere."
         )
-    channels = len(encoder.saved.channels)
+    channels = len(encoder.channels)
     if len(noise) not in (1, channels) or not all(np.isfinite(n) and n > 0 for n in noise):
         raise UserError(
             f"The noise of observations is its standard deviation in the units of the data, above 0: one number for "
-            f"all channels, or one for each of {', '.join(encoder.saved.channels)}. Given: "
+            f"all channels, or one for each of {', '.join(encoder.channels)}. Given: "
             f"{', '.join(f'{n:g}' for n in noise)}."
         )
     return Observed(encoder, values, factors, tuple(noise) * (channels if len(noise) == 1 else 1))
@@ -118,10 +118,9 @@ def read_array(path: Path, encoder: FieldEncoder) -> NDArray[np.float64]:
     must_exist(path)
     if path.suffix.lower() not in OPEN:
         raise UserError(f"{path} is no file of arrays. Accepted: {', '.join(OPEN)}.")
-    saved = encoder.saved
     try:
         found = open_contents(DataFile(path, path.name, 0)).variables
-        named = {name: found[name].read() for name in saved.channels if name in found}
+        named = {name: found[name].read() for name in encoder.channels if name in found}
         others = [v for name, v in found.items() if len(found) == 1 or not (axis_of(name) or v.role == "coordinate")]
         alone = others[0].read() if not named and len(others) == 1 else None
     except FileError as error:
@@ -129,64 +128,51 @@ def read_array(path: Path, encoder: FieldEncoder) -> NDArray[np.float64]:
     if not named and alone is None:
         raise UserError(
             f"{path} has the arrays {', '.join(found) or 'of no name'}. Give one array, or one for each channel that "
-            f"was observed, by its name: {', '.join(saved.channels)}."
+            f"was observed, by its name: {', '.join(encoder.channels)}."
         )
     if named:
         shapes = {a.shape for a in named.values()}
         if len(shapes) > 1:
             raise UserError(f"The channels of {path} have different shapes: {', '.join(map(str, sorted(shapes)))}.")
-        rows = [one_channel(path, encoder, named[c]) if c in named else None for c in saved.channels]
+        window = (encoder.window,)
+        rows = [laid_out(path, encoder, named[c], window) if c in named else None for c in encoder.channels]
         grid = next(r for r in rows if r is not None)
         array = np.stack([np.full(grid.shape, np.nan) if r is None else r for r in rows], 1)
     else:
-        array = all_channels(path, encoder, np.asarray(alone, np.float64))
+        array = laid_out(path, encoder, np.asarray(alone), (encoder.window, len(encoder.channels)))
     values = np.asarray(array, np.float64).reshape(-1, *array.shape[2:])  # (window C, *grid)
-    for fill in saved.options.get("fill") or ():
+    for fill in encoder.options.get("fill") or ():
         values = np.where(values == fill, np.nan, values)
     if np.isinf(values).any():
         raise UserError(f"{path} has infinite values. Give NaN where nothing was observed.")
     return values
 
 
-def one_channel(path: Path, encoder: FieldEncoder, array: NDArray[Any]) -> NDArray[np.float64]:
-    """An array (window, *grid) of one channel; the first axis may be left out where a window is one state."""
-    rank = len(encoder.saved.points)
-    if array.ndim == rank and encoder.window == 1:
-        array = array[None]
-    if array.ndim != rank + 1 or len(array) != encoder.window:
-        raise wrong_shape(path, encoder, array)
-    return np.asarray(array, np.float64)
-
-
-def all_channels(path: Path, encoder: FieldEncoder, array: NDArray[np.float64]) -> NDArray[np.float64]:
-    """An array (window, C, *grid), of which either of the first two axes may be left out where it has the length 1."""
-    rank, lead = len(encoder.saved.points), (encoder.window, len(encoder.saved.channels))
+def laid_out(path: Path, encoder: FieldEncoder, array: NDArray[Any], lead: tuple[int, ...]) -> NDArray[np.float64]:
+    """An array (*lead, *grid), where `lead` is (window,) or (window, C). An axis before the grid may be left out where
+    it has the length 1."""
+    rank = len(encoder.points)
     given = array.shape[: max(0, array.ndim - rank)]
     if array.ndim < rank or given not in (lead, tuple(n for n in lead if n > 1), lead[1:] if lead[0] == 1 else lead):
-        raise wrong_shape(path, encoder, array)
-    return array.reshape(*lead, *array.shape[array.ndim - rank :])
+        raise UserError(
+            f"{path} has an array of the shape {array.shape}. The run's states have the shape {shape_of(encoder)}: "
+            "give an array of that shape with NaN where nothing was observed, or one of a coarser grid, of which each "
+            "value is the mean of a block of points.",
+            "observations_shape",
+        )
+    return np.asarray(array, np.float64).reshape(*lead, *array.shape[array.ndim - rank :])
 
 
 def shape_of(encoder: FieldEncoder) -> str:
     """The shape of the run's items as arrays in files."""
-    saved = encoder.saved
     window = [f"{encoder.window} states"] if encoder.window > 1 else []
-    axes = [f"{n} points along {axis}" for axis, n in zip(saved.axes, saved.points, strict=True)]
-    return f"({', '.join([*window, counted(len(saved.channels), 'channel'), *axes])})"
-
-
-def wrong_shape(path: Path, encoder: FieldEncoder, array: NDArray[Any]) -> UserError:
-    return UserError(
-        f"{path} has an array of the shape {array.shape}. The run's states have the shape {shape_of(encoder)}: give an "
-        "array of that shape with NaN where nothing was observed, or one of a coarser grid, of which each value is the "
-        "mean of a block of points.",
-        "observations_shape",
-    )
+    axes = [f"{n} points along {axis}" for axis, n in zip(encoder.axes, encoder.points, strict=True)]
+    return f"({', '.join([*window, counted(len(encoder.channels), 'channel'), *axes])})"
 
 
 def factors_of(path: Path, encoder: FieldEncoder, grid: tuple[int, ...]) -> tuple[int, ...]:
     """The points of a block along each axis of space. Raises UserError where the grid does not divide the run's."""
-    points = encoder.saved.points
+    points = encoder.points
     if len(grid) != len(points) or 0 in grid or any(n % m for n, m in zip(points, grid, strict=True)):
         raise UserError(
             f"{path} has the grid {grid}, and the run {points}: each axis of a coarser grid has to divide the run's, "

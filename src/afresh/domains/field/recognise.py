@@ -23,8 +23,6 @@ def recognise(path: Path) -> Sniff:
     NumPy's files may hold images as well: they are fields if something in them says so, which is coordinates, a pair of
     operator learning, numbers that no image has, or more axes than images have.
     """
-    if not path.exists():
-        return Sniff(0.0, f"{path} does not exist")
     try:
         files, others = field_files(path)
     except UserError as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,26 +19,27 @@ from torch import Tensor
 
 from afresh.core import Cond, UserError, events
 from afresh.core.plural import counted
-from afresh.core.verb import Line, Remark, Table
+from afresh.core.verb import FileResult, Line, Remark, Table
+from afresh.data.image.kind import png_bytes
 from afresh.domains.field.encoder import PAST, FieldEncoder
 from afresh.domains.field.pictures import over_time, picture
 from afresh.domains.field.range_seen import left_what_was_seen
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import read_fields
 from afresh.domains.field.spectra import energy_spectrum
+from afresh.domains.field.written import check_format, states_file
 from afresh.runs.about import read_report
 from afresh.runs.run import Run
 
 MOST_BYTES = 8 << 30  # of the states that a rollout holds
 SHOWN, FRAMES = 4, 200  # members in an animation, and its frames at most
 KEEP, SPREAD = "rollout_noise_kept", "rollout_spread"  # scores that hold what the report chose
-Format = Literal["npz", "netcdf"]
 MOST_ROWS, MOST_MEMBERS = 1 << 20, 4096  # that have noise of their own
 KEPT = (1, 3, 10, 30)  # steps for which members may keep their noise, one of which the report chooses
 
 
 @dataclass(frozen=True)
-class Rollout:
+class Rollout(FileResult):
     """Futures of one state in physical units.
 
     states: (members, steps, C, *space), the state that was begun with left out. first: (C, *space). departure: why it
@@ -48,11 +49,7 @@ class Rollout:
     encoder: FieldEncoder
     states: NDArray[np.float32]
     first: NDArray[np.float32]
-    asked: int
     departure: str
-    seconds: float
-    notes: tuple[str, ...] = ()
-    format: Format = "npz"
     keep: int = 1
 
     @property
@@ -63,57 +60,42 @@ class Rollout:
             return np.zeros(0)
         std = self.states.std(0, ddof=1, dtype=np.float64)  # (steps, C, *space)
         by_channel = np.sqrt(np.square(std).mean(tuple(range(2, std.ndim))))
-        out: NDArray[np.float64] = (by_channel / np.asarray(self.encoder.saved.std)).mean(1)
+        out: NDArray[np.float64] = (by_channel / np.asarray(self.encoder.std)).mean(1)
         return out
 
-    def json(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         return {
             "keep": self.keep,
             "steps": self.states.shape[1],
             "members": self.states.shape[0],
-            "step": self.encoder.saved.step,
+            "step": self.encoder.step,
             "stopped": bool(self.departure),
             "departure": self.departure,
             "spread": [round(float(s), 6) for s in self.spread],
-            "files": sorted(self.files()),
-            "notes": list(self.notes),
         }
 
     def lines(self) -> list[Line]:
         members, steps = self.states.shape[:2]
         out: list[Line] = [
-            f"{counted(members, 'future')} of {counted(steps, 'state')}, {steps * self.encoder.saved.step:g} in time, "
+            f"{counted(members, 'future')} of {counted(steps, 'state')}, {steps * self.encoder.step:g} in time, "
             f"in {self.seconds:.1f} s"
         ]
         if len(self.spread):
             chosen = sorted({0, steps // 4, steps // 2, steps - 1})
-            rows = [[f"{k + 1:,}", f"{(k + 1) * self.encoder.saved.step:g}", f"{self.spread[k]:.3f}"] for k in chosen]
+            rows = [[f"{k + 1:,}", f"{(k + 1) * self.encoder.step:g}", f"{self.spread[k]:.3f}"] for k in chosen]
             out.append(Table(("state", "time", "spread of the members, in deviations"), rows, right=(0, 1, 2)))
         if self.departure:
             out.append(Remark(self.departure))
         return out
 
-    def files(self) -> dict[str, bytes]:
-        """The states, their mean and deviation, an animation, a picture and the spectra."""
-        return self.written
-
     @cached_property
     def written(self) -> dict[str, bytes]:
-        states = {"rollout.npz": self.as_npz()} if self.format == "npz" else {"rollout.nc": as_netcdf(self)}
+        """The states, an animation, a picture and the spectra."""
+        times, arrays = self.encoder.step * np.arange(1, self.states.shape[1] + 1), {"": self.states}
+        npz = {"states": self.states, "first": self.first}
+        states = states_file("rollout", self.format, self.encoder, times, npz, arrays)
         pictures = {"rollout.gif": self.animation(), "rollout.png": self.plot()}
         return {**states, **pictures, "spectra.json": self.spectra()}
-
-    def as_npz(self) -> bytes:
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {"states": self.states, "first": self.first, **self.coordinates}
-        np.savez_compressed(buffer, channels=np.array(self.encoder.saved.channels), **arrays)
-        return buffer.getvalue()
-
-    @property
-    def coordinates(self) -> dict[str, Any]:
-        """The times of the states and the places of the points, by axis."""
-        times = self.encoder.saved.step * np.arange(1, self.states.shape[1] + 1)
-        return {"time": times, **self.encoder.places}
 
     @cached_property
     def most(self) -> float:
@@ -141,17 +123,14 @@ class Rollout:
         else:
             at = np.linspace(0, shown.shape[1] - 1, min(6, shown.shape[1])).astype(int)
             rows = np.concatenate([beside([picture(member[k], self.most) for k in at]) for member in shown], 0)
-        buffer = io.BytesIO()
-        Image.fromarray(rows).save(buffer, "PNG")
-        return buffer.getvalue()
+        return png_bytes(rows)
 
     def spectra(self) -> bytes:
         """Energy by wavenumber of each channel, averaged over members and the last half of the steps, as JSON."""
-        saved = self.encoder.saved
         half = self.states[:, self.states.shape[1] // 2 :]
-        found = energy_spectrum(np.moveaxis(half, 2, 0), saved.periodic, saved.spacing)
+        found = energy_spectrum(np.moveaxis(half, 2, 0), self.encoder.periodic, self.encoder.spacing)
         energy = found.energy.mean((1, 2))
-        by_channel = dict(zip(saved.channels, energy.tolist(), strict=True))
+        by_channel = dict(zip(self.encoder.channels, energy.tolist(), strict=True))
         return json.dumps({"wavenumbers": found.wavenumbers.tolist(), "energy": by_channel}, indent=1).encode()
 
 
@@ -160,20 +139,6 @@ def beside(parts: Sequence[NDArray[np.uint8]], gap: int = 4) -> NDArray[np.uint8
     space = np.full((parts[0].shape[0], gap, 3), 255, np.uint8)
     out = [part for picture in parts for part in (picture, space)][:-1]
     return np.concatenate(out, 1)
-
-
-def as_netcdf(rollout: Rollout) -> bytes:
-    """Raises UserError without the packages of the extra science."""
-    from afresh.domains.field.reading.extras import library
-
-    xarray, saved = library("xarray", Path("rollout.nc")), rollout.encoder.saved
-    dims = ("member", "time", *saved.axes)
-    channels = {
-        name: (dims, rollout.states[:, :, c], {"units": unit} if unit else {})
-        for c, (name, unit) in enumerate(zip(saved.channels, saved.units, strict=True))
-    }
-    content = xarray.Dataset(channels, rollout.coordinates).to_netcdf(engine="scipy")
-    return bytes(content)
 
 
 # --------------------------------------------------------------------------- rolling out
@@ -240,8 +205,7 @@ def roll_out_from(
     keep: int | None,
 ) -> Rollout:
     """Read a state, and roll it out. Raises UserError as `rollout` does."""
-    if format not in ("npz", "netcdf"):
-        raise UserError(f"The format of a rollout is npz or netcdf. Given: {format}.")
+    check_format(format)
     encoder = field_encoder(run)
     kept, settings = chosen_noise(run)
     keep = keep or kept
@@ -257,10 +221,11 @@ def roll_out_from(
     for k, x in enumerate(futures(run, encoder, begin, steps, seed, keep, settings, members), 1):
         states = encoder.physical(x)
         done.append(states)
-        if not anyway and (reason := departed(encoder, states)):
+        left = None if anyway else left_what_was_seen(states, encoder.seen_range, channels=encoder.channels)
+        if left is not None:
             departure = (
                 f"The rollout ended at state {k:,} of {steps:,}, since a member has left what was seen in training: "
-                f"{reason} `anyway` goes on."
+                f"in member {left.state}, {left.reason} `anyway` goes on."
             )
             break
         if k % 10 == 0 or k == steps:
@@ -269,7 +234,7 @@ def roll_out_from(
         departure = f"The rollout ended at state {len(done):,} of {steps:,}, since the next one is not finite."
     seconds = time.monotonic() - began
     states = np.stack(done, 1)
-    return Rollout(encoder, states, first, steps, departure, seconds, format=format, keep=keep)  # type: ignore[arg-type]
+    return Rollout(encoder, states, first, departure, keep, seconds=seconds, format=format)
 
 
 def chosen_noise(run: Run) -> tuple[int, dict[str, float]]:
@@ -280,25 +245,18 @@ def chosen_noise(run: Run) -> tuple[int, dict[str, float]]:
     return max(1, int(found.get(KEEP, 1))), spread
 
 
-def departed(encoder: FieldEncoder, states: NDArray[np.float32]) -> str:
-    """Why one of several members (members, C, *space) is not like the states of training; empty if all are."""
-    seen = encoder.saved.seen_range
-    found = left_what_was_seen(states, seen, channels=encoder.saved.channels)
-    return "" if found is None else f"in member {found.state}, {found.reason}"
-
-
 def beginning(
     run: Run, encoder: FieldEncoder, start: str | Path | None, at: int, trajectory: int
 ) -> tuple[Cond, NDArray[np.float32]]:
     """The conditions of one sample that follows a state of a file, or one that was seen, and the state. Raises
     UserError for a file that does not fit the run."""
-    history = encoder.saved.history
+    history = encoder.history
     if start is None:
         cond = run.conditions.select(torch.tensor([min(at, run.conditions.size - 1)]))
         return cond, encoder.physical(cond.parts[PAST][:, -encoder.space.shape[0] :])[0]
-    options = {k: v for k, v in encoder.saved.options.items() if k in ReadingOptions.model_fields and k != "step"}
+    options = {k: v for k, v in encoder.options.items() if k in ReadingOptions.model_fields and k != "step"}
     fields = read_fields(Path(start), ReadingOptions(**options)).fields
-    channels, grid = len(encoder.saved.channels) - len(encoder.inferred), encoder.saved.points
+    channels, grid = len(encoder.channels) - len(encoder.inferred), encoder.points
     if (fields.values.shape[2], *fields.space) != (channels, *grid):
         raise UserError(
             f"{start} has states of the shape {(fields.values.shape[2], *fields.space)}, and the run is of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from afresh.domains.field.assimilation import Assimilation
     from afresh.domains.field.rollout import Rollout
     from afresh.runs.run import Run
+
+FILE = Option("", metavar="FILE", shell=Path, json=Absent)
+START = replace(FILE, flags=("--from",))
+StatesFormat = Annotated[str, Option("The format of the states: `npz`, or `netcdf` with the extra science.")]
 
 
 def why_not(run: Run) -> str | None:
@@ -38,12 +43,10 @@ def rollout(
     run: Run,
     start: Annotated[
         str | Path | None,
-        Option(
-            "The state to begin with: a file of the kind that the run learnt from. Without it, held-out ones.",
-            flags=("--from",),
+        replace(
+            START,
+            help="The state to begin with: a file of the kind that the run learnt from. Without it, held-out ones.",
             metavar="STATE",
-            shell=Path,
-            json=Absent,
         ),
     ] = None,
     *,
@@ -51,7 +54,7 @@ def rollout(
     members: Annotated[int, Ge(1), Le(4096), Option("Futures that are drawn.")] = 16,
     at: Annotated[int, Ge(0), Option("The state of the file to begin with, counted from 0.", metavar="K")] = 0,
     trajectory: Annotated[int, Ge(0), Option("The trajectory of the file to begin with.", metavar="K")] = 0,
-    format: Annotated[str, Option("The format of the states: `npz`, or `netcdf` with the extra science.")] = "npz",
+    format: StatesFormat = "npz",
     keep: Annotated[
         int | None,
         Ge(1),
@@ -109,25 +112,18 @@ def assimilate(
     ],
     members: Annotated[int, Ge(2), Le(4096), Option("States that are drawn.")] = 32,
     truth: Annotated[
-        str | Path | None,
-        Option("The true state, which is compared with the members.", metavar="FILE", shell=Path, json=Absent),
+        str | Path | None, replace(FILE, help="The true state, which is compared with the members.")
     ] = None,
     start: Annotated[
         str | Path | None,
-        Option(
-            "A file with the states before, the inputs and the parameters that the run is told.",
-            flags=("--from",),
-            metavar="FILE",
-            shell=Path,
-            json=Absent,
-        ),
+        replace(START, help="A file with the states before, the inputs and the parameters that the run is told."),
     ] = None,
     at: Annotated[int, Ge(0), Option("The last state before the observations, counted from 0.", metavar="K")] = 0,
     trajectory: Annotated[int, Ge(0), Option("The trajectory of the file with the states before.", metavar="K")] = 0,
     iterations: Annotated[
         int, Ge(1), Le(1024), Option("Of the solver of the linear system between the observations, in every step.")
     ] = 8,
-    format: Annotated[str, Option("The format of the states: `npz`, or `netcdf` with the extra science.")] = "npz",
+    format: StatesFormat = "npz",
     settings: Settings = None,
     seed: Seed = 0,
 ) -> Assimilation:

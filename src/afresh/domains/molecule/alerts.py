@@ -20,16 +20,19 @@ SHOWN = 3  # alerts of a molecule
 
 
 @cache
-def _catalogues() -> tuple[Any, dict[str, Any]]:
-    library = chem()
+def catalogue(name: str) -> Any:
+    """A catalogue of RDKit by its name."""
+    chem()
     from rdkit.Chem.FilterCatalog import FilterCatalog, FilterCatalogParams
 
-    found = {}
-    for name, words in CATALOGUES.items():
-        params = FilterCatalogParams()
-        params.AddCatalog(getattr(FilterCatalogParams.FilterCatalogs, name))
-        found[words] = FilterCatalog(params)
-    return library.MolFromSmarts(NITROGENS), found
+    params = FilterCatalogParams()
+    params.AddCatalog(getattr(FilterCatalogParams.FilterCatalogs, name))
+    return FilterCatalog(params)
+
+
+@cache
+def _catalogues() -> tuple[Any, dict[str, Any]]:
+    return chem().MolFromSmarts(NITROGENS), {words: catalogue(name) for name, words in CATALOGUES.items()}
 
 
 def alerts(molecules: Sequence[str]) -> list[str]:
@@ -49,8 +52,8 @@ def _alerts(smiles: str) -> str:
     found = chem().MolFromSmiles(smiles)
     nitrogens, catalogues = _catalogues()
     out = ["four nitrogen atoms in a chain, which hardly anybody makes"] if found.HasSubstructMatch(nitrogens) else []
-    for words, catalogue in catalogues.items():
-        for entry in catalogue.GetMatches(found):
+    for words, entries in catalogues.items():
+        for entry in entries.GetMatches(found):
             out.append(f"{in_words(entry.GetDescription())} ({words})")
     out = list(dict.fromkeys(out))
     more = f", and {len(out) - SHOWN} more" if len(out) > SHOWN else ""

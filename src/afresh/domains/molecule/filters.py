@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from afresh.domains.molecule.alerts import catalogue
 from afresh.domains.molecule.chem import chem
 
 ALLOWED = frozenset({"C", "N", "S", "O", "F", "Cl", "Br", "H"})
@@ -41,22 +42,18 @@ MCF = (
 
 
 @cache
-def _patterns() -> tuple[list[Any], Any]:
-    library = chem()
-    from rdkit.Chem.FilterCatalog import FilterCatalog, FilterCatalogParams
-
-    params = FilterCatalogParams()
-    params.AddCatalog(FilterCatalogParams.FilterCatalogs.PAINS)
-    return [library.MolFromSmarts(s) for s in MCF], FilterCatalog(params)
+def _patterns() -> list[Any]:
+    return [chem().MolFromSmarts(s) for s in MCF]
 
 
 def passes(found: Any) -> bool:
     """Whether a molecule has no ring of eight or more atoms, no charge, no rare element, and no pattern of MCF
     (Polykovskiy et al. 2020) or PAINS (Baell and Holloway 2010)."""
-    mcf, pains = _patterns()
     if any(len(ring) > LARGEST_RING for ring in found.GetRingInfo().AtomRings()):
         return False
     if any(a.GetFormalCharge() or a.GetSymbol() not in ALLOWED for a in found.GetAtoms()):
         return False
     with_hydrogens = chem().AddHs(found)
-    return not any(with_hydrogens.HasSubstructMatch(p) for p in mcf) and not pains.HasMatch(with_hydrogens)
+    if any(with_hydrogens.HasSubstructMatch(p) for p in _patterns()):
+        return False
+    return not catalogue("PAINS").HasMatch(with_hydrogens)

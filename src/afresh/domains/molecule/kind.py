@@ -35,17 +35,17 @@ def digest(smiles: str) -> str:
 
 
 @cache
-def _generator() -> Any:
+def _generator(radius: int) -> Any:
     chem()
     from rdkit.Chem import rdFingerprintGenerator
 
-    return rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
+    return rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=BITS)
 
 
 def fingerprint(smiles: str) -> Any:
     """The Morgan fingerprint of a molecule as a bit vector of RDKit; without bits if it is not valid."""
     found = chem().MolFromSmiles(smiles)
-    return _generator().GetFingerprint(chem().Mol() if found is None else found)
+    return _generator(RADIUS).GetFingerprint(chem().Mol() if found is None else found)
 
 
 def features(molecules: Sequence[str]) -> Array:
@@ -62,14 +62,10 @@ def features(molecules: Sequence[str]) -> Array:
 
 def counted_parts(molecules: Sequence[str]) -> Array:
     """How often each atom occurs with its neighbours (count fingerprints of radius PARTS), (n, BITS)."""
-    chem()
-    from rdkit.Chem import rdFingerprintGenerator
-
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=PARTS, fpSize=BITS)
     out = np.zeros((len(molecules), BITS))
     for i, smiles in enumerate(molecules):
         if (found := chem().MolFromSmiles(smiles)) is not None:
-            out[i] = generator.GetCountFingerprintAsNumPy(found)
+            out[i] = _generator(PARTS).GetCountFingerprintAsNumPy(found)
     return out
 
 

@@ -198,11 +198,10 @@ class UpTo:
 @dataclass(frozen=True)
 class ObjectiveTerm:
     measure: Measure
-    shape: NearestMolecule | UpTo | None = None  # None: the measure is the score
+    shape: NearestMolecule | UpTo
 
     def __call__(self, molecule: ReadMolecule) -> float:
-        value = self.measure(molecule)
-        return value if self.shape is None else self.shape(value, self.measure)
+        return self.shape(self.measure(molecule), self.measure)
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,7 @@ class MoleculeObjective:
     """The mean of terms, 0 to 1, as in GuacaMol (Brown et al. 2019). The geometric mean is 0 if one of them is."""
 
     mean: Literal["geometric", "arithmetic"]
-    terms: tuple[ObjectiveTerm, ...]
+    terms: tuple[Measure, ...]
 
     def __call__(self, molecule: ReadMolecule) -> float:
         values: Sequence[float] = [term(molecule) for term in self.terms]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, get_args
@@ -29,7 +29,12 @@ from afresh.engine.evaluation.distribution import frechet
 from afresh.engine.evaluation.estimate import Z95, Array, Estimate, jackknife, leave_out, mean, share
 from afresh.engine.evaluation.study import LATE, Study, Unmeasurable, study_of
 
-PROPERTIES = ("logP", "SA", "QED", "weight")
+PROPERTIES = {  # in words
+    "logP": "logP",
+    "SA": "synthetic accessibility",
+    "QED": "drug-likeness (QED)",
+    "weight": "weight, in g/mol",
+}
 UNIQUE = (1_000, 10_000)  # samples of which the share of different ones is reported
 MIN_RINGS = 2  # of a scaffold, as in MOSES
 CHUNK = 4_000  # molecules whose similarities are in memory at once
@@ -299,11 +304,7 @@ def similarity(evidence: Evidence) -> list[Score]:
     random = sets.random
     trivial = None if random is None else float(nearest(random.fingerprints, sets.heldout.fingerprints).mean())
     out = [mean(own).score("snn", "higher", float(real.mean()), trivial)]
-    parts: dict[str, Callable[[Molecules], list[list[str]]]] = {
-        "frag": lambda s: s.fragments,
-        "scaf": lambda s: s.scaffolds,
-    }
-    for name, of in parts.items():
+    for name, of in (("frag", lambda s: s.fragments), ("scaf", lambda s: s.scaffolds)):
         reference = Counter(p for row in of(sets.heldout) for p in row)
         estimate, floor = (count_similarity(of(s), reference) for s in (sets.samples, sets.real))
         if np.isnan(estimate.value) or np.isnan(floor.value):
@@ -390,18 +391,12 @@ WORDS = {
         "fragments as common as in real ones", "The cosine of the counts of BRICS fragments.", Question.REAL
     ),
     "scaf": ScoreWords("scaffolds as common as in real ones", "The cosine of the counts of scaffolds.", Question.REAL),
-    "logP_distance": ScoreWords(
-        "difference in logP", "How far the distribution is from that of real ones.", Question.REAL
-    ),
-    "SA_distance": ScoreWords(
-        "difference in synthetic accessibility", "How far the distribution is from that of real ones.", Question.REAL
-    ),
-    "QED_distance": ScoreWords(
-        "difference in drug-likeness (QED)", "How far the distribution is from that of real ones.", Question.REAL
-    ),
-    "weight_distance": ScoreWords(
-        "difference in weight, in g/mol", "How far the distribution is from that of real ones.", Question.REAL
-    ),
+    **{
+        f"{name}_distance": ScoreWords(
+            f"difference in {words}", "How far the distribution is from that of real ones.", Question.REAL
+        )
+        for name, words in PROPERTIES.items()
+    },
     "unique_at_1000": ScoreWords("different ones of 1,000", "The share of different molecules.", Question.VARIED),
     "unique_at_10000": ScoreWords("different ones of 10,000", "The share of different molecules.", Question.VARIED),
     "int_div": ScoreWords("distance between molecules", "One minus the mean likeness of two samples.", Question.VARIED),

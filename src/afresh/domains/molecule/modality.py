@@ -103,7 +103,10 @@ class MoleculeModality:
                 lines=refusal_lines(corpus.refused),
             )
         corpus.notes += describe_traits(kept, options.standard)
-        corpus.notes += _missing(corpus.items)
+        for name in dict.fromkeys(k for i in corpus.items for k in i.numbers):
+            if n := sum(name not in i.numbers for i in corpus.items):
+                what = f"{n:,} of {len(corpus.items):,} molecules, which are learnt without it"
+                corpus.notes.append(Omission(f"{name} is missing for {what}"))
         return corpus
 
     def fit(self, items: Sequence[Item], options: MoleculeOptions) -> MoleculeEncoder:
@@ -134,16 +137,3 @@ class MoleculeModality:
 
 
 MODALITY = MoleculeModality()
-
-
-def _missing(items: Sequence[Item]) -> list[str]:
-    """A note for every number that some molecules lack."""
-    names = dict.fromkeys(k for i in items for k in i.numbers)
-    out: list[str] = []
-    for name in names:
-        n = sum(name not in i.numbers for i in items)
-        if n:
-            out.append(
-                Omission(f"{name} is missing for {n:,} of {len(items):,} molecules, which are learnt without it")
-            )
-    return out

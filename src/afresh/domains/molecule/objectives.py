@@ -12,6 +12,7 @@ from afresh.domains.molecule.measures import (
     Atoms,
     Contains,
     Lacks,
+    Measure,
     MoleculeObjective,
     NearestMolecule,
     Number,
@@ -47,11 +48,11 @@ VALSARTAN_PART = "CN(C=O)Cc1ccc(c2ccccc2)cc1"
 LOG_P, TPSA, BERTZ = Number("logP"), Number("TPSA"), Number("Bertz")
 
 
-def geometric(*terms: ObjectiveTerm) -> MoleculeObjective:
+def geometric(*terms: Measure) -> MoleculeObjective:
     return MoleculeObjective("geometric", terms)
 
 
-def arithmetic(*terms: ObjectiveTerm) -> MoleculeObjective:
+def arithmetic(*terms: Measure) -> MoleculeObjective:
     return MoleculeObjective("arithmetic", terms)
 
 
@@ -66,15 +67,13 @@ def isomer(formula: str) -> MoleculeObjective:
 
 OBJECTIVES = {
     "albuterol_similarity": geometric(ObjectiveTerm(Similarity(ALBUTEROL, "FCFP4"), UpTo(0.75))),
-    "amlodipine_mpo": geometric(
-        ObjectiveTerm(Similarity(AMLODIPINE)), ObjectiveTerm(Number("rings"), NearestMolecule(3, 0.5))
-    ),
-    "celecoxib_rediscovery": geometric(ObjectiveTerm(Similarity(CELECOXIB))),
+    "amlodipine_mpo": geometric(Similarity(AMLODIPINE), ObjectiveTerm(Number("rings"), NearestMolecule(3, 0.5))),
+    "celecoxib_rediscovery": geometric(Similarity(CELECOXIB)),
     "deco_hop": arithmetic(
         ObjectiveTerm(Similarity(HOP, "PHCO"), UpTo(0.85)),
-        ObjectiveTerm(Lacks(SULPHONE)),
-        ObjectiveTerm(Lacks(BENZOTHIAZOLE)),
-        ObjectiveTerm(Contains(QUINAZOLINE)),
+        Lacks(SULPHONE),
+        Lacks(BENZOTHIAZOLE),
+        Contains(QUINAZOLINE),
     ),
     "fexofenadine_mpo": geometric(
         ObjectiveTerm(Similarity(FEXOFENADINE, "AP"), UpTo(0.8)),
@@ -83,8 +82,8 @@ OBJECTIVES = {
     ),
     "isomers_c7h8n2o2": isomer("C7H8N2O2"),
     "isomers_c9h10n2o2pf2cl": isomer("C9H10N2O2PF2Cl"),
-    "median1": geometric(ObjectiveTerm(Similarity(CAMPHOR)), ObjectiveTerm(Similarity(MENTHOL))),
-    "median2": geometric(ObjectiveTerm(Similarity(TADALAFIL, "ECFP6")), ObjectiveTerm(Similarity(SILDENAFIL, "ECFP6"))),
+    "median1": geometric(Similarity(CAMPHOR), Similarity(MENTHOL)),
+    "median2": geometric(Similarity(TADALAFIL, "ECFP6"), Similarity(SILDENAFIL, "ECFP6")),
     "mestranol_similarity": geometric(ObjectiveTerm(Similarity(MESTRANOL, "AP"), UpTo(0.75))),
     "osimertinib_mpo": geometric(
         ObjectiveTerm(Similarity(OSIMERTINIB, "FCFP4"), UpTo(0.8)),
@@ -93,9 +92,9 @@ OBJECTIVES = {
         ObjectiveTerm(LOG_P, NearestMolecule(1, 1, "at most")),
     ),
     "perindopril_mpo": geometric(
-        ObjectiveTerm(Similarity(PERINDOPRIL)), ObjectiveTerm(Number("aromatic rings"), NearestMolecule(2, 0.5))
+        Similarity(PERINDOPRIL), ObjectiveTerm(Number("aromatic rings"), NearestMolecule(2, 0.5))
     ),
-    "qed": geometric(ObjectiveTerm(Number("QED"))),
+    "qed": geometric(Number("QED")),
     "ranolazine_mpo": geometric(
         ObjectiveTerm(Similarity(RANOLAZINE, "AP"), UpTo(0.7)),
         ObjectiveTerm(TPSA, NearestMolecule(95, 20, "at least")),
@@ -104,22 +103,22 @@ OBJECTIVES = {
     ),
     "scaffold_hop": arithmetic(
         ObjectiveTerm(Similarity(HOP, "PHCO"), UpTo(0.75)),
-        ObjectiveTerm(Contains(DECORATION)),
-        ObjectiveTerm(Lacks(QUINAZOLINE)),
+        Contains(DECORATION),
+        Lacks(QUINAZOLINE),
     ),
     "sitagliptin_mpo": geometric(
         ObjectiveTerm(Similarity(SITAGLIPTIN), NearestMolecule(0, 0.1)),
         ObjectiveTerm(LOG_P, NearestMolecule(SITAGLIPTIN, 0.2)),
         ObjectiveTerm(TPSA, NearestMolecule(SITAGLIPTIN, 5)),
-        ObjectiveTerm(isomer("C16H15F6N5O")),
+        isomer("C16H15F6N5O"),
     ),
-    "thiothixene_rediscovery": geometric(ObjectiveTerm(Similarity(THIOTHIXENE))),
-    "troglitazone_rediscovery": geometric(ObjectiveTerm(Similarity(TROGLITAZONE))),
+    "thiothixene_rediscovery": geometric(Similarity(THIOTHIXENE)),
+    "troglitazone_rediscovery": geometric(Similarity(TROGLITAZONE)),
     "valsartan_smarts": geometric(
-        ObjectiveTerm(Contains(VALSARTAN_PART)),
+        Contains(VALSARTAN_PART),
         ObjectiveTerm(LOG_P, NearestMolecule(SITAGLIPTIN, 0.2)),
         ObjectiveTerm(TPSA, NearestMolecule(SITAGLIPTIN, 5)),
         ObjectiveTerm(BERTZ, NearestMolecule(SITAGLIPTIN, 30)),
     ),
-    "zaleplon_mpo": geometric(ObjectiveTerm(Similarity(ZALEPLON)), ObjectiveTerm(isomer("C19H17N3O2"))),
+    "zaleplon_mpo": geometric(Similarity(ZALEPLON), isomer("C19H17N3O2")),
 }

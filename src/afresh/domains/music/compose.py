@@ -50,7 +50,7 @@ class Composed:
         )
 
     def scores(self) -> list[MusicScore]:
-        return [_encoder(self.run).score(t)[0] for t in self.texts]
+        return [score_encoder(self.run).score(t)[0] for t in self.texts]
 
     def sounds(self) -> list[Sound]:
         """Render each score as audio (afresh.domains.music.synth). Raises UserError if a score has no notes."""
@@ -104,7 +104,7 @@ def read_score(run: Run, path: Path) -> tuple[MusicScore, list[str]]:
 
     Raises UserError if the file cannot be read or holds no piece.
     """
-    _encoder(run)
+    score_encoder(run)
     try:
         content = read_bytes(DataFile(path, path.name, path.stat().st_size), MAX_MB)
     except (OSError, FileError) as error:
@@ -114,7 +114,7 @@ def read_score(run: Run, path: Path) -> tuple[MusicScore, list[str]]:
 
 def score_of(run: Run, name: str | Path, content: bytes) -> tuple[MusicScore, list[str]]:
     """`read_score` of the content of a file with a name. Raises UserError as it does."""
-    encoder, path = _encoder(run), Path(name)
+    encoder, path = score_encoder(run), Path(name)
     try:
         if suffix_of(path.name) not in READ:
             raise FileError(f"not one of {', '.join(sorted(READ))}")
@@ -146,7 +146,7 @@ def harmonise(
     which only `voice` is used. Raises UserError if the run cannot fill holes, if its scores are not in
     voices, or if `score` does not fit the run.
     """
-    encoder = _encoder(run)
+    encoder = score_encoder(run)
     able = ", ".join(f.name for f in registry.families() if f.sampling.fills)
     if not encoder.voices:
         how = f"`data.form=voices`, `family={able}`"
@@ -174,14 +174,9 @@ def go_on(
 
     Raises UserError if the run's form cannot represent the score.
     """
-    text = text_of(run, score)
+    text = text_of(score_encoder(run), score)
     continued = Sampler(run, n, Request(prompt=text), seed, settings or {})()
     return Composed(tuple(text + str(v) for v in continued.values), (), run)
-
-
-def text_of(run: Run, score: MusicScore) -> str:
-    """The score as the run writes it. Raises UserError if the run's form cannot represent it."""
-    return _text_of(_encoder(run), score)
 
 
 def why_not(run: Run) -> str | None:
@@ -191,15 +186,15 @@ def why_not(run: Run) -> str | None:
     return f"{run.path} makes {run.record.modality}, not music in notes. Train on .mid or .abc files."
 
 
-def _encoder(run: Run) -> ScoreEncoder:
+def score_encoder(run: Run) -> ScoreEncoder:
     if (reason := why_not(run)) is not None:
         raise UserError(reason)
     assert isinstance(run.encoder, ScoreEncoder)
     return run.encoder
 
 
-def _text_of(encoder: ScoreEncoder, score: MusicScore) -> str:
-    """The text of a score in the run's form, on the run's time grid."""
+def text_of(encoder: ScoreEncoder, score: MusicScore) -> str:
+    """The text of a score in the run's form, on its time grid. Raises UserError if the form cannot represent it."""
     if score.steps != encoder.steps:
         raise UserError(
             f"The score has {score.steps} steps per quarter note and the run {encoder.steps}. Read it with read_score."
@@ -225,7 +220,7 @@ def _alone(encoder: ScoreEncoder, score: MusicScore, voice: int) -> MusicScore:
 
 def _with_holes(encoder: ScoreEncoder, score: MusicScore, voice: int) -> tuple[torch.Tensor, int]:
     """Ids of the score and the `end`, with -1 for every word of the other voices; and the number of these holes."""
-    words = _text_of(encoder, score).split()
+    words = text_of(encoder, score).split()
     ids, position, in_bar, holes = list[int](), 0, False, 0
     for word in words:
         ids.append(encoder.ids[word])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from afresh.core import UserError, events
-from afresh.domains.music.compose import harmonise, score_of, text_of
+from afresh.domains.music.compose import harmonise, score_encoder, score_of, text_of, why_not
 from afresh.domains.music.encoder import ScoreEncoder
 from afresh.domains.music.score import MusicScore
 from afresh.runs.run import Run
@@ -18,7 +18,7 @@ def compose_works(
     run: Run, wish: CreationRequest, files: Files, only: int | None, on_text: OnText | None
 ) -> Iterator[Made]:
     """Tunes that begin as the score in the input."""
-    text = text_of(run, score_in(run, wish, files))
+    text = text_of(score_encoder(run), score_in(run, wish, files))
     return sample(run, wish.model_copy(update={"prompt": text}), files, only, on_text)
 
 
@@ -60,9 +60,5 @@ def voices_of(run: Run) -> int:
     return encoder.voices if fills and isinstance(encoder, ScoreEncoder) else 0
 
 
-def writes_scores(run: Run) -> bool:
-    return isinstance(run.encoder, ScoreEncoder)
-
-
-COMPOSE = Creation("Continue", "continued from a beginning", writes_scores, compose_works, begins=True)
+COMPOSE = Creation("Continue", "continued from a beginning", lambda run: not why_not(run), compose_works, begins=True)
 HARMONISE = Creation("Harmonise", "given new voices", lambda run: voices_of(run) > 0, harmonise_works, voices=voices_of)

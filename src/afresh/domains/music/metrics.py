@@ -6,7 +6,6 @@ The features that are compared follow Yang and Lerch 2020, "On the evaluation of
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +14,11 @@ import numpy as np
 import torch
 
 from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
+from afresh.domains.music.score import PITCH
 from afresh.engine.evaluation.estimate import Array, Estimate, jackknife, leave_out, ratio, share
 from afresh.engine.evaluation.study import Study, Unmeasurable, study_of
 from afresh.engine.evaluation.verdict import SHAPED, VERBATIM, place, share_of_floor
 
-PITCH = re.compile(r"([A-G])(#?)(-?\d+)")
-SEMITONE = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 RUN = 8  # notes of the runs that are searched for copies
 WIDEST = 24  # semitones; wider intervals count as this one
 MIN_NOTES = 20  # that a distribution needs
@@ -58,11 +56,6 @@ def piece_of(text: str) -> MusicPiece:
     return _parallel(words, max(1, voices)) if voices else _events(words)
 
 
-def _pitch(word: str) -> int | None:
-    match = PITCH.fullmatch(word)
-    return None if match is None else SEMITONE[match[1]] + len(match[2]) + 12 * (int(match[3]) + 1)
-
-
 def _events(words: Sequence[str]) -> MusicPiece:
     piece = MusicPiece()
     bar, cursor, voice, pitch, last = 0, 0, 0, None, None
@@ -81,7 +74,7 @@ def _events(words: Sequence[str]) -> MusicPiece:
             else:
                 piece.together.append(1)
             last, cursor = (bar, cursor), cursor + number
-        pitch = _pitch(word)
+        pitch = PITCH.get(word)
     return piece
 
 
@@ -89,7 +82,7 @@ def _parallel(words: Sequence[str], voices: int) -> MusicPiece:
     piece = MusicPiece()
     count = onsets = 0
     for word in words:
-        pitch, voice = _pitch(word), count % voices
+        pitch, voice = PITCH.get(word), count % voices
         if pitch is not None:
             piece.lines.setdefault(voice, []).append((pitch, 1))
             onsets += 1

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from afresh.core import UserError, events
 from afresh.core.plural import counted
-from afresh.core.verb import Line, Table
+from afresh.core.verb import FileResult, Line, Table
 from afresh.domains.series.calibration import widened, widening_of
 from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
-from afresh.domains.series.reading.step import written_time
 from afresh.domains.series.stretches import Stretch, draw_missing, read_like, series_encoder, stretches
-from afresh.domains.series.written import Format, as_table, format_of, table_file
+from afresh.domains.series.written import check_format, table_file
 from afresh.runs.run import Run
 
 Array = NDArray[np.float64]
@@ -29,7 +28,7 @@ SMALL = 1e-9
 
 
 @dataclass(frozen=True)
-class Anomalies:
+class Anomalies(FileResult):
     """Scores of the values of S series, one array (C, T) each, NaN where a value is missing or nothing is before it.
 
     chances: that a value is as far out as this one or further, on either side. distances: from the median, in spreads.
@@ -41,9 +40,6 @@ class Anomalies:
     distances: Sequence[Array]
     medians: Sequence[Array]
     members: int
-    seconds: float
-    format: Format = "csv"
-    notes: tuple[str, ...] = ()
 
     @cached_property
     def ranked(self) -> list[tuple[int, int, int]]:
@@ -57,17 +53,16 @@ class Anomalies:
         one = self.series[s]
         return {
             "series": one.name,
-            "time": written_time(one.times(t, t + 1)[0], one.step.counted),
-            "column": self.encoder.saved.columns[c],
+            "time": one.written(t, t + 1)[0],
+            "column": self.encoder.columns[c],
             "value": round(float(one.values[c, t]), 6),
             "median": round(float(self.medians[s][c, t]), 6),
             "distance": round(float(self.distances[s][c, t]), 4),
             "chance": round(float(self.chances[s][c, t]), 4),
         }
 
-    def json(self) -> dict[str, Any]:
-        most = [self.row(p) for p in self.ranked[:20]]
-        return {"scored": len(self.ranked), "most": most, "files": sorted(self.files()), "notes": list(self.notes)}
+    def values(self) -> dict[str, Any]:
+        return {"scored": len(self.ranked), "most": [self.row(p) for p in self.ranked[:20]]}
 
     def lines(self) -> list[Line]:
         rows = [[str(v) for k, v in self.row(p).items() if k != "series"] for p in self.ranked[:10]]
@@ -75,16 +70,12 @@ class Anomalies:
         heads = ("time", "column", "value", "median", "distance", "chance")
         return [f"{what}; the most distant:", Table(heads, rows, right=(2, 3, 4, 5))]
 
-    def files(self) -> dict[str, bytes]:
-        """A row for each scored value, in the order of the data."""
-        return self.written
-
     @cached_property
     def written(self) -> dict[str, bytes]:
+        """A row for each scored value, in the order of the data."""
         rows = [self.row(p) for p in sorted(self.ranked, key=lambda p: (p[0], p[2], p[1]))]
         names = [n for n in rows[0] if n != "series" or any(s.name for s in self.series)]
-        table = {n: [r[n] for r in rows] for n in names}
-        return {table_file("anomalies", self.format): as_table(table, self.format)}
+        return table_file("anomalies", {n: [r[n] for r in rows] for n in names}, self.format)
 
 
 def scores(members: Array, value: Array) -> tuple[Array, Array, Array]:
@@ -110,7 +101,8 @@ def anomalies_from(
     run: Run, start: TableSource | None, members: int, ahead: int | None, format: str, seed: int
 ) -> Anomalies:
     """Read series, and score their values. Raises UserError as `anomalies` does."""
-    encoder, kind = series_encoder(run), format_of(format)
+    check_format(format)
+    encoder = series_encoder(run)
     context, horizon = encoder.layout.context, encoder.layout.horizon
     steps, widening = horizon if ahead is None else ahead, widening_of(run)
     if steps > horizon:
@@ -147,4 +139,5 @@ def anomalies_from(
         chances.append(chance)
         distances.append(distance)
         medians.append(median)
-    return Anomalies(encoder, series, chances, distances, medians, members, clock.monotonic() - began, kind)
+    seconds = clock.monotonic() - began
+    return Anomalies(encoder, series, chances, distances, medians, members, seconds=seconds, format=format)

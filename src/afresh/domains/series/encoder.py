@@ -5,20 +5,19 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
-from afresh.core import Abilities, Batch, Cond, CondSpec, Examples, Item, Sound, Space, UserError
+from afresh.core import Abilities, Batch, Cond, CondSpec, Examples, Item, Space, UserError
 from afresh.core.rng import Rng
-from afresh.data.encoder_file import load_encoder, save_encoder, written_names
-from afresh.data.storage.files import replace_file
+from afresh.data.encoder_file import FileEncoder, with_tuples
 from afresh.domains.series.calibration import calibrate
 from afresh.domains.series.kind import SERIES
 from afresh.domains.series.known import Layout, hidden, part_of
@@ -31,10 +30,14 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=1, le=1 << 20)]
 
 
-class SavedSeries(BaseModel):
-    """Content of encoder.json. `mean`, `std`: of each channel, and `known` of each column known in advance."""
+@dataclass(frozen=True, kw_only=True)
+class SeriesEncoder(FileEncoder):
+    """Arrays (C, L) with NaN for what is missing, to fields of about unit deviation in each channel, and back. `mean`,
+    `std`: of each channel, and `known` of each column known in advance.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    `Item.images` holds the phases of the calendar, (2 cycles, L), the columns that are known in advance, (D, L), and
+    the place of the window: the name of its series, and the step at which it begins.
+    """
 
     format: Literal["afresh.series"] = "afresh.series"
     version: Literal[1] = 1
@@ -51,8 +54,11 @@ class SavedSeries(BaseModel):
     conds: CondSpec
     options: dict[str, Any]
     notes: tuple[str, ...] = ()
+    kind = SERIES
+    suffix = ".csv"
+    abilities = Abilities(family="ensemble", calibrate=calibrate)
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
         extra = len(self.known) + 2 * len(self.cycles)
         return Layout(len(self.mean), extra, self.context, self.horizon, self.period)
@@ -61,58 +67,36 @@ class SavedSeries(BaseModel):
     def grid(self) -> Step:
         return step_of(self.step, self.counted)
 
-
-class SeriesEncoder:
-    """Arrays (C, L) with NaN for what is missing, to fields of about unit deviation in each channel, and back.
-
-    `Item.images` holds the phases of the calendar, (2 cycles, L), the columns that are known in advance, (D, L), and
-    the place of the window: the name of its series, and the step at which it begins.
-    """
-
-    kind = SERIES
-    abilities = Abilities(family="ensemble", calibrate=calibrate)
-
-    def __init__(self, saved: SavedSeries) -> None:
-        self.saved, self.layout = saved, saved.layout
-
-    @property
-    def conds(self) -> CondSpec:
-        return self.saved.conds
-
     @property
     def space(self) -> Space:
         return Space("field", (self.layout.channels, self.layout.length), axes=("step",))
 
     @property
-    def notes(self) -> Sequence[str]:
-        return self.saved.notes
-
-    @property
     def settled(self) -> Mapping[str, Any]:
         """How other data is read in the same way."""
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in self.saved.options.items()}
+        return with_tuples(self.options)
 
     def unit(self, values: NDArray[Any]) -> Tensor:
         """Values (..., C, L) in units of each channel's deviation; NaN stays."""
-        mean, std = (np.asarray(v)[:, None] for v in (self.saved.mean, self.saved.std))
+        mean, std = (np.asarray(v)[:, None] for v in (self.mean, self.std))
         return torch.from_numpy(np.asarray((np.asarray(values, np.float64) - mean) / std, np.float32))
 
     def physical(self, x: Tensor) -> NDArray[np.float32]:
         """Windows (..., C, L) in the units of the data."""
-        mean, std = (np.asarray(v)[:, None] for v in (self.saved.mean, self.saved.std))
+        mean, std = (np.asarray(v)[:, None] for v in (self.mean, self.std))
         return np.asarray(x.detach().cpu().double().numpy() * std + mean, np.float32)
 
     def extra(self, item: Item) -> Tensor:
         """(E, L): the columns known in advance in units of their deviation, 0 where missing, and the phases."""
-        saved, length = self.saved, self.layout.length
+        length = self.layout.length
         known = np.asarray(item.images.get("known", np.zeros((0, length))), np.float64)
         calendar = np.asarray(item.images.get("calendar", np.zeros((0, length))), np.float32)
-        if known.shape != (len(saved.known), length) or calendar.shape != (2 * len(saved.cycles), length):
+        if known.shape != (len(self.known), length) or calendar.shape != (2 * len(self.cycles), length):
             raise UserError(
                 f"{item.source} has {len(known)} columns known in advance and {len(calendar)} phases of the calendar, "
-                f"and the model is told {len(saved.known)} and {2 * len(saved.cycles)}."
+                f"and the model is told {len(self.known)} and {2 * len(self.cycles)}."
             )
-        scales = list(saved.known.values())
+        scales = list(self.known.values())
         rows = [np.nan_to_num((row - mean) / std) for row, (mean, std) in zip(known, scales, strict=True)]
         return torch.from_numpy(np.concatenate([np.asarray(rows, np.float32).reshape(-1, length), calendar]))
 
@@ -156,34 +140,15 @@ class SeriesEncoder:
         """Whether the value is an array of the space's shape with finite numbers."""
         return isinstance(value, np.ndarray) and value.shape == self.space.shape and bool(np.isfinite(value).all())
 
-    def hear(self, value: Any) -> Sound | None:
-        return None
-
-    def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
-        """Writes each window as a table of CSV with its steps counted from 0, or as times from 1 January 2000. Returns
-        the names of the files."""
-        files = written_names(names, ".csv")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, value in zip(files, values, strict=True):
-            replace_file(folder / name, self.as_csv(value))
-        return files
-
-    def as_csv(self, value: NDArray[np.float32]) -> bytes:
-        grid = self.saved.grid
+    def content(self, value: Any, name: str) -> bytes:
+        """A table of CSV with its steps counted from 0, or as times from 1 January 2000."""
+        grid = self.grid
         first = 0.0 if grid.counted else float(np.ceil(grid.places(np.array([946_684_800.0]))[0]))
         times = grid.times(first + np.arange(value.shape[1], dtype=np.float64))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["time", *self.saved.columns])
+        writer.writerow(["time", *self.columns])
         for moment, row in zip(times.tolist(), value.T, strict=True):
             cells = ["" if np.isnan(v) else np.format_float_positional(v, trim="-") for v in row]
             writer.writerow([written_time(moment, grid.counted), *cells])
         return text.getvalue().encode()
-
-    def save(self, folder: Path) -> None:
-        save_encoder(folder, self.saved)
-
-
-def load(folder: Path) -> SeriesEncoder:
-    """Raises UserError if encoder.json is missing or damaged."""
-    return SeriesEncoder(load_encoder(folder, SavedSeries, "series"))

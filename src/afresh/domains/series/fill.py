@@ -12,13 +12,12 @@ import numpy as np
 
 from afresh.core import UserError, events
 from afresh.core.plural import counted
-from afresh.core.verb import Line, Table
+from afresh.core.verb import FileResult, Line, Table
 from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
-from afresh.domains.series.reading.step import written_time
 from afresh.domains.series.stretches import Array, Stretch, draw_missing, part, read_like, series_encoder, stretches
-from afresh.domains.series.written import Format, as_table, format_of, table_file
+from afresh.domains.series.written import check_format, table_file
 from afresh.runs.run import Run
 
 INTERVAL = (0.05, 0.95)
@@ -26,7 +25,7 @@ MOST = 1_000_000  # missing values
 
 
 @dataclass(frozen=True)
-class Filled:
+class Filled(FileResult):
     """Series with their gaps filled. places: (series, column, step) of each missing value, (N, 3). draws: (members, N)
     in the units of the data."""
 
@@ -34,9 +33,6 @@ class Filled:
     series: Sequence[Series]
     places: Any
     draws: Array
-    seconds: float
-    format: Format = "csv"
-    notes: tuple[str, ...] = ()
 
     @property
     def mean(self) -> Any:
@@ -47,61 +43,56 @@ class Filled:
         """(2, N): the quantiles INTERVAL."""
         return np.quantile(self.draws.astype(np.float64), INTERVAL, axis=0)
 
-    def json(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         members, count = self.draws.shape
-        return {"filled": count, "members": members, "files": sorted(self.files()), "notes": list(self.notes)}
+        return {"filled": count, "members": members}
 
     def lines(self) -> list[Line]:
         members, count = self.draws.shape
         low, high = self.interval
         rows = [
-            [self.time(s, t), self.encoder.saved.columns[c], f"{self.mean[i]:.4g}", f"{low[i]:.4g} to {high[i]:.4g}"]
+            [self.time(s, t), self.encoder.columns[c], f"{self.mean[i]:.4g}", f"{low[i]:.4g} to {high[i]:.4g}"]
             for i, (s, c, t) in enumerate(self.places[:8].tolist())
         ]
         what = f"{counted(count, 'missing value')} filled {counted(members, 'time')} in {self.seconds:.1f} s"
         return [what, Table(("time", "column", "mean", "90% interval"), rows)]
 
     def time(self, number: int, step: int) -> str:
-        one = self.series[number]
-        return written_time(one.times(step, step + 1)[0], one.step.counted)
-
-    def files(self) -> dict[str, bytes]:
-        """The table with its gaps filled by means, and a table of what was filled, with its intervals."""
-        return self.written
+        return self.series[number].written(step, step + 1)[0]
 
     @cached_property
     def written(self) -> dict[str, bytes]:
-        return {
-            table_file("filled", self.format): self.as_filled(),
-            table_file("gaps", self.format): self.as_gaps(),
-        }
+        """The table with its gaps filled by means, and a table of what was filled, with its intervals."""
+        filled, gaps = self.filled_rows(), self.gap_rows()
+        return {**table_file("filled", filled, self.format), **table_file("gaps", gaps, self.format)}
 
-    def as_filled(self) -> bytes:
+    def filled_rows(self) -> dict[str, Any]:
         values = [s.values.astype(np.float64) for s in self.series]
         for (s, c, t), mean in zip(self.places.tolist(), self.mean.tolist(), strict=True):
             values[s][c, t] = mean
         table: dict[str, Any] = {}
         if any(s.name for s in self.series):
             table["series"] = [s.name for s in self.series for _ in range(s.length)]
-        table["time"] = [written_time(t, s.step.counted) for s in self.series for t in s.times(0, s.length)]
-        for c, name in enumerate(self.encoder.saved.columns):
+        table["time"] = [t for s in self.series for t in s.written(0, s.length)]
+        for c, name in enumerate(self.encoder.columns):
             table[name] = np.concatenate([v[c] for v in values])
-        return as_table(table, self.format)
+        return table
 
-    def as_gaps(self) -> bytes:
+    def gap_rows(self) -> dict[str, Any]:
         low, high = self.interval
         table: dict[str, Any] = {}
         if any(s.name for s in self.series):
             table["series"] = [self.series[s].name for s, _, _ in self.places.tolist()]
         table["time"] = [self.time(s, t) for s, _, t in self.places.tolist()]
-        table["column"] = [self.encoder.saved.columns[c] for _, c, _ in self.places.tolist()]
+        table["column"] = [self.encoder.columns[c] for _, c, _ in self.places.tolist()]
         table |= {"mean": self.mean, f"q{INTERVAL[0]:g}": low, f"q{INTERVAL[1]:g}": high}
-        return as_table(table, self.format)
+        return table
 
 
 def fill_from(run: Run, start: TableSource | None, members: int, format: str, seed: int) -> Filled:
     """Read series, and fill their gaps. Raises UserError as `fill` does."""
-    encoder, kind = series_encoder(run), format_of(format)
+    check_format(format)
+    encoder = series_encoder(run)
     source = run.record.data.path if start is None else start
     series = read_like(encoder, source).series
     found = [np.argwhere(np.isnan(s.values)) for s in series]
@@ -120,7 +111,8 @@ def fill_from(run: Run, start: TableSource | None, members: int, format: str, se
         if len(found[number]):
             draws.append(filled(run, one, members, seed)[:, found[number][:, 0], found[number][:, 1]])
         events.advance(f"series {number + 1:,} of {len(series):,}", "imputation", number + 1, len(series))
-    return Filled(encoder, series, places, np.concatenate(draws, 1), clock.monotonic() - began, kind)
+    seconds = clock.monotonic() - began
+    return Filled(encoder, series, places, np.concatenate(draws, 1), seconds=seconds, format=format)
 
 
 def filled(run: Run, series: Series, members: int, seed: int) -> Array:

@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 
 from afresh.core import UserError, events
 from afresh.core.plural import counted
-from afresh.core.verb import Line, Table
+from afresh.core.verb import FileResult, Line, Table
 from afresh.domains.series.calibration import REFERENCE, widened, widening_of
 from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.pictures import Fan, fan_chart
 from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
-from afresh.domains.series.reading.step import written_time
 from afresh.domains.series.stretches import Array, Stretch, draw_missing, part, read_like, series_encoder, stretches
-from afresh.domains.series.written import Format, as_table, format_of, table_file
+from afresh.domains.series.written import check_format, table_file
 from afresh.runs.run import Run
 
 QUANTILES = (0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95)
@@ -34,7 +33,7 @@ SHOWN = 3  # horizons of the past in a picture
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Forecast(FileResult):
     """Futures of S series: members (M, S, C, H) in the units of the data. series: as they were read; the first step
     that is forecast is at `ends`. given: (S, C, H), NaN where nothing was given."""
 
@@ -43,14 +42,11 @@ class Forecast:
     ends: Sequence[int]
     members: Array
     given: Array
-    seconds: float
-    keep: bool = False
-    format: Format = "csv"
-    notes: tuple[str, ...] = ()
+    keep: bool
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return self.encoder.saved.columns
+        return self.encoder.columns
 
     @cached_property
     def quantiles(self) -> NDArray[np.float64]:
@@ -63,10 +59,10 @@ class Forecast:
 
     def times(self, number: int) -> list[str]:
         """Those of the steps that are forecast, of one series."""
-        one, end = self.series[number], self.ends[number]
-        return [written_time(t, one.step.counted) for t in one.times(end, end + self.members.shape[-1])]
+        end = self.ends[number]
+        return self.series[number].written(end, end + self.members.shape[-1])
 
-    def json(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         members, _, _, horizon = self.members.shape
         mean = self.members.mean(0, dtype=np.float64)
         series = []
@@ -79,14 +75,13 @@ class Forecast:
                 for c, name in enumerate(self.columns)
             }
             series.append({"series": one.name, "time": self.times(number), "columns": columns})
-        files = sorted(self.files())
-        return {"members": members, "horizon": horizon, "series": series, "files": files, "notes": list(self.notes)}
+        return {"members": members, "horizon": horizon, "series": series}
 
     def lines(self) -> list[Line]:
         members, series, columns, horizon = self.members.shape
         what = f"{counted(columns, 'column')}" + (f" of {counted(series, 'series', 'series')}" if series > 1 else "")
         out: list[Line] = [
-            f"{counted(members, 'future')} of {counted(horizon, 'step')} ({self.encoder.saved.step} each) for {what}, "
+            f"{counted(members, 'future')} of {counted(horizon, 'step')} ({self.encoder.step} each) for {what}, "
             f"in {self.seconds:.1f} s"
         ]
         rows = []
@@ -101,18 +96,14 @@ class Forecast:
         out.append(Table(heads if many else heads[1:], rows if many else [r[1:] for r in rows], right=()))
         return out
 
-    def files(self) -> dict[str, bytes]:
-        """The quantiles, a picture, and the members if they are kept."""
-        return self.written
-
     @cached_property
     def written(self) -> dict[str, bytes]:
-        out = {table_file("forecast", self.format): self.as_quantiles(), "forecast.png": self.picture()}
-        if self.keep:
-            out[table_file("members", self.format)] = self.as_members()
-        return out
+        """The quantiles, a picture, and the members if they are kept."""
+        members = table_file("members", self.member_rows(), self.format) if self.keep else {}
+        quantiles = table_file("forecast", self.quantile_rows(), self.format)
+        return {**quantiles, "forecast.png": self.picture(), **members}
 
-    def as_quantiles(self) -> bytes:
+    def quantile_rows(self) -> dict[str, Any]:
         """A row for each series, time and column."""
         _, series, columns, horizon = self.members.shape
         times = [t for n in range(series) for t in self.times(n) for _ in range(columns)]
@@ -124,9 +115,9 @@ class Forecast:
         for p, values in zip(QUANTILES, self.quantiles, strict=True):
             table[f"q{p:g}"] = values.transpose(order).ravel()
         table["mean"] = self.members.mean(0, dtype=np.float64).transpose(order).ravel()
-        return as_table(table, self.format)
+        return table
 
-    def as_members(self) -> bytes:
+    def member_rows(self) -> dict[str, Any]:
         """A row for each member, series and time, with the columns as in the data."""
         members, series, _, horizon = self.members.shape
         times = [t for n in range(series) for t in self.times(n)]
@@ -136,7 +127,7 @@ class Forecast:
         table["time"] = times * members
         for c, name in enumerate(self.columns):
             table[name] = self.members[:, :, c].ravel()
-        return as_table(table, self.format)
+        return table
 
     def picture(self) -> bytes:
         """A panel for each column of the first series."""
@@ -148,9 +139,8 @@ class Forecast:
             Fan(name, one.values[c, begin:end], spread[:, c], later[c] if np.isfinite(later[c]).any() else None)
             for c, name in enumerate(self.columns)
         ]
-        moments = one.times(begin, end + horizon)
-        labels = [written_time(moments[i], one.step.counted) for i in (0, end - begin, len(moments) - 1)]
-        return fan_chart(fans, labels)
+        moments = one.written(begin, end + horizon)
+        return fan_chart(fans, [moments[0], moments[end - begin], moments[-1]])
 
 
 def rounded(values: NDArray[np.float64]) -> list[float]:
@@ -170,31 +160,23 @@ def futures(
     The noise of member m of series s in stretch k has the number (k S + s) MOST_MEMBERS + m, and of a calibrated run
     REFERENCE members are drawn at least, so that a future does not depend on how many there are.
     """
-    if (widening := widening_of(run)) is not None:
-        drawn = drawn_futures(run, series, ends, horizon, max(members, REFERENCE), given, seed)
-        return np.ascontiguousarray(widened(drawn, widening)[:members])
-    return drawn_futures(run, series, ends, horizon, members, given, seed)
-
-
-def drawn_futures(
-    run: Run, series: Sequence[Series], ends: Sequence[int], horizon: int, members: int, given: Array, seed: int
-) -> Array:
-    """`futures` as the run draws them."""
+    widening = widening_of(run)
+    drawn = members if widening is None else max(members, REFERENCE)
     encoder = series_encoder(run)
-    context, count, columns = encoder.layout.context, len(series), len(encoder.saved.columns)
-    size = 4 * members * count * columns * (context + horizon)
+    context, count, columns = encoder.layout.context, len(series), len(encoder.columns)
+    size = 4 * drawn * count * columns * (context + horizon)
     if size > MOST_BYTES:
         raise UserError(
-            f"{members:,} futures of {horizon:,} steps of {count:,} series take {size / 1e9:.3g} GB, more than "
+            f"{drawn:,} futures of {horizon:,} steps of {count:,} series take {size / 1e9:.3g} GB, more than "
             f"{MOST_BYTES / 1e9:.3g} GB. Ask for fewer members or steps, or fewer series.",
             "too_large",
         )
-    rows = max(1, AT_ONCE // (4 * members * encoder.layout.length * encoder.layout.rows))
-    out = np.empty((members, count, columns, horizon), np.float32)
+    rows = max(1, AT_ONCE // (4 * drawn * encoder.layout.length * encoder.layout.rows))
+    out = np.empty((drawn, count, columns, horizon), np.float32)
     for begin in range(0, count, rows):
         some = slice(begin, begin + rows)
-        out[:, some] = rolled(run, series[some], ends[some], horizon, members, given[some], seed, begin, count)
-    return out
+        out[:, some] = rolled(run, series[some], ends[some], horizon, drawn, given[some], seed, begin, count)
+    return out if widening is None else np.ascontiguousarray(widened(out, widening)[:members])
 
 
 def rolled(
@@ -211,7 +193,7 @@ def rolled(
     """`futures` of series from number `begin` of `total` on."""
     encoder = series_encoder(run)
     context, each = encoder.layout.context, encoder.layout.horizon
-    count, columns = len(series), len(encoder.saved.columns)
+    count, columns = len(series), len(encoder.columns)
     past = np.stack([part(s.values, e - context, e) for s, e in zip(series, ends, strict=True)]).repeat(members, 0)
     blank = [replace(s, values=np.full_like(s.values, np.nan)) for s in series]
     done: list[Array] = []
@@ -254,20 +236,21 @@ def forecast_from(
 ) -> Forecast:
     """Read series, and say what comes after them. Raises UserError as `forecast` does."""
     encoder = series_encoder(run)
-    kind = format_of(format)
+    check_format(format)
     source = run.record.data.path if start is None else start
     if not isinstance(source, Mapping) and not Path(source).exists():
         raise UserError(f'There is no {source}. Give the table that is to go on: `start="data.csv"`.', "data_missing")
     series = read_like(encoder, source).series
     steps = horizon or encoder.layout.horizon
     ends = [last_known(s) for s in series]
-    conditions = np.full((len(series), len(encoder.saved.columns), steps), np.nan, np.float32)
+    conditions = np.full((len(series), len(encoder.columns), steps), np.nan, np.float32)
     if given is not None:
         series, conditions = with_given(encoder, series, ends, given, steps)
     check_known(encoder, series, ends, steps)
     began = clock.monotonic()
     drawn = futures(run, series, ends, steps, members, conditions, seed)
-    return Forecast(encoder, series, ends, drawn, conditions, clock.monotonic() - began, keep, kind)
+    seconds = clock.monotonic() - began
+    return Forecast(encoder, series, ends, drawn, conditions, keep, seconds=seconds, format=format)
 
 
 def last_known(series: Series) -> int:
@@ -285,7 +268,7 @@ def with_given(
     (S, C, steps). Raises UserError if it says nothing of the steps that are forecast."""
     from afresh.domains.series.given import read_given
 
-    out, conditions = [], np.full((len(series), len(encoder.saved.columns), steps), np.nan, np.float32)
+    out, conditions = [], np.full((len(series), len(encoder.columns), steps), np.nan, np.float32)
     futures_given = read_given(encoder, source, [s.name for s in series])
     used = 0
     for number, (one, end) in enumerate(zip(series, ends, strict=True)):
@@ -300,7 +283,7 @@ def with_given(
         out.append(replace(one, known=np.where(np.isfinite(later), later, known)))
         used += int(np.isfinite(conditions[number]).sum() + np.isfinite(later[:, end:]).sum())
     if not used:
-        first = written_time(series[0].times(ends[0], ends[0] + 1)[0], series[0].step.counted)
+        (first,) = series[0].written(ends[0], ends[0] + 1)
         raise UserError(
             f"{words_of(source, 'given')} says nothing of the {steps:,} steps from {first} on that are forecast. Give "
             f"a table with the column of times {encoder.settled['time']!r}, these times, and the columns that are "
@@ -313,7 +296,7 @@ def check_known(encoder: SeriesEncoder, series: Sequence[Series], ends: Sequence
     """Raises UserError if a column that is known in advance is not."""
     for one, end in zip(series, ends, strict=True):
         later = part(one.known, end, end + steps)
-        lacking = [n for n, row in zip(encoder.saved.known, later, strict=True) if not np.isfinite(row).all()]
+        lacking = [n for n, row in zip(encoder.known, later, strict=True) if not np.isfinite(row).all()]
         if lacking:
             raise UserError(
                 f"The model is told {', '.join(lacking)} in advance, and the table does not say what comes in the "

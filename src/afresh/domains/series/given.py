@@ -22,25 +22,25 @@ from afresh.domains.series.reading.regular import Series, regular
 def read_given(encoder: SeriesEncoder, source: TableSource, names: list[str]) -> dict[str, Series]:
     """What a table says of each series, by its name, with NaN for columns that it has not. Without the columns
     that tell series apart, it holds for all `names`. Raises UserError if it has no time or no column of the model."""
-    settled, saved = encoder.settled, encoder.saved
+    settled = encoder.settled
     table = table_of(source)
     columns = set(table.column_names)
-    useful = [c for c in (*saved.columns, *saved.known) if c in columns]
+    useful = [c for c in (*encoder.columns, *encoder.known) if c in columns]
     if settled["time"] not in columns or not useful:
         raise UserError(
             f"{words_of(source, 'given')} needs the column of times {settled['time']!r} and one or more of "
-            f"{', '.join((*saved.columns, *saved.known))}. It has {', '.join(table.column_names)}."
+            f"{', '.join((*encoder.columns, *encoder.known))}. It has {', '.join(table.column_names)}."
         )
     times, _ = seconds_of(table.column(settled["time"]).combine_chunks())
 
     def numbers(wanted: tuple[str, ...]) -> np.ndarray:
         blank = np.full(len(times), np.nan)
         found = [numbers_of(table.column(c).combine_chunks()) if c in columns else blank for c in wanted]
-        return np.stack(found, 1) if found else np.zeros((len(times), 0))
+        return np.array(found).reshape(len(found), len(times)).T
 
-    values, known = numbers(saved.columns), numbers(tuple(saved.known))
+    values, known = numbers(encoder.columns), numbers(tuple(encoder.known))
     apart = [c for c in settled.get("series", ()) if c in columns]
-    grid = saved.grid
+    grid = encoder.grid
     if not apart:
         there = np.isfinite(times)
         one = regular("", times[there], values[there], known[there], grid, grid.length)

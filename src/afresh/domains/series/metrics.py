@@ -134,7 +134,7 @@ def seasons_of(encoder: SeriesEncoder, longest: int) -> dict[str, int]:
     """Steps of each season that simple forecasts repeat: those of the calendar, and the run's own period if it is
     another one."""
     period = encoder.layout.period
-    found = {name: n for name, n in encoder.saved.grid.seasons.items() if n <= min(LONGEST, longest)}
+    found = {name: n for name, n in encoder.grid.seasons.items() if n <= min(LONGEST, longest)}
     return found if period in found.values() else {"season": period, **found}
 
 

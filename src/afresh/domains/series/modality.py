@@ -11,14 +11,15 @@ import numpy as np
 from pydantic import Field
 
 from afresh.core import Corpus, Item, Omission, Part, Sniff, UserError
+from afresh.data.encoder_file import load_encoder
 from afresh.domains.series.calendar import cycles
-from afresh.domains.series.encoder import BESIDE, TOLD, SavedSeries, SeriesEncoder, load
+from afresh.domains.series.encoder import BESIDE, TOLD, SeriesEncoder
 from afresh.domains.series.kind import SERIES
 from afresh.domains.series.known import Layout
 from afresh.domains.series.reading.options import ReadingOptions
 from afresh.domains.series.reading.read import Reading, read_series
 from afresh.domains.series.recognise import recognise
-from afresh.domains.series.windows import default_context, default_horizon, items_of, stride_of
+from afresh.domains.series.windows import MOST_BYTES, default_context, default_horizon, items_of
 
 SMALL = 1e-12
 SAME = 0.999  # correlation from which one column says what another does
@@ -42,10 +43,6 @@ class SeriesOptions(ReadingOptions):
     )
     counted: bool | None = Field(None, description="whether times are numbers of no unit; None: by the table")
 
-    @property
-    def reading(self) -> ReadingOptions:
-        return ReadingOptions(**self.model_dump(include=set(ReadingOptions.model_fields)))
-
 
 class SeriesModality:
     """Tables with a column of times and columns of numbers, alone or in a folder with one file for each series."""
@@ -59,7 +56,7 @@ class SeriesModality:
 
     def read(self, path: Path, options: SeriesOptions) -> Corpus:
         """An Item for each window. Raises UserError if there is none, or for data for which something must be set."""
-        reading = usable(read_series(path, options.reading))
+        reading = usable(read_series(path, options))
         series = reading.series
         longest = max(s.length for s in series)
         step = reading.step
@@ -69,7 +66,8 @@ class SeriesModality:
         names = cycles(step, longest) if options.cycles is None else options.cycles
         channels = len(reading.columns.values)
         layout = Layout(channels, len(reading.columns.known) + 2 * len(names), context, horizon, period)
-        stride = stride_of(sum(s.length for s in series), 4 * layout.length * (layout.rows + layout.extra + channels))
+        row = 4 * layout.length * (layout.rows + layout.extra + channels)  # bytes of a window
+        stride = max(1, -(-sum(s.length for s in series) * row // MOST_BYTES))  # all of them stay within MOST_BYTES
         items = list(items_of(series, context, horizon, names, stride, options.held))
         notes = [
             *reading.notes,
@@ -105,28 +103,28 @@ class SeriesModality:
         scales = {n: (float(m), float(s)) for n, m, s in zip(names, *known[0], strict=True)} if known else {}
         length = np.shape(items[0].value)[1]
         horizon = chosen.get("horizon") or default_horizon(1, length)
-        saved = SavedSeries(
-            columns=chosen.get("values") or [f"column {i}" for i in range(len(mean))],
+        encoder = SeriesEncoder(
+            columns=tuple(chosen.get("values") or [f"column {i}" for i in range(len(mean))]),
             step=chosen.get("step") or "1",
             counted=chosen.get("counted", True),
             context=length - horizon,
             horizon=horizon,
             period=chosen.get("period") or 1,
-            cycles=chosen.get("cycles") or (),
+            cycles=tuple(chosen.get("cycles") or ()),
             known=scales,
-            mean=mean.tolist(),
-            std=std.tolist(),
+            mean=tuple(mean.tolist()),
+            std=tuple(std.tolist()),
             conds={},
             options=chosen,
         )
-        layout = saved.layout
+        layout = encoder.layout
         conds = {TOLD: Part("aligned", shape=(layout.rows, length), persists=True, scaled=True)}
         if layout.extra:
             conds[BESIDE] = Part("aligned", shape=(layout.extra, length))
-        return SeriesEncoder(saved.model_copy(update={"conds": conds}))
+        return replace(encoder, conds=conds)
 
     def load(self, folder: Path) -> SeriesEncoder:
-        return load(folder)
+        return load_encoder(folder, SeriesEncoder, "series")
 
 
 MODALITY = SeriesModality()

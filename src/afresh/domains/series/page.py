@@ -18,7 +18,6 @@ from afresh.core import UserError
 from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.forecast import last_known
 from afresh.domains.series.reading.regular import Series
-from afresh.domains.series.reading.step import written_time
 from afresh.domains.series.stretches import Array, part, read_like, series_encoder
 from afresh.domains.series.verbs import why_not
 from afresh.faces.http.request_threads import Desk
@@ -46,7 +45,7 @@ def routes(desk: Desk) -> APIRouter:
             request,
             "forecast.html",
             name=run,
-            step=encoder.saved.step,
+            step=encoder.step,
             horizon=encoder.layout.horizon,
             longest=LONGEST,
             verb=request.scope.get("root_path", "") + "/afresh/v1/forecast",
@@ -104,17 +103,16 @@ def view(encoder: SeriesEncoder, found: Sequence[Series], name: str, horizon: in
         raise UserError(f"There is no series {name}. Choose one of those that the table has.", "no_series")
     end = last_known(one)
     past = min(end, max(encoder.layout.context, SHOWN * horizon))
-    moments = one.times(end - past, end + horizon)
     known = part(one.known, end - past, end + horizon)
     return {
         "names": [s.name for s in found],
         "name": one.name,
         "time": encoder.settled["time"],
-        "times": [written_time(float(t), one.step.counted) for t in moments],
+        "times": one.written(end - past, end + horizon),
         "past": past,
         "shown": SHOWN,
-        "values": listed(encoder.saved.columns, part(one.values, end - past, end)),
-        "known": listed(tuple(encoder.saved.known), known),
+        "values": listed(encoder.columns, part(one.values, end - past, end)),
+        "known": listed(tuple(encoder.known), known),
     }
 
 
@@ -127,7 +125,7 @@ def listed(names: Sequence[str], rows: Array) -> dict[str, list[float | None]]:
 
 def excerpt(run: Run) -> str:
     """The first columns."""
-    return "\n".join(series_encoder(run).saved.columns[:NAMED])
+    return "\n".join(series_encoder(run).columns[:NAMED])
 
 
 PAGE = RunPage(

@@ -16,16 +16,11 @@ CERTAIN = 0.9
 def recognise(path: Path) -> Sniff:
     """By the first rows of the first table. A table of texts, of choices or of answers has more that is its own, and is
     not a series although it may have times."""
-    if not path.exists():
-        return Sniff(0.0, f"{path} does not exist")
     try:
         files, _ = walk(path)
-    except UserError as error:
-        return Sniff(0.0, str(error))
-    tables = [f for f in files if suffix_of(f.name) in SUFFIXES]
-    if not tables:
-        return Sniff(0.0, "no table")
-    try:
+        tables = [f for f in files if suffix_of(f.name) in SUFFIXES]
+        if not tables:
+            return Sniff(0.0, "no table")
         head = read_head(tables[0])
         table = {name: [row.get(name) for _, row in head.rows] for name in head.columns}
         columns = series_columns(table, ReadingOptions())

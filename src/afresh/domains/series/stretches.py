@@ -64,7 +64,7 @@ class Stretch:
 
 def stretches(encoder: SeriesEncoder, series: Sequence[Series], starts: Sequence[int]) -> Stretch:
     """One of each series from its own start, which may lie before its beginning; what lies outside is not known."""
-    length, cycles = encoder.layout.length, encoder.saved.cycles
+    length, cycles = encoder.layout.length, encoder.cycles
     values = [part(s.values, a, a + length) for s, a in zip(series, starts, strict=True)]
     known = [part(s.known, a, a + length) for s, a in zip(series, starts, strict=True)]
     calendar = [phases(s.times(a, a + length), cycles) for s, a in zip(series, starts, strict=True)]

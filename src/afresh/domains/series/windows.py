@@ -28,11 +28,6 @@ def default_context(period: int, horizon: int, length: int) -> int:
     return max(1, wanted // period * period or wanted)
 
 
-def stride_of(steps: int, row_bytes: int) -> int:
-    """The distance between windows that keeps all of them within MOST_BYTES, for so many places to begin at."""
-    return max(1, -(-steps * row_bytes // MOST_BYTES))
-
-
 def held_from(length: int, context: int, horizon: int, held: int | None = None) -> int | None:
     """The first step that is held out, so that `held` are, at least one horizon; None for a series that is too short
     for a window on both sides."""
@@ -49,7 +44,7 @@ def items_of(
     held_steps: int | None = None,
 ) -> Iterator[Item]:
     """A window for each place to begin at. Training windows end before the first step that is held out, and those held
-    out have their horizon after it.
+    out have their horizon after it. Windows in which no value is there are left out.
 
     Raises UserError if no series is as long as a window, or a single one has none to hold out.
     """
@@ -67,35 +62,17 @@ def items_of(
     for one in long:
         calendar = phases(one.times(0, one.length), cycles)
         held = held_from(one.length, context, horizon, held_steps)
-        if held is None:
-            yield from windows(one, calendar, range(0, one.length - length + 1, stride), length, None)
-            continue
-        starts = range(held - length, -1, -stride)
-        yield from windows(one, calendar, sorted(starts), length, "train")
-        first, last = held - context, one.length - length
-        count = min(MOST_HELD, last - first + 1)
-        places = sorted(set(np.linspace(first, last, count).round().astype(int).tolist()))
-        yield from windows(one, calendar, places, length, "validation")
-
-
-def windows(
-    series: Series, calendar: np.ndarray, starts: Sequence[int], length: int, split: str | None
-) -> Iterator[Item]:
-    """Windows in which no value is there are left out."""
-    name = series.name or "series"
-    for start in starts:
-        stop = start + length
-        values = series.values[:, start:stop]
-        if not np.isfinite(values).any():
-            continue
-        yield Item(
-            values,
-            f"{name}, step {start:,}",
-            split=split,
-            images={
-                "calendar": calendar[:, start:stop],
-                "known": series.known[:, start:stop],
-                "place": (name, start),
-            },
-            group=None if split else name,
-        )
+        parts: list[tuple[Sequence[int], str | None]] = [(range(0, one.length - length + 1, stride), None)]
+        if held is not None:
+            first, last = held - context, one.length - length
+            places = np.linspace(first, last, min(MOST_HELD, last - first + 1)).round().astype(int)
+            parts = [(range(held - length, -1, -stride)[::-1], "train"), (sorted({*places.tolist()}), "validation")]
+        name = one.name or "series"
+        for starts, split in parts:
+            for start in starts:
+                there = slice(start, start + length)
+                values = one.values[:, there]
+                if np.isfinite(values).any():
+                    told = {"calendar": calendar[:, there], "known": one.known[:, there], "place": (name, start)}
+                    group = None if split else name
+                    yield Item(values, f"{name}, step {start:,}", split=split, images=told, group=group)

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from afresh.core import UserError
 
-Format = Literal["csv", "parquet"]
 
-
-def format_of(name: str) -> Format:
+def check_format(name: str) -> None:
     """Raises UserError for another format."""
     if name not in ("csv", "parquet"):
         raise UserError(f"The format of tables is csv or parquet. Given: {name}.")
-    return name  # type: ignore[return-value]
 
 
-def table_file(name: str, format: Format) -> str:
-    return f"{name}.{format}"
-
-
-def as_table(columns: Mapping[str, Any], format: Format) -> bytes:
-    """The content of a file of columns of equal length."""
+def table_file(name: str, columns: Mapping[str, Any], format: str) -> dict[str, bytes]:
+    """The content of a file of columns of equal length, by its name."""
     import pyarrow
     from pyarrow import csv, parquet
 
@@ -33,4 +26,4 @@ def as_table(columns: Mapping[str, Any], format: Format) -> bytes:
         parquet.write_table(table, buffer)
     else:
         csv.write_csv(table, buffer, csv.WriteOptions(quoting_style="needed"))
-    return buffer.getvalue()
+    return {f"{name}.{format}": buffer.getvalue()}

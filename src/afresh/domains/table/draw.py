@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +20,7 @@ from afresh.domains.table.column_code import MISSING, ColumnCode
 from afresh.domains.table.columns import cell_reader
 from afresh.domains.table.encoder import TableEncoder
 from afresh.domains.table.reading import read_columns
-from afresh.domains.table.row import Cell, Row, as_csv, as_parquet
+from afresh.domains.table.row import Cell, Row, as_csv, as_parquet, csv_of
 from afresh.runs.run import Run
 
 SHOWN = 8  # rows that people are shown
@@ -56,12 +54,12 @@ def fill_rows(
     """
     known = encoder.tokens(rows)
     mask = torch.ones_like(known, dtype=torch.bool)
-    for i, code in enumerate(encoder.codes):
+    for i, code in enumerate(encoder.columns):
         mask[:, encoder.places[code.name]] &= ~torch.tensor([f[i] for f in free])[:, None]
     space = encoder.space
     if whole:
-        first = [int(encoder.starts[encoder.places[c.name].start]) for c in encoder.codes]
-        missing = {f"{c.name} missing": f + MISSING for c, f in zip(encoder.codes, first, strict=True)}
+        first = [int(encoder.starts[encoder.places[c.name].start]) for c in encoder.columns]
+        missing = {f"{c.name} missing": f + MISSING for c, f in zip(encoder.columns, first, strict=True)}
         space = replace(space, special={**space.special, **missing})
 
     def sampler(modules: Any, config: Any, _: Any, cond: Cond, rng: Any, index: Any, settings: Any) -> torch.Tensor:
@@ -132,7 +130,7 @@ def draw_rows(run: Run, n: int, given: Mapping[str, str], format: str, seed: int
     encoder = table_encoder(run)
     if format not in FORMATS:
         raise UserError(f"The format of rows is {' or '.join(FORMATS)}. Given: {format}.")
-    codes = {code.name: code for code in encoder.codes}
+    codes = {code.name: code for code in encoder.columns}
     if unknown := [name for name in given if name not in codes]:
         raise UserError(f"There is no column {unknown[0]!r}. The columns are: {', '.join(codes)}.", "unknown_column")
     cells = {name: given_cell(codes[name], text) for name, text in given.items()}
@@ -169,8 +167,8 @@ class Imputed:
         names = ["imputed.csv"] if len(self.draws) == 1 else [f"imputed-{i + 1}.csv" for i in range(len(self.draws))]
         cells = [[r + 1, c, *spread(v).values()] for r, c, v in self.filled]
         head = ("row", "column", "drawn", "mean or likeliest", "deviation or share")
-        tables = {name: _csv(self.names, rows) for name, rows in zip(names, self.draws, strict=True)}
-        return {**tables, "filled.csv": _csv(head, cells)}
+        tables = {name: csv_of(self.names, rows) for name, rows in zip(names, self.draws, strict=True)}
+        return {**tables, "filled.csv": csv_of(head, cells)}
 
 
 def spread(values: Sequence[Cell]) -> dict[str, Any]:
@@ -181,14 +179,6 @@ def spread(values: Sequence[Cell]) -> dict[str, Any]:
         return {"drawn": values[0], "middle": float(f"{numbers.mean():.6g}"), "spread": float(f"{numbers.std():.4g}")}
     likeliest, count = Counter(values).most_common(1)[0]
     return {"drawn": values[0], "middle": likeliest, "spread": round(count / len(values), 4)}
-
-
-def _csv(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(["" if c is None else c for c in row] for row in rows)
-    return buffer.getvalue().encode("utf-8", "surrogatepass")
 
 
 def impute_file(run: Run, path: Path, draws: int, seed: int) -> Imputed:
@@ -210,7 +200,7 @@ def impute_file(run: Run, path: Path, draws: int, seed: int) -> Imputed:
     if extra := [n for n in names if n not in encoder.header.names]:
         notes.append(f"{', '.join(map(repr, extra))} is not learnt: it stays as it is, and tells nothing")
     count = len(table.sources)
-    cells = [read_known(code, table.cells.get(code.name, [None] * count), table.sources) for code in encoder.codes]
+    cells = [read_known(code, table.cells.get(code.name, [None] * count), table.sources) for code in encoder.columns]
     rows = [Row(encoder.header, row) for row in zip(*cells, strict=True)]
     notes += unseen_categories(encoder, cells)
     free = [[c is None for c in row.cells] for row in rows]
@@ -236,7 +226,7 @@ def impute_file(run: Run, path: Path, draws: int, seed: int) -> Imputed:
 def unseen_categories(encoder: TableEncoder, cells: Sequence[Sequence[Cell]]) -> list[str]:
     """Notes on categories that training does not have."""
     out = []
-    for code, column in zip(encoder.codes, cells, strict=True):
+    for code, column in zip(encoder.columns, cells, strict=True):
         strange = [c for c in column if c is not None and not code.holds(c)] if code.kind == "category" else []
         if strange:
             rows = counted(len(strange), "row")

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
-from afresh.core import Abilities, CondSpec, Examples, Item, Slot, Sound, Space, UserError
+from afresh.core import Abilities, CondSpec, Examples, Item, Slot, Space, UserError
 from afresh.core.rng import Rng
 from afresh.data.conditions import encode_conditions
-from afresh.data.encoder_file import load_encoder, save_encoder, written_names
-from afresh.data.storage.files import replace_file
+from afresh.data.encoder_file import FileEncoder, with_tuples
 from afresh.domains.table.column_code import MISSING, UNKNOWN, ColumnCode
 from afresh.domains.table.row import ROW, Header, Row, as_csv, as_json
 
@@ -25,41 +24,29 @@ MOST_COLUMNS = 1024
 FACTOR = 0x9E3779B97F4A7C15  # an odd number near 2^64 over the golden ratio, for the hash of a row's tokens
 
 
-class SavedTable(BaseModel):
-    """Content of encoder.json."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+@dataclass(frozen=True, kw_only=True)
+class TableEncoder(FileEncoder):
+    """Rows of one header to tokens (T,). Position p has the ids from `starts[p]` on; the last id of all is `begin`."""
 
     format: Literal["afresh.table"] = "afresh.table"
     version: Literal[1] = 1
     columns: Annotated[tuple[ColumnCode, ...], Field(min_length=1, max_length=MOST_COLUMNS)]
     options: dict[str, Any]
     notes: tuple[str, ...] = ()
-
-
-class TableEncoder:
-    """Rows of one header to tokens (T,). Position p has the ids from `starts[p]` on; the last id of all is `begin`."""
-
     kind = ROW
+    suffix = ".csv"
+    conds: ClassVar[CondSpec] = {}
+    abilities = Abilities(samples=5_000, family="masked")
 
-    def __init__(self, saved: SavedTable) -> None:
-        self.saved = saved
-        self.codes = saved.columns
-        names, kinds = tuple(c.name for c in self.codes), tuple(c.kind for c in self.codes)
-        self.header = Header(names, kinds, saved.options.get("target"))
-
-    @property
-    def conds(self) -> CondSpec:
-        return {}
-
-    @property
-    def abilities(self) -> Abilities:
-        return Abilities(samples=5_000, family="masked")
+    @cached_property
+    def header(self) -> Header:
+        names, kinds = tuple(c.name for c in self.columns), tuple(c.kind for c in self.columns)
+        return Header(names, kinds, self.options.get("target"))
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Of each position: how many tokens it may have."""
-        return tuple(size for code in self.codes for size in code.sizes)
+        return tuple(size for code in self.columns for size in code.sizes)
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -69,15 +56,15 @@ class TableEncoder:
     def places(self) -> Mapping[str, slice]:
         """The positions of each column."""
         out, at = {}, 0
-        for code in self.codes:
+        for code in self.columns:
             out[code.name] = slice(at, at + len(code.sizes))
             at += len(code.sizes)
         return out
 
     @property
     def space(self) -> Space:
-        ordered = [n for code in self.codes for n in code.ordered]
-        counts = [n for code in self.codes for n in code.counts] or [()] * len(ordered)
+        ordered = [n for code in self.columns for n in code.ordered]
+        counts = [n for code in self.columns for n in code.counts] or [()] * len(ordered)
         slots = tuple(map(Slot, self.starts.tolist(), self.sizes, ordered, counts))
         total, length = sum(self.sizes), len(self.sizes)
         special = {"begin": total, **self.never}
@@ -87,17 +74,13 @@ class TableEncoder:
     def never(self) -> dict[str, int]:
         """The ids that training does not have, and that are never drawn: a category that is unknown, and of columns
         without missing values that one is missing."""
-        first = {code.name: int(self.starts[self.places[code.name].start]) for code in self.codes}
-        missing = {f"{c.name} missing": first[c.name] + MISSING for c in self.codes if not c.misses}
+        first = {code.name: int(self.starts[self.places[code.name].start]) for code in self.columns}
+        missing = {f"{c.name} missing": first[c.name] + MISSING for c in self.columns if not c.misses}
         return {**{f"{name} unknown": id_ + UNKNOWN for name, id_ in first.items()}, **missing}
 
     @property
-    def notes(self) -> Sequence[str]:
-        return self.saved.notes
-
-    @property
     def settled(self) -> Mapping[str, Any]:
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in self.saved.options.items()}
+        return with_tuples(self.options)
 
     def tokens(self, rows: Sequence[Row]) -> Tensor:
         """(N, T) int64. Raises UserError for rows of other columns."""
@@ -105,8 +88,8 @@ class TableEncoder:
             if row.header.names != self.header.names:
                 rows = [self.ordered(r) for r in rows]
                 break
-        columns = zip(*(r.cells for r in rows), strict=True) if rows else [()] * len(self.codes)
-        parts = [code.encode(cells) for code, cells in zip(self.codes, columns, strict=True)]
+        columns = zip(*(r.cells for r in rows), strict=True) if rows else [()] * len(self.columns)
+        parts = [code.encode(cells) for code, cells in zip(self.columns, columns, strict=True)]
         return torch.from_numpy(np.concatenate(parts, 1) + self.starts)
 
     def ordered(self, row: Row) -> Row:
@@ -130,29 +113,18 @@ class TableEncoder:
         for i, key in enumerate(keys.tolist()):
             seen[key] = seen.get(key, -1) + 1
             keys[i] = key + seen[key]
-        u = Rng(0).uniform("table/within", torch.from_numpy(keys), (len(self.codes),)).double().numpy()
-        columns = [code.decode(local[:, self.places[code.name]], u[:, i]) for i, code in enumerate(self.codes)]
+        u = Rng(0).uniform("table/within", torch.from_numpy(keys), (len(self.columns),)).double().numpy()
+        columns = [code.decode(local[:, self.places[code.name]], u[:, i]) for i, code in enumerate(self.columns)]
         return [Row(self.header, tuple(cells)) for cells in zip(*columns, strict=True)]
 
     def valid(self, value: Any) -> bool:
         """Whether each cell is one that its column can have."""
         if not isinstance(value, Row) or value.header.names != self.header.names:
             return False
-        return all(code.holds(cell) for code, cell in zip(self.codes, value.cells, strict=True))
+        return all(code.holds(cell) for code, cell in zip(self.columns, value.cells, strict=True))
 
-    def hear(self, value: Any) -> Sound | None:
-        return None
-
-    def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
-        """Writes a CSV file of each row, and returns the names of the files."""
-        files = written_names(names, ".csv")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, value in zip(files, values, strict=True):
-            replace_file(folder / name, as_csv([value]))
-        return files
-
-    def save(self, folder: Path) -> None:
-        save_encoder(folder, self.saved)
+    def content(self, value: Any, name: str) -> bytes:
+        return as_csv([value])
 
 
 def row_keys(tokens: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -163,8 +135,3 @@ def row_keys(tokens: NDArray[np.int64]) -> NDArray[np.int64]:
             key = (key ^ column) * np.uint64(FACTOR)
             key ^= key >> np.uint64(29)
     return (key >> np.uint64(2)).astype(np.int64)
-
-
-def load(folder: Path) -> TableEncoder:
-    """Raises UserError if encoder.json is missing or damaged."""
-    return TableEncoder(load_encoder(folder, SavedTable, "tables"))

@@ -30,10 +30,6 @@ class Frame:
     def take(self, rows: Ints | NDArray[np.bool_]) -> Frame:
         return Frame(self.header, tuple(c[rows] for c in self.columns), self.levels)
 
-    def matrix(self) -> Floats:
-        """(N, columns), as decision trees read it."""
-        return np.stack(self.columns, 1)
-
     @property
     def categorical(self) -> list[bool]:
         return [n > 0 for n in self.levels]

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from afresh.core import Corpus, Item, Sniff, UserError
+from afresh.data.encoder_file import load_encoder
 from afresh.domains.table.column_code import ColumnCode, fit_column
-from afresh.domains.table.encoder import MOST_COLUMNS, SavedTable, TableEncoder, load
+from afresh.domains.table.encoder import MOST_COLUMNS, TableEncoder
 from afresh.domains.table.reading import ReadingOptions, read_rows
 from afresh.domains.table.recognise import recognise
 from afresh.domains.table.row import ROW
@@ -41,10 +42,10 @@ class TableModality:
         columns = zip(*(item.value.cells for item in items), strict=True)
         codes = [fit_column(*c) for c in zip(header.names, header.kinds, columns, strict=True)]
         chosen = options.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        return TableEncoder(SavedTable(columns=tuple(codes), options=chosen, notes=tuple(notes_of(codes))))
+        return TableEncoder(columns=tuple(codes), options=chosen, notes=tuple(notes_of(codes)))
 
     def load(self, folder: Path) -> TableEncoder:
-        return load(folder)
+        return load_encoder(folder, TableEncoder, "tables")
 
 
 MODALITY = TableModality()

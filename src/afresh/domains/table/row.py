@@ -65,10 +65,15 @@ def decode(content: bytes) -> Row:
 
 def as_csv(rows: Sequence[Row], records: Sequence[Mapping[str, Any]] = ()) -> bytes:
     """Rows with the same header as a table. Missing cells are empty."""
+    return csv_of(rows[0].header.names, [row.cells for row in rows])
+
+
+def csv_of(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
+    """Rows of cells as a table. Missing cells are empty."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(rows[0].header.names)
-    writer.writerows(["" if c is None else c for c in row.cells] for row in rows)
+    writer.writerow(names)
+    writer.writerows(["" if c is None else c for c in row] for row in rows)
     return buffer.getvalue().encode("utf-8", "surrogatepass")
 
 

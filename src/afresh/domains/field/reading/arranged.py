@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.domains.field.fields import Values
-from afresh.domains.field.reading.contents import Variable
+from afresh.domains.field.reading.contents import Variable, View
 from afresh.domains.field.reading.names import CHANNEL, SAMPLE, TIME
 
 
@@ -84,93 +84,40 @@ class Arranged:
         return np.where(np.any(absent, 0), np.asarray(np.nan, self.dtype), states) if absent else states
 
 
-@dataclass(frozen=True)
-class Joined:
-    """The trajectories of several files, one after the other."""
-
-    parts: tuple[Values, ...]
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    starts: tuple[int, ...]
-
-    def __getitem__(self, key: tuple[int, slice], /) -> NDArray[Any]:
-        if not 0 <= key[0] < self.shape[0]:
-            raise IndexError(f"trajectory {key[0]} of {self.shape[0]}")
-        part = bisect_right(self.starts, key[0]) - 1
-        return np.asarray(self.parts[part][key[0] - self.starts[part], key[1]], self.dtype)
-
-
 def join(parts: Sequence[Values]) -> Values:
-    """One array of the trajectories of several, which agree in all other axes."""
+    """The trajectories of several arrays, which agree in all other axes, one after the other."""
     if len(parts) == 1:
         return parts[0]
-    counts = [part.shape[0] for part in parts]
-    starts = tuple(accumulate(counts[:-1], initial=0))
-    dtype = np.result_type(*{part.dtype for part in parts})
-    return Joined(tuple(parts), (sum(counts), *parts[0].shape[1:]), np.dtype(dtype), starts)
+    *starts, count = accumulate((part.shape[0] for part in parts), initial=0)
+    dtype = np.dtype(np.result_type(*{part.dtype for part in parts}))
+
+    def read(key: tuple[int, slice]) -> NDArray[Any]:
+        if not 0 <= key[0] < count:
+            raise IndexError(f"trajectory {key[0]} of {count}")
+        part = bisect_right(starts, key[0]) - 1
+        return np.asarray(parts[part][key[0] - starts[part], key[1]], dtype)
+
+    return View((count, *parts[0].shape[1:]), dtype, read)
 
 
-@dataclass(frozen=True)
-class Filled:
+def filled(values: Values, instead: NDArray[np.float64]) -> Values:
     """Values whose missing points are the mean of their channel, `instead` (channels,)."""
+    mean = instead.astype(values.dtype).reshape(1, -1, *(1,) * (len(values.shape) - 3))
 
-    values: Values
-    instead: NDArray[np.float64]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.values.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.values.dtype
-
-    def __getitem__(self, key: tuple[int, slice], /) -> NDArray[Any]:
-        states = np.asarray(self.values[key])
-        mean = self.instead.astype(self.dtype).reshape(1, -1, *(1,) * (states.ndim - 2))
+    def read(key: tuple[int, slice]) -> NDArray[Any]:
+        states = np.asarray(values[key])
         return np.where(np.isfinite(states), states, mean)
 
+    return View(values.shape, values.dtype, read)
 
-@dataclass(frozen=True)
-class Selected:
+
+def selected(values: Values, channels: Sequence[int]) -> Values:
     """Some channels of values, by number."""
-
-    values: Values
-    channels: tuple[int, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (*self.values.shape[:2], len(self.channels), *self.values.shape[3:])
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.values.dtype
-
-    def __getitem__(self, key: tuple[int, slice], /) -> NDArray[Any]:
-        return np.asarray(self.values[key])[:, list(self.channels)]
+    shape = (*values.shape[:2], len(channels), *values.shape[3:])
+    return View(shape, values.dtype, lambda key: np.asarray(values[key])[:, list(channels)])
 
 
-@dataclass(frozen=True)
-class Trimmed:
+def trimmed(values: Values, points: tuple[int, ...]) -> Values:
     """Values with the first `points` of each axis of space."""
-
-    values: Values
-    points: tuple[int, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (*self.values.shape[:3], *self.points)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.values.dtype
-
-    def __getitem__(self, key: tuple[int, slice], /) -> NDArray[Any]:
-        space = tuple(slice(0, n) for n in self.points)
-        return np.asarray(self.values[key])[(slice(None), slice(None), *space)]
-
-
-def static_array(variable: Variable, roles: Sequence[str], points: Mapping[str, int]) -> NDArray[np.float32]:
-    """An array that does not change in time as (trajectories or 1, channels, *space)."""
-    values = variable.read(tuple(slice(0, points.get(role)) for role in roles))
-    return lay_out(values, roles, SAMPLE, points).astype(np.float32)
+    part = (slice(None), slice(None), *(slice(0, n) for n in points))
+    return View((*values.shape[:3], *points), values.dtype, lambda key: np.asarray(values[key])[part])

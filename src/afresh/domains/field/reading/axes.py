@@ -23,6 +23,8 @@ SMOOTH, ROUGH = 0.3, 0.6  # of `roughness`: 1 for neighbours that are independen
 FITS, JUMPS = 4.0, 100.0  # of `seam_ratio`: 1 if the ends of an axis are neighbours
 BLOCK = 1 << 20  # numbers that are looked at for each axis
 WORDS = {SAMPLE: "the trajectory", TIME: "time", CHANNEL: "the channel"}
+EXAMPLES = {1: "x", 2: "time,x", 3: "sample,time,x", 4: "sample,time,x,y", 5: "sample,time,channel,x,y"}
+EXAMPLES[6] = "sample,time,channel,x,y,z"
 
 
 @dataclass(frozen=True)
@@ -224,11 +226,12 @@ class _Telling:
             known = [
                 f"axis {i} ({n:,}) {_state(r)}" for i, (n, r) in enumerate(zip(self.shape, self.roles, strict=True))
             ]
+            example = EXAMPLES.get(len(self.shape), EXAMPLES[6])
             problem = "several axes would be " + " and ".join(sorted(twice)) if twice else "cannot be told apart"
             problem = problem if self.open or twice else "none of them is space"
             raise UserError(
                 f"The axes of {self.name} {self.shape}: {problem}. Known: {', '.join(known)}. Say what they are, as "
-                f"`data.axes={_example(len(self.shape))}`: sample, time, channel, and any name for an axis of space.",
+                f"`data.axes={example}`: sample, time, channel, and any name for an axis of space.",
                 "axes_unclear",
             )
         return Axes(tuple(self.roles), tuple(self.reasons))
@@ -264,8 +267,3 @@ def _runs(axes: Sequence[int]) -> Iterator[list[int]]:
 
 def _state(role: str) -> str:
     return f"is {WORDS.get(role, role)}" if role else "is open"
-
-
-def _example(count: int) -> str:
-    names = {1: "x", 2: "time,x", 3: "sample,time,x", 4: "sample,time,x,y", 5: "sample,time,channel,x,y"}
-    return names.get(count, "sample,time,channel,x,y,z")

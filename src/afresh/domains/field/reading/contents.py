@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -145,55 +145,24 @@ def check_whole(name: str, size: int) -> None:
 
 
 @dataclass(frozen=True)
-class Stack:
+class View:
+    """An array that is made of others when a part of it is asked for: `read` makes the part of a key."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    read: Callable[[Any], NDArray[Any]]
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        return self.read(key)
+
+
+def stacked(parts: Sequence[Source]) -> View:
     """Arrays of one shape as one array with one more axis before the others."""
 
-    parts: tuple[Source, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.parts), *self.parts[0].shape)
-
-    @property
-    def dtype(self) -> Any:
-        return np.result_type(*{part.dtype for part in self.parts})
-
-    def __getitem__(self, key: Key, /) -> NDArray[Any]:
+    def read(key: Key) -> NDArray[Any]:
         first, rest = key[0], key[1:] or (slice(None),)
         if isinstance(first, slice):
-            return np.stack([np.asarray(part[rest]) for part in self.parts[first]])
-        return np.asarray(self.parts[first][rest])
+            return np.stack([np.asarray(part[rest]) for part in parts[first]])
+        return np.asarray(parts[first][rest])
 
-
-@dataclass(frozen=True)
-class Reversed:
-    """An array with its axes in the opposite order."""
-
-    source: Source
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(reversed(self.source.shape))
-
-    @property
-    def dtype(self) -> Any:
-        return self.source.dtype
-
-    def __getitem__(self, key: Key, /) -> NDArray[Any]:
-        return np.asarray(self.source[tuple(reversed(key))]).T
-
-
-@dataclass(frozen=True)
-class Converted:
-    """An array whose stored type (as the pairs of real and imaginary part of MATLAB) is seen as another."""
-
-    source: Source
-    dtype: np.dtype[Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.source.shape)
-
-    def __getitem__(self, key: Key, /) -> NDArray[Any]:
-        stored = np.ascontiguousarray(self.source[key])
-        return stored.view(self.dtype).reshape(stored.shape)
+    return View((len(parts), *parts[0].shape), np.result_type(*{part.dtype for part in parts}), read)

@@ -25,11 +25,11 @@ from afresh.domains.field.reading.contents import (
     NUMBERS,
     Contents,
     Key,
-    Stack,
     Variable,
     by_attributes,
     check_unpacked,
     check_whole,
+    stacked,
     text,
     texts,
     unnamed,
@@ -183,9 +183,9 @@ def _plain(file: Any) -> Contents:
         elif len(described[0].shape) < 2 and all(np.array_equal(v.read(), described[0].read()) for v in described):
             variables[name] = described[0]  # one coordinate for all trajectories
         else:
-            stacked = Stack(tuple(v.source for v in described))
-            variables[name] = replace(described[0], source=stacked, dims=(SAMPLE, *described[0].dims))
-            if len(stacked.shape) > 2:
+            source = stacked([v.source for v in described])
+            variables[name] = replace(described[0], source=source, dims=(SAMPLE, *described[0].dims))
+            if len(source.shape) > 2:
                 decisions.append(f"{name}: {len(members):,} arrays with numbers in their names are trajectories")
     # PDEBench has one time more than states in some files: the end of the last step.
     times = variables.get("t-coordinate")

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from afresh.core import Omission
 from afresh.data.files import FileError, open_file
 from afresh.data.limits import parsing
 from afresh.domains.field.reading.contents import (
     Contents,
-    Converted,
-    Reversed,
+    Key,
     Source,
+    View,
     check_unpacked,
     check_whole,
     text,
@@ -106,16 +107,23 @@ def _version_7(path: Path) -> Contents:
             if kind not in SIZES or "MATLAB_empty" in array.attrs or array.shape is None:
                 other += [] if name.startswith("#") else [f"{name} ({kind or 'unknown'})"]
                 continue
-            arrays[name] = Reversed(_as_complex(array))  # MATLAB writes the first axis last
+            arrays[name] = _stored(array)
         return _contents(arrays, other)
 
 
-def _as_complex(array: Any) -> Source:
-    if array.dtype.names is None:
-        return Stored(array)
-    if array.dtype.names != ("real", "imag"):
+def _stored(array: Any) -> Source:
+    """An array of version 7.3 with its axes in the opposite order, since MATLAB writes the first one last. Complex
+    numbers are pairs of a real and an imaginary part."""
+    stored = Stored(array)
+    if array.dtype.names not in (None, ("real", "imag")):
         raise FileError(f"{array.name} is of the type {array.dtype}, which is no number")
-    return Converted(Stored(array), np.dtype(np.result_type(array.dtype["real"], np.complex64)))
+    dtype = np.dtype(np.result_type(array.dtype["real"], np.complex64)) if array.dtype.names else array.dtype
+
+    def read(key: Key) -> NDArray[Any]:
+        part = stored[tuple(reversed(key))]
+        return part.view(dtype).reshape(part.shape).T
+
+    return View(tuple(reversed(stored.shape)), dtype, read)
 
 
 def _contents(arrays: dict[str, Source], other: list[str]) -> Contents:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from afresh.core import Omission, Refused, UserError
 from afresh.core.plural import counted
-from afresh.data.files import DataFile, FileError
+from afresh.data.files import FileError
 from afresh.data.refusals import refusal_lines
 from afresh.domains.field.fields import LARGEST, VALID, Fields, Values
-from afresh.domains.field.reading.arranged import Filled, Selected, Trimmed, join
+from afresh.domains.field.reading.arranged import filled, join, selected, trimmed
 from afresh.domains.field.reading.files import OPEN, field_files, open_contents
 from afresh.domains.field.reading.grid import Boundary, guess_boundary
 from afresh.domains.field.reading.options import ReadingOptions
@@ -41,13 +41,18 @@ def read_fields(path: Path, options: ReadingOptions | None = None) -> Reading:
     """
     options = options or ReadingOptions()
     files, refused = field_files(path)
-    parts, damaged = _read_parts(files, options)
+    parts: list[FilePart] = []
+    for file in files:  # the axes of the first are those of all
+        try:
+            parts.append(read_part(file.name, open_contents(file), options, parts[0] if parts else None))
+        except FileError as error:
+            refused.append(Refused(file.name, str(error), damaged=True))
     try:
-        return _joined(path, parts, options, [*refused, *damaged])
+        return _joined(path, parts, options, refused)
     except FileError:  # in values, which are first read now: each file alone shows whose they are
         parts, unreadable = _readable(parts)
     try:
-        return _joined(path, parts, options, [*refused, *damaged, *unreadable])
+        return _joined(path, parts, options, [*refused, *unreadable])
     except FileError as error:
         raise UserError(f"{path} cannot be read: {error}.", "no_fields") from None
 
@@ -65,18 +70,12 @@ def _joined(path: Path, parts: Sequence[FilePart], options: ReadingOptions, refu
     decisions = list(parts[0].decisions)
     if len(parts) > 1:
         decisions.append(f"{len(parts):,} files are read as {parts[0].name}")
-    values = join([part.values for part in parts])
-    fields = Fields(
-        values,
-        parts[0].channels,
-        parts[0].units,
-        parts[0].spacing,
-        parts[0].step,
-        (False,) * len(parts[0].axes),
-        _static(parts),
-        _parameters(parts, options, decisions),
-        parts[0].axes,
-        tuple(source for part in parts for source in part.sources),
+    fields = replace(
+        parts[0].fields,
+        values=join([part.fields.values for part in parts]),
+        static=_static(parts),
+        parameters=_parameters(parts, options, decisions),
+        sources=tuple(source for part in parts for source in part.fields.sources),
     )
     fields = _with_boundaries(fields, parts[0].periodic, options, decisions)
     fields = _checked(fields, options, decisions)
@@ -91,25 +90,13 @@ def _joined(path: Path, parts: Sequence[FilePart], options: ReadingOptions, refu
     return Reading(fields, tuple(decisions), tuple(refused))
 
 
-def _read_parts(files: Sequence[DataFile], options: ReadingOptions) -> tuple[list[FilePart], list[Refused]]:
-    """The field of each file. The axes of the first file are those of all."""
-    parts: list[FilePart] = []
-    damaged: list[Refused] = []
-    for file in files:
-        try:
-            parts.append(read_part(file.name, open_contents(file), options, parts[0] if parts else None))
-        except FileError as error:
-            damaged.append(Refused(file.name, str(error), damaged=True))
-    return parts, damaged
-
-
 def _readable(parts: Sequence[FilePart]) -> tuple[list[FilePart], list[Refused]]:
     """The parts whose values can be read, and why the others cannot."""
     readable: list[FilePart] = []
     damaged: list[Refused] = []
     for part in parts:
         try:
-            survey(part.values)
+            survey(part.fields.values)
             readable.append(part)
         except FileError as error:
             damaged.append(Refused(part.name, str(error), damaged=True))
@@ -118,17 +105,18 @@ def _readable(parts: Sequence[FilePart]) -> tuple[list[FilePart], list[Refused]]
 
 def _check_same(first: FilePart, other: FilePart) -> None:
     """Raises UserError if a file does not agree with the first one, with both values."""
-    grids = [" x ".join(f"{n:,}" for n in part.values.shape[3:]) for part in (first, other)]
+    grids = [" x ".join(f"{n:,}" for n in part.fields.values.shape[3:]) for part in (first, other)]
     differences = (
-        ("the channels", ", ".join(first.channels), ", ".join(other.channels)),
-        ("the axes of space", ", ".join(first.axes), ", ".join(other.axes)),
+        ("the channels", ", ".join(first.fields.channels), ", ".join(other.fields.channels)),
+        ("the axes of space", ", ".join(first.fields.axes), ", ".join(other.fields.axes)),
         ("the grid", *grids),
-        ("this number of states", f"{first.values.shape[1]:,}", f"{other.values.shape[1]:,}"),
+        ("this number of states", f"{first.fields.values.shape[1]:,}", f"{other.fields.values.shape[1]:,}"),
     )
     for what, one, two in differences:
         if one != two:
             raise _mixed(other.name, what, two, first.name, one)
-    distances = [dict(zip((*p.axes, "time"), (*p.spacing, p.step), strict=True)) for p in (first, other)]
+    both = (first.fields, other.fields)
+    distances = [dict(zip((*f.axes, "time"), (*f.spacing, f.step), strict=True)) for f in both]
     for axis, distance in distances[0].items():
         if abs(distance - distances[1][axis]) > SAME * distance:
             what = f"the distance along {axis}"
@@ -146,20 +134,20 @@ def _mixed(name: str, what: str, has: str, first: str, one: str) -> UserError:
 def _static(parts: Sequence[FilePart]) -> dict[str, NDArray[np.float32]]:
     """The inputs of all files: one for all trajectories if it is the same everywhere."""
     out: dict[str, NDArray[np.float32]] = {}
-    for name in parts[0].static:
-        missing = [part.name for part in parts if name not in part.static]
+    for name in parts[0].fields.static:
+        missing = [part.name for part in parts if name not in part.fields.static]
         if missing:
             raise UserError(
                 f"{missing[0]} has no {name}, which is an input in {parts[0].name}. Complete it, or choose the inputs "
                 "that all files have: `data.static`.",
                 "grids_mixed",
             )
-        arrays = [part.static[name] for part in parts]
+        arrays = [part.fields.static[name] for part in parts]
         if all(len(a) == 1 for a in arrays) and all(np.array_equal(a, arrays[0]) for a in arrays):
             out[name] = arrays[0]
         else:
             out[name] = np.concatenate(
-                [np.repeat(a, p.trajectories // len(a), 0) for a, p in zip(arrays, parts, strict=True)]
+                [np.repeat(a, p.fields.trajectories // len(a), 0) for a, p in zip(arrays, parts, strict=True)]
             )
     return out
 
@@ -169,19 +157,19 @@ def _parameters(
 ) -> dict[str, NDArray[np.float64]]:
     """Numbers of each trajectory. Attributes of a file count where files differ in them, or where they were named."""
     out: dict[str, NDArray[np.float64]] = {}
-    for name in dict.fromkeys(name for part in parts for name in part.parameters):
-        lacking = [part.name for part in parts if name not in part.parameters]
+    for name in dict.fromkeys(name for part in parts for name in part.fields.parameters):
+        lacking = [part.name for part in parts if name not in part.fields.parameters]
         if lacking:
             decisions.append(Omission(f"parameter {name} is not used: {lacking[0]} has none"))
             continue
-        out[name] = np.concatenate([part.parameters[name] for part in parts])
+        out[name] = np.concatenate([part.fields.parameters[name] for part in parts])
     for name in parts[0].attributes:
         numbers = [part.attributes.get(name) for part in parts]
         asked = options.parameters is not None and name in options.parameters
         if name in out or None in numbers or (options.parameters is not None and not asked):
             continue
         if asked or len(set(numbers)) > 1:
-            every = [[float(n or 0)] * part.trajectories for n, part in zip(numbers, parts, strict=True)]
+            every = [[float(n or 0)] * part.fields.trajectories for n, part in zip(numbers, parts, strict=True)]
             out[name] = np.concatenate([np.asarray(e, np.float64) for e in every])
         else:
             decisions.append(f"{name} is {numbers[0]:g} throughout, and therefore no condition")
@@ -231,7 +219,7 @@ def _with_boundaries(
     if tuple(points) != fields.space:
         key = (slice(None), *(slice(0, n) for n in points))
         static = {name: array[key] for name, array in fields.static.items()}
-        fields = replace(fields, values=Trimmed(fields.values, tuple(points)), static=static)
+        fields = replace(fields, values=trimmed(fields.values, tuple(points)), static=static)
     return replace(fields, periodic=tuple(periodic))
 
 
@@ -285,7 +273,7 @@ def _checked(fields: Fields, options: ReadingOptions, decisions: list[str]) -> F
         kept = tuple(i for i in range(len(fields.channels)) if i not in constant)
         fields = replace(
             fields,
-            values=Selected(fields.values, kept),
+            values=selected(fields.values, kept),
             channels=tuple(fields.channels[i] for i in kept),
             units=tuple(fields.units[i] for i in kept),
         )
@@ -304,7 +292,7 @@ def _masked(fields: Fields, seen: Survey, decisions: list[str]) -> Fields:
         "the mean of their channel"
     )
     static = {**fields.static, VALID: (~absent).astype(np.float32)}
-    return replace(fields, values=Filled(fields.values, seen.mean), static=static)
+    return replace(fields, values=filled(fields.values, seen.mean), static=static)
 
 
 def _shape(fields: Fields) -> str:

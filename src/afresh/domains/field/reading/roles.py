@@ -44,10 +44,9 @@ def divide(name: str, contents: Contents, options: ReadingOptions) -> Parts:
     others = {k: v for k, v in variables.items() if k not in taken}
     chosen = [c for c in options.channels or () if c in others]
     excluded = {*(options.static or ()), *(options.parameters or ())} - set(chosen)
-    pair = ""
     if chosen and len(chosen) == len(options.channels or ()):
         fields, reason = chosen, "as set"
-        pair = _input_of(chosen[0], others)
+        pair = next((a for a, b in PAIRS if b == chosen[0] and a in others), "")
     else:  # names of channels within arrays, which are chosen later
         fields, pair, reason = _fields({k: v for k, v in others.items() if k not in excluded})
         fields = list(dict.fromkeys([*fields, *chosen]))
@@ -102,10 +101,6 @@ def _fields(others: Mapping[str, Variable]) -> tuple[list[str], str, str]:
     first = next(k for k in arrays if size[k] == largest)
     alike = [k for k, v in arrays.items() if v.shape == arrays[first].shape and v.dims == arrays[first].dims]
     return alike, "", "the largest" if len(arrays) > 1 else "the only one"
-
-
-def _input_of(field: str, others: Mapping[str, Variable]) -> str:
-    return next((a for a, b in PAIRS if b == field and a in others), "")
 
 
 def missing_name(file: str, option: str, wanted: str, known: Collection[str]) -> UserError:

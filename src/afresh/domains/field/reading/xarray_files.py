@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +21,7 @@ from afresh.domains.field.reading.contents import (
     Contents,
     Key,
     Variable,
+    View,
     by_attributes,
     check_unpacked,
 )
@@ -112,26 +113,16 @@ def _dims(array: Any) -> tuple[str, ...]:
     return tuple(str(d or "") for d in version_3 or array.attrs.get("_ARRAY_DIMENSIONS", ()))
 
 
-@dataclass(frozen=True)
-class LazyVariable:
+def _lazy(variable: Any, stored: Stored | None) -> View:
     """A variable of xarray, decoded, of which only the part that is asked for is read. stored: the same array of an
     HDF5 file, which looks at its chunks first."""
 
-    variable: Any
-    stored: Stored | None = None
+    def read(key: Key) -> NDArray[Any]:
+        if stored is not None:
+            stored.check(key)
+        return np.asarray(variable[key].values)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.variable.shape)
-
-    @property
-    def dtype(self) -> Any:
-        return self.variable.dtype
-
-    def __getitem__(self, key: Key, /) -> NDArray[Any]:
-        if self.stored is not None:
-            self.stored.check(key)
-        return np.asarray(self.variable[key].values)
+    return View(tuple(variable.shape), variable.dtype, read)
 
 
 def _opened(
@@ -153,7 +144,7 @@ def _opened(
             dims = tuple("" if str(d).startswith("phony_dim") else roles.get(d) or str(d) for d in variable.dims)
             coordinate = name in data.coords and variable.ndim == 1
             variables[roles.get(name) or str(name) if coordinate else str(name)] = Variable(
-                LazyVariable(variable, stored.get(str(name))),
+                _lazy(variable, stored.get(str(name))),
                 dims,
                 str(variable.attrs.get("units", "")),
                 role="coordinate" if coordinate else "",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from afresh.domains.field.systems.burgers import BURGERS
+from afresh.domains.field.systems.advection import BURGERS, KURAMOTO_SIVASHINSKY
 from afresh.domains.field.systems.gray_scott import GRAY_SCOTT
-from afresh.domains.field.systems.kuramoto_sivashinsky import KURAMOTO_SIVASHINSKY
 from afresh.domains.field.systems.system import System
 
 SYSTEMS: dict[str, System] = {system.name: system for system in (BURGERS, KURAMOTO_SIVASHINSKY, GRAY_SCOTT)}

@@ -10,11 +10,12 @@ The cubic is not freed of aliases: diffusion leaves next to nothing in the modes
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from afresh.core.rng import Rng
 from afresh.domains.field.systems.equation import Equation
 from afresh.domains.field.systems.grid import Array, Grid
-from afresh.domains.field.systems.initial import uniform_draws
+from afresh.domains.field.systems.initial import PURPOSE
 from afresh.domains.field.systems.system import Parameter, Parameters, System
 
 BLOBS = 8  # places of a trajectory where the second substance is at first
@@ -38,7 +39,8 @@ def equation(grid: Grid, parameters: Parameters) -> Equation:
 
 def initial(rng: Rng, numbers: Array, grid: Grid, parameters: Parameters) -> Array:
     """u = 1 and v = 0, but in round places at random where v is up to a half and u is as much less than 1."""
-    draws = uniform_draws(rng, "gray-scott", numbers, (BLOBS, 4))[..., None, None]
+    drawn = rng.uniform(f"{PURPOSE}/gray-scott", torch.from_numpy(numbers), (BLOBS, 4)).double().numpy()
+    draws = drawn[..., None, None]
     centres, width, height = draws[:, :, :2], 0.03 + 0.05 * draws[:, :, 2], 0.25 + 0.25 * draws[:, :, 3]
     distance = sum(
         (np.sin(np.pi * (line / grid.extent - centres[:, :, axis])) / np.pi) ** 2

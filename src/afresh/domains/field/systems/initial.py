@@ -13,23 +13,14 @@ from afresh.domains.field.systems.grid import Array, Grid
 PURPOSE = "systems"
 
 
-def normal_draws(rng: Rng, purpose: str, numbers: Array, shape: tuple[int, ...]) -> Array:
-    """Standard normal, (trajectories, *shape) in float64."""
-    return rng.normal(f"{PURPOSE}/{purpose}", torch.from_numpy(numbers), shape).double().numpy()
-
-
-def uniform_draws(rng: Rng, purpose: str, numbers: Array, shape: tuple[int, ...]) -> Array:
-    """Uniform in [0, 1), (trajectories, *shape) in float64."""
-    return rng.uniform(f"{PURPOSE}/{purpose}", torch.from_numpy(numbers), shape).double().numpy()
-
-
 def random_waves(rng: Rng, purpose: str, numbers: Array, grid: Grid, highest: int) -> Array:
     """Sums of waves with normal amplitudes, (trajectories, *space), of mean 0 and root mean square 1.
 
     The waves have up to `highest` periods along each axis. The same field, finer, on a finer grid.
     """
     count = 2 * highest + 1
-    draws = normal_draws(rng, purpose, numbers, (2, *(count,) * grid.dimensions))
+    shape = (2, *(count,) * grid.dimensions)
+    draws = rng.normal(f"{PURPOSE}/{purpose}", torch.from_numpy(numbers), shape).double().numpy()
     periods = np.arange(-highest, highest + 1)
     distance = np.sqrt(sum(p**2 for p in np.ix_(*[periods] * grid.dimensions)))
     amplitudes = (draws[:, 0] + 1j * draws[:, 1]) * (distance >= 1)

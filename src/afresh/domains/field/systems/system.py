@@ -60,11 +60,6 @@ class System:
     least_points: int = 32
 
     @property
-    def units(self) -> tuple[str, ...]:
-        """Of each channel: none, because every equation is written without dimensions."""
-        return ("",) * len(self.channels)
-
-    @property
     def periodic(self) -> tuple[bool, ...]:
         """Whether each axis of space is."""
         return (True,) * self.dimensions

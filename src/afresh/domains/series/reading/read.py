@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,8 +40,7 @@ class Reading:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass
-class Raw:
+class Raw(NamedTuple):
     """Measurements of one series: times (n,) in seconds, values (n, C) and what is known in advance (n, D)."""
 
     times: Floats
@@ -49,29 +48,103 @@ class Raw:
     known: Floats
 
 
+@dataclass
+class _Measurements:
+    """What is known so far of the series of some tables. counted: whether times are numbers of no unit."""
+
+    raw: dict[str, Raw] = field(default_factory=dict)
+    counted: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, table: Any, columns: SeriesColumns, name: str) -> None:
+        """Add the measurements of a table to those of each series."""
+        times, units = seconds_of(table.column(columns.time).combine_chunks())
+        without = int((~np.isfinite(times)).sum())
+        if without:
+            self.notes.append(Omission(f"{counted(without, 'row')} without a time in {columns.time!r} left out"))
+        values, known = (
+            np.array([numbers_of(table.column(c).combine_chunks()) for c in names]).reshape(len(names), len(times)).T
+            for names in (columns.values, columns.known)
+        )
+        apart = [map(str, table.column(c).to_pylist()) for c in columns.series]
+        labels = ["/".join(row) for row in zip(*apart, strict=True)] if apart else [name] * table.num_rows
+        names = np.array(labels, dtype=object)
+        for label in dict.fromkeys(names.tolist()):
+            rows = np.flatnonzero((names == label) & np.isfinite(times))
+            if not len(rows):
+                continue
+            part = Raw(times[rows], values[rows], known[rows])
+            before = self.raw.get(label)
+            self.raw[label] = part if before is None else Raw(*map(np.concatenate, zip(before, part, strict=True)))
+        self.counted |= units[COUNTED] > 0 and units[COUNTED] == units.total()
+
+    def series(self, columns: SeriesColumns, options: ReadingOptions, refused: list[Refused]) -> Reading:
+        """Series of equal steps of measurements at any times. Raises UserError if something must be set, and if so many
+        times occur several times in a series that several series are mixed up."""
+        raw = self.raw
+        differences = np.concatenate([np.diff(np.sort(r.times)) for r in raw.values()])
+        usual = most_frequent_step(differences, self.counted)
+        step = usual if options.step is None else step_of(options.step, self.counted)
+        if len(differences) and np.mean(differences == 0) > DOUBLED:
+            others = [*columns.texts, *columns.ids]
+            hint = f" Columns that may tell them apart: {', '.join(others)}." if others else ""
+            raise UserError(
+                f"{np.mean(differences == 0):.0%} of the times in {columns.time!r} occur several times, as those of "
+                f"several series do. Set `data.series` to the columns that tell them apart.{hint}",
+                "doubled_times",
+            )
+        series = [regular(name, r.times, r.values, r.known, step, usual.length) for name, r in raw.items()]
+        notes = [
+            columns.words(),
+            f"a step of {step}" + ("" if str(step) == str(usual) else f" (the times have {usual})"),
+        ]
+        if columns.ids:
+            names = ", ".join(columns.ids)
+            notes.append(Omission(f"{names} left out, since they look like identifiers: `data.values` takes them"))
+        if columns.texts:
+            notes.append(Omission(f"columns of texts left out: {', '.join(columns.texts)}"))
+        if unsorted := sum(bool((np.diff(r.times) < 0).any()) for r in raw.values()):
+            notes.append(f"times are not in order in {counted(unsorted, 'series', 'series')}, and were sorted")
+        if str(step) == str(usual) and (doubled := sum(s.doubled for s in series)):
+            notes.append(f"{counted(doubled, 'measurement')} at the time of another one: the mean is taken ({CLOCKS})")
+        elif str(step) != str(usual):
+            notes.append(f"values are means of what was measured within {step}")
+        uneven = (
+            float(np.mean(np.abs(differences[differences > 0] / usual.length - 1) > 0.1)) if not step.months else 0.0
+        )
+        if uneven > 0.01:
+            notes.append(
+                f"{uneven:.0%} of the differences of times are not {usual}: a value is the mean of the measurements "
+                "nearest to its time, and times without any are gaps"
+            )
+        gaps, size = sum(int(np.isnan(s.values).sum()) for s in series), sum(s.values.size for s in series)
+        if gaps:
+            notes.append(
+                f"{counted(gaps, 'value')} of {size:,} missing: they are kept as gaps, and never learnt as values"
+            )
+        return Reading(series, columns, step, refused, [*self.notes, *notes])
+
+
 def read_inline(given: Mapping[str, Sequence[Any]], options: ReadingOptions) -> Reading:
     """The series of a table that is given as columns, read as `read_series` reads files. Where the columns that tell
     series apart are missing, it is one series."""
     if options.series is not None:
         options = options.model_copy(update={"series": tuple(name for name in options.series if name in given)})
-    table, notes = arrow_table(given), list[str]()
+    table, found = arrow_table(given), _Measurements()
     columns = columns_of(table, options)
     if isinstance(columns, str):
         raise UserError(f"The table is no series: {columns}. It has {', '.join(given)}.")
-    raw: dict[str, Raw] = {}
-    counted_times = add_table(raw, table, columns, "", notes)
-    if not raw:
+    found.add(table, columns, "")
+    if not found.raw:
         raise UserError(f"No row of the table has a time in {columns.time!r}.")
-    return reading_of(raw, columns, counted_times, options, [], notes)
+    return found.series(columns, options, [])
 
 
 def read_series(path: Path, options: ReadingOptions) -> Reading:
     """All series of the tables at a path. Raises UserError if there is none, or if something must be set."""
     files, refused = walk(path)
-    notes: list[str] = []
-    raw: dict[str, Raw] = {}
+    measured = _Measurements()
     columns: SeriesColumns | None = None
-    counted_times = False
     several = sum(suffix_of(f.name) in TABLES for f in files) > 1
     for file in files:
         if suffix_of(file.name) not in TABLES:
@@ -90,37 +163,18 @@ def read_series(path: Path, options: ReadingOptions) -> Reading:
                 )
             columns = columns or found
             name = file.name if several or path.is_dir() else ""
-            counted_times |= add_table(raw, table, found, name, notes)
+            measured.add(table, found, name)
         except FileError as error:
             refused.append(Refused(file.name, str(error)))
         refused += unusable.refused(file.name)
-        notes += unusable.notes
-    if columns is None or not raw:
+        measured.notes += unusable.notes
+    if columns is None or not measured.raw:
         raise UserError(
             f"There is no series in {path}: a table with a column of times and columns of numbers "
             f"({', '.join(sorted(TABLES))}). `data.time` and `data.values` name columns.",
             lines=refusal_lines(refused),
         )
-    return reading_of(raw, columns, counted_times, options, refused, notes)
-
-
-def reading_of(
-    raw: Mapping[str, Raw],
-    columns: SeriesColumns,
-    counted_times: bool,
-    options: ReadingOptions,
-    refused: list[Refused],
-    notes: list[str],
-) -> Reading:
-    """Series of equal steps of measurements at any times. Raises UserError if something must be set."""
-    differences = {name: np.diff(np.sort(r.times)) for name, r in raw.items()}
-    every = np.concatenate(list(differences.values()))
-    usual = most_frequent_step(every, counted_times)
-    step = usual if options.step is None else step_of(options.step, counted_times)
-    check_doubled(raw, every, columns)
-    series = [regular(name, r.times, r.values, r.known, step, usual.length) for name, r in raw.items()]
-    notes = [*notes, *notes_on(series, raw, columns, step, every, usual)]
-    return Reading(series, columns, step, refused, notes)
+    return measured.series(columns, options, refused)
 
 
 def read_columns(file: DataFile, unusable: Unusable) -> Any:
@@ -138,85 +192,3 @@ def read_columns(file: DataFile, unusable: Unusable) -> Any:
 def columns_of(table: Any, options: ReadingOptions) -> SeriesColumns | str:
     head = table.slice(0, LOOKED_AT)
     return series_columns({n: head.column(n).to_pylist() for n in head.column_names}, options)
-
-
-def add_table(raw: dict[str, Raw], table: Any, columns: SeriesColumns, name: str, notes: list[str]) -> bool:
-    """Add the measurements of a table to those of each series; whether times are numbers of no unit."""
-    times, units = seconds_of(one_chunk(table, columns.time))
-    without = int((~np.isfinite(times)).sum())
-    if without:
-        notes.append(Omission(f"{counted(without, 'row')} without a time in {columns.time!r} left out"))
-    values, known = (
-        np.stack([numbers_of(one_chunk(table, c)) for c in names], 1) if names else np.zeros((len(times), 0))
-        for names in (columns.values, columns.known)
-    )
-    names = series_names(table, columns, name)
-    for label in dict.fromkeys(names.tolist()):
-        rows = np.flatnonzero((names == label) & np.isfinite(times))
-        if not len(rows):
-            continue
-        part = Raw(times[rows], values[rows], known[rows])
-        before = raw.get(label)
-        raw[label] = part if before is None else joined(before, part)
-    return units[COUNTED] > 0 and units[COUNTED] == units.total()
-
-
-def one_chunk(table: Any, column: str) -> Any:
-    return table.column(column).combine_chunks()
-
-
-def series_names(table: Any, columns: SeriesColumns, file: str) -> Any:
-    """(n,) of texts: the name of the series of each row."""
-    parts = [[str(v) for v in table.column(c).to_pylist()] for c in columns.series]
-    if parts:
-        return np.array(["/".join(row) for row in zip(*parts, strict=True)], dtype=object)
-    return np.full(table.num_rows, file, dtype=object)
-
-
-def joined(one: Raw, other: Raw) -> Raw:
-    return Raw(*(np.concatenate([getattr(one, k), getattr(other, k)]) for k in ("times", "values", "known")))
-
-
-def check_doubled(raw: Mapping[str, Raw], differences: Floats, columns: SeriesColumns) -> None:
-    """Raises UserError if so many times occur several times in a series that several series are mixed up."""
-    if len(differences) and np.mean(differences == 0) > DOUBLED:
-        others = [*columns.texts, *columns.ids]
-        hint = f" Columns that may tell them apart: {', '.join(others)}." if others else ""
-        raise UserError(
-            f"{np.mean(differences == 0):.0%} of the times in {columns.time!r} occur several times, as those of "
-            f"several series do. Set `data.series` to the columns that tell them apart.{hint}",
-            "doubled_times",
-        )
-
-
-def notes_on(
-    series: Sequence[Series],
-    raw: Mapping[str, Raw],
-    columns: SeriesColumns,
-    step: Step,
-    differences: Floats,
-    usual: Step,
-) -> list[str]:
-    """What was worked out, and what of the data is not as it was."""
-    notes = [columns.words(), f"a step of {step}" + ("" if str(step) == str(usual) else f" (the times have {usual})")]
-    if columns.ids:
-        names = ", ".join(columns.ids)
-        notes.append(Omission(f"{names} left out, since they look like identifiers: `data.values` takes them"))
-    if columns.texts:
-        notes.append(Omission(f"columns of texts left out: {', '.join(columns.texts)}"))
-    if unsorted := sum(bool((np.diff(r.times) < 0).any()) for r in raw.values()):
-        notes.append(f"times are not in order in {counted(unsorted, 'series', 'series')}, and were sorted")
-    if str(step) == str(usual) and (doubled := sum(s.doubled for s in series)):
-        notes.append(f"{counted(doubled, 'measurement')} at the time of another one: the mean is taken ({CLOCKS})")
-    elif str(step) != str(usual):
-        notes.append(f"values are means of what was measured within {step}")
-    uneven = float(np.mean(np.abs(differences[differences > 0] / usual.length - 1) > 0.1)) if not step.months else 0.0
-    if uneven > 0.01:
-        notes.append(
-            f"{uneven:.0%} of the differences of times are not {usual}: a value is the mean of the measurements "
-            "nearest to its time, and times without any are gaps"
-        )
-    gaps, size = sum(int(np.isnan(s.values).sum()) for s in series), sum(s.values.size for s in series)
-    if gaps:
-        notes.append(f"{counted(gaps, 'value')} of {size:,} missing: they are kept as gaps, and never learnt as values")
-    return notes

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import UserError
-from afresh.domains.series.reading.step import MONDAY, WEEK, Floats, Step
+from afresh.domains.series.reading.step import MONDAY, WEEK, Floats, Step, written_time
 
 SPARSE = 20  # steps for each measurement, beyond which the step cannot be meant
 COARSER = 1.5  # a step that is so many times the usual difference collects what lies within it
@@ -34,6 +34,10 @@ class Series:
         """Seconds of the steps from `start` to before `stop`, which may lie beyond the end."""
         return self.step.times(self.first + np.arange(start, stop, dtype=np.float64))
 
+    def written(self, start: int, stop: int) -> list[str]:
+        """The same times as they are written in tables."""
+        return [written_time(t, self.step.counted) for t in self.times(start, stop)]
+
 
 def regular(name: str, times: Floats, values: Floats, known: Floats, step: Step, usual: float) -> Series:
     """The series of measurements at times (n,) in any order: values (n, C) and known (n, D).
@@ -43,14 +47,10 @@ def regular(name: str, times: Floats, values: Floats, known: Floats, step: Step,
     1970 (weeks begin on Mondays). Raises UserError where nearly all steps would be empty.
     """
     places = step.places(times)
-    if step.months:
-        first = places.min()
-    elif step.length > COARSER * usual > 0:
+    if not step.months and step.length > COARSER * usual > 0:
         shift = MONDAY / step.seconds if not step.counted and step.seconds % WEEK == 0 else 0.0
         places = np.floor(places - shift + 1e-9) + shift
-        first = places.min()
-    else:
-        first = places.min()
+    first = places.min()
     index = np.round(places - first).astype(np.int64)
     length = int(index.max()) + 1
     if length > SPARSE * len(times) + 1000:
