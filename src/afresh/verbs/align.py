@@ -15,9 +15,9 @@ from afresh.core.options import override
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.data.prepare import Prepared
-from afresh.data.storage.files import write_json
+from afresh.data.storage.files import replace_file, write_json
 from afresh.engine.alignment.alignment_batches import REWARD_MODEL, AlignmentSource, alignment_source, votes_of
-from afresh.engine.alignment.reward_cache import ASKED, copy_answers
+from afresh.engine.alignment.reward_cache import ASKED, BEFORE, line_of, read_answers
 from afresh.engine.alignment.rewards.reward_factory import reward_of
 from afresh.engine.alignment.rewards.reward_model import train_reward_model
 from afresh.engine.alignment.rewards.reward_paths import anchored, files_in
@@ -113,8 +113,11 @@ def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
         if votes is not None and aligner.feeds != "preferences":
             learn_reward(base_run, votes, folder / REWARD_MODEL, spec, progress)
         if asked_before is not None:
-            count = copy_answers(base_run.encoder.kind, asked_before, folder / ASKED)
-            events.note(f"{counted(count, 'answer')} of {spec.known} are known", "known_answers", count=count)
+            kind = base_run.encoder.kind
+            answers = [replace(a, step=BEFORE) for a in read_answers(kind, asked_before)]
+            replace_file(folder / ASKED, b"".join(line_of(kind, a) for a in answers))
+            known = counted(len(answers), "answer")
+            events.note(f"{known} of {spec.known} are known", "known_answers", count=len(answers))
 
     stopped = False
     with create_run(

@@ -120,7 +120,7 @@ def start(spec: TrainSpec, clock: Clock | None = None) -> Job:
         seconds=training_seconds(budget, clock),
         steps=None if budget is None else budget.steps,
         tokens=None if budget is None else budget.tokens,
-        base=None if base is None else BaseWeights(base.weights, lora),
+        base=None if base is None else BaseWeights(base.weights, lora, base.recipe, base.seasoned),
     )
     if base is None:
         task, plan, fields = from_random_weights(task, spec, latent, bool(prepared.encoder.abilities.family))
@@ -357,13 +357,8 @@ def from_base(task: Task, spec: TrainSpec, latent: LatentSpace, base: BaseModel)
     longest = windows(space, task.examples.bounds, spec.data)
     for text in long_records(latent.train, latent.heldout, longest.shape) if longest != space else ():
         events.detail(f"note: {text}", "data_note")
-    task, made = plan_tuning(
-        replace(task, space=longest),
-        base,
-        latent.heldout,
-        fixed_window="context" in spec.data,
-        copied=spec.adapter is None,
-    )
+    task = replace(task, space=longest)
+    task, made = plan_tuning(task, base.config, latent.heldout, "context" in spec.data, copied=spec.adapter is None)
     fields = {
         "base_model": base.name,
         "lora": task.base and task.base.lora,
