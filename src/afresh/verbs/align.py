@@ -32,7 +32,6 @@ from afresh.engine.training.preparation import Preparation
 from afresh.engine.training.training_clock import Clock
 from afresh.runs.base_model import of_run
 from afresh.runs.data import run_data
-from afresh.runs.formats.public import BaseModel
 from afresh.runs.manifest import RECORD, changing
 from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run
@@ -72,7 +71,7 @@ def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
         spec = replace(spec, prompt_tokens=min(HISTORY * reply, base_run.space.shape[0] // 2))
     if lora is not None and not lora.targets:
         lora = lora.model_copy(update={"targets": base_run.family.plan.adapted})
-    aligner, config, settings = check_arguments(base_run, spec)
+    aligner, config, settings, train = check_arguments(base_run, spec)
     inputs = inputs_of(base_run, spec)
     output = check_spec(spec, path.parent / f"{path.resolve().name}-aligned", inputs)
     votes = None if spec.preferences is None else Path(spec.preferences)
@@ -97,9 +96,16 @@ def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
     )
     asked_before = None if spec.known is None else answers_of(Path(spec.known), aligner, record)
     machine = measure_machine(spec.device, spec.processes)
-    plan = Plan(base.config, train_config(base, aligner, config, machine, spec), 0)
-    plan.parameters = parameters_of(base.family, base.config, base_run.space, base_run.conds)
-    plan.decisions = decisions(plan, aligner, config, machine, spec)
+    here = {
+        "device": machine.device,
+        "threads": machine.threads,
+        "precision": "float32" if base.recipe is None else base.recipe.precision,
+        "micro_batch": train.batch,
+    }
+    train = train.model_copy(update={k: v for k, v in here.items() if k not in spec.set_train})
+    train = with_intervals(train, aligner.reuse(config), spec.set_train)
+    size = parameters_of(base.family, base.config, base_run.space, base_run.conds)
+    plan = Plan(base.config, train, size, decisions(train, aligner, config, machine, spec))
     own = base_run.record
     progress = Preparation(output.name, clock.begun)
 
@@ -157,9 +163,9 @@ def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
     return job
 
 
-def check_arguments(run: Run, spec: AlignSpec) -> tuple[Aligner, Any, dict[str, Any]]:
-    """The method, its config, and the settings of sampling, once all options but the output folder are known to be
-    usable. The run's data are only read if a reward needs them.
+def check_arguments(run: Run, spec: AlignSpec) -> tuple[Aligner, Any, dict[str, Any], TrainConfig]:
+    """The method, its config, the settings of sampling, and the configuration without what depends on the machine, once
+    all options but the output folder are known to be usable. The run's data are only read if a reward needs them.
 
     Raises UserError for the first option that is not usable.
     """
@@ -169,9 +175,9 @@ def check_arguments(run: Run, spec: AlignSpec) -> tuple[Aligner, Any, dict[str, 
     aligner = choose_method(run, spec)
     config = override(aligner.config(), chosen_settings(aligner, spec), "align")
     settings = sampling_settings(run, spec)
-    by_hand(start_config(aligner, config, spec), aligner.group(config), spec)
+    train = by_hand(start_config(aligner, config, spec), aligner.group(config), spec)
     check_rewards(run, aligner, spec)
-    return aligner, config, settings
+    return aligner, config, settings, train
 
 
 def answers_of(path: Path, aligner: Aligner, record: AlignRecord) -> Path:
@@ -411,19 +417,6 @@ def by_hand(start: Mapping[str, Any], group: int, spec: AlignSpec) -> TrainConfi
     return train
 
 
-def train_config(base: BaseModel, aligner: Aligner, config: Any, machine: Machine, spec: AlignSpec) -> TrainConfig:
-    """The configuration of training on this machine, with what the user has set by hand."""
-    start = {
-        **start_config(aligner, config, spec),
-        "device": machine.device,
-        "threads": machine.threads,
-        "precision": "float32" if base.recipe is None else base.recipe.precision,
-    }
-    train = by_hand(start, aligner.group(config), spec)
-    micro = int(spec.set_train.get("micro_batch", train.batch))
-    return with_intervals(train.model_copy(update={"micro_batch": micro}), aligner.reuse(config), spec.set_train)
-
-
 def with_intervals(train: TrainConfig, reuse: int, by_hand: Mapping[str, Any]) -> TrainConfig:
     """Round the number of steps up to whole rollouts, and plan about EVALUATIONS evaluations and saves between
     rollouts."""
@@ -433,8 +426,7 @@ def with_intervals(train: TrainConfig, reuse: int, by_hand: Mapping[str, Any]) -
     return train.model_copy(update={k: v for k, v in intervals.items() if k == "steps" or k not in by_hand})
 
 
-def decisions(plan: Plan, aligner: Aligner, config: Any, machine: Machine, spec: AlignSpec) -> list[Decision]:
-    train = plan.train
+def decisions(train: TrainConfig, aligner: Aligner, config: Any, machine: Machine, spec: AlignSpec) -> list[Decision]:
     values = {k: v for k, v in config.model_dump().items() if v is not None}
     if any(k in values for k in PENALTIES):
         values.pop("distance", None)  # not controlled

@@ -135,7 +135,7 @@ def start(spec: TrainSpec, clock: Clock | None = None) -> Job:
         inputs,
         prepared=prepared,
         family=task.family.name,
-        codec=None if latent.codec is None or latent.name is None else (latent.name, latent.codec),
+        codec=latent.codec,
         plan=plan,
         machine=task.machine,
         minutes=spec.budget_minutes if plan.fills else None,
@@ -291,14 +291,14 @@ def fitted(
 def space_of(base: BaseModel, prepared: Prepared) -> LatentSpace:
     """The data in the space of the base: its encoder's, or that of its codec."""
     if base.codec is None:
-        return LatentSpace(base.family, None, None, prepared.encoder.space, prepared.train, prepared.heldout)
-    name, codec = base.codec
+        return LatentSpace(base.family, None, prepared.encoder.space, prepared.train, prepared.heldout)
+    codec = base.codec[1]
     if not (codec.target.coded and base.family.mirrors):
         check_in_memory(prepared)
     if codec.target.kind == "field":
         note_reconstruction(codec, prepared.heldout, prepared.encoder.kind.plural)
     train, heldout = training_latents(codec, prepared), heldout_latents(codec, prepared)
-    return LatentSpace(base.family, name, codec, codec.target, train, heldout)
+    return LatentSpace(base.family, base.codec, codec.target, train, heldout)
 
 
 def note_reconstruction(codec: Codec, given: Examples, plural: str) -> None:
@@ -328,8 +328,7 @@ def from_random_weights(task: Task, spec: TrainSpec, latent: LatentSpace, suited
     window = None if "context" in spec.data or task.space.records else short_window(task.space, task.seconds)
     if window is not None:
         task = replace(task, space=replace(task.space, shape=(window,)))
-    coded = latent.codec is not None
-    unmeasured = coded or suited or task.seconds is None
+    unmeasured = latent.codec is not None or suited or task.seconds is None
     curves = None if unmeasured else curves_for(task.space, task.examples.count)
     decisions = list(latent.decisions)
     if curves is not None and spec.family is None and not spec.set_family:
