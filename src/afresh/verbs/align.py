@@ -358,8 +358,7 @@ def sampling_settings(run: Run, spec: AlignSpec) -> dict[str, Any]:
     """
     chosen = {**spec.set_of("sample"), **({} if spec.length is None else {"length": spec.length})}
     if run.space.stream:
-        usual = reply_length(run) or min(LENGTH, max(1, run.space.shape[0] // 2))
-        chosen.setdefault("length", usual)
+        chosen.setdefault("length", reply_length(run) or min(LENGTH, max(1, run.space.shape[0] // 2)))
     elif spec.prompts or spec.prompt_tokens:
         raise UserError("`prompt` and `prompt_tokens` are for texts; this model does not make texts. Leave them out.")
     if spec.prompts and spec.prompt_tokens:

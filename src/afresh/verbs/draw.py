@@ -368,11 +368,9 @@ def edit(
 
     if each < 1:
         raise UserError(f"`each` is the number of variations, from 1. Given: {each}.")
-    negative = unwanted(negative_label, negative_caption)
-    request = Request(None, label, number or {}, caption, negative=negative)
+    request = Request(None, label, number or {}, caption, negative=unwanted(negative_label, negative_caption))
     change = Change(strength, mask, upscale, tuple(palette), edges, style, function, weight, hole)
-    editor = Editor(run, request, settings or {}, seed)
-    return changed(editor, inputs, change, each, extend, loop, outpaint)
+    return changed(Editor(run, request, settings or {}, seed), inputs, change, each, extend, loop, outpaint)
 
 
 @verb(

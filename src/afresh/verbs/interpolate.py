@@ -121,8 +121,7 @@ class Blender:
         if n < 2:
             raise UserError(f"An interpolation includes both of its ends, so `n` must be at least 2. Given: {n}.")
         self.check(2 + n)
-        run = self.run
-        x = encoded(run, [a, b])
+        x = encoded(self.run, [a, b])
         ends = Cond.cat([self.cond(1, first), self.cond(1, second)])
         z = self.codes(x, ends)
         t = torch.linspace(0, 1, n)

@@ -135,8 +135,7 @@ class ImageSets:
         train = self.study.train
         if train.x.dtype != torch.uint8:
             return x
-        steps = ((x - train.shift) / train.scale).round().clamp(0, 255)
-        return steps * train.scale + train.shift
+        return ((x - train.shift) / train.scale).round().clamp(0, 255) * train.scale + train.shift
 
     @cached_property
     def sets(self) -> Mapping[str, Tensor]:

@@ -58,8 +58,7 @@ def state_of(modules: Mapping[str, nn.Module], names: tuple[str, ...] | None = N
 def unpacked_state(module: nn.Module) -> dict[str, Tensor]:
     """The state of a network, with layers in few bits as those that they stand for."""
     state, within = module.state_dict(), lora.adapted(module)
-    few = {k: m for k, m in module.named_modules() if isinstance(m, FrozenLinear)}
-    for name, frozen in few.items():
+    for name, frozen in {k: m for k, m in module.named_modules() if isinstance(m, FrozenLinear)}.items():
         outer = name.removesuffix(".base") if name.removesuffix(".base") in within else name
         bias = frozen.bias
         state = {k: v for k, v in state.items() if not k.startswith(f"{outer}.")}

@@ -229,8 +229,7 @@ def run(config: dict[str, Any], text: bytes) -> dict[str, Any]:
     if child == 0:
         os.setsid()
         os.chdir("/box")
-        null = os.open("/dev/null", os.O_RDONLY)
-        os.dup2(null, 0)
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.execve(config["python"], [config["python"], "-s", "-B", "main.py"], config["environment"])
     while True:
         pid, status = os.wait()
