@@ -450,11 +450,6 @@ class Session:
         self._now = question
         return True
 
-    def winners(self, most: int) -> list[tuple[str, int]]:
-        """The items that this rater has preferred most often, and how often; at most `most` of them."""
-        decided = (v for v in self.votes if v.rater == self.rater and v.winner != "tie" and v.pair in self.judged)
-        return Counter(v.a if v.winner == "a" else v.b for v in decided).most_common(most)
-
     def saved(self) -> str:
         """A sentence for a rater who stops."""
         count = len(self.judged)
