@@ -293,14 +293,7 @@ def described(surrogate: Surrogate, goal: Goal, pool: Pool, chosen: Sequence[int
 
 
 def reason(
-    surrogate: Surrogate,
-    goal: Goal,
-    found: Predictions,
-    i: int,
-    chance: float,
-    best: float,
-    outside: bool,
-    alert: str = "",
+    surrogate: Surrogate, goal: Goal, found: Predictions, i: int, chance: float, best: float, outside: bool, alert: str
 ) -> str:
     """Why an item is worth measuring, in a sentence or two, and what speaks against it (`alert`)."""
     nearest = int(found.nearest[i])
