@@ -258,7 +258,7 @@ def most_steps(task: Task, batch: int) -> int:
     assert task.base is not None
     few = MOST_PASSES * math.ceil(task.count / batch)
     whole = task.base.lora is None and task.space.kind == "field"
-    return max(few, math.ceil(task.family.plan.most_examples(task.count) / batch)) if whole else few
+    return max(few, math.ceil(min(task.family.plan.most_examples(task.count) / batch, 1e12))) if whole else few
 
 
 def what_learns(task: Task, size: int, config: Any) -> tuple[int, str]:
