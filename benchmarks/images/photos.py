@@ -141,7 +141,7 @@ def make_diffusers(task: Task, folder: Path, size: int, codec: str) -> None:
     data.unlink()
     begun = time.perf_counter()
     with np.load(peer / "samples.npz") as z, torch.no_grad():
-        keep(folder, bytes_of(latent.codec.decode(torch.from_numpy(z["x"]).permute(0, 3, 1, 2))), task.asked)
+        keep(folder, bytes_of(latent.codec[1].decode(torch.from_numpy(z["x"]).permute(0, 3, 1, 2))), task.asked)
     seconds = answer.batch + (time.perf_counter() - begun) / len(task.asked)
     write_json(folder / "answer.json", asdict(replace(answer, batch=seconds)))
 

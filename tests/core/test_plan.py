@@ -15,7 +15,7 @@ from afresh.engine.training import loop
 from afresh.engine.training import plan as planner
 from afresh.engine.training.budget import Machine
 from afresh.engine.training.loop import Learner
-from afresh.engine.training.plan import Decision, Plan, Task, largest_batch, plan
+from afresh.engine.training.plan import Plan, Task, largest_batch, plan
 from afresh.engine.training.schedule import evaluation_count
 from tests.contracts.rows import RASTER, RECORDS, STREAM, examples
 
@@ -172,10 +172,9 @@ def test_a_network_that_exceeds_the_memory_is_not_chosen(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(planner, "try_config", limited)
     given = replace(task(20), set_family={}, steps=1)
-    decisions: list[Decision] = []
-    chosen = planner.largest(given, planner.base_config(given), decisions)
+    chosen = planner.largest(given, planner.base_config(given))
     assert chosen.config == planner.candidate_sizes(given)[0]
-    assert [(d.name, d.reason) for d in decisions] == [("not larger", "exceeds the device's memory")]
+    assert [(d.name, d.reason) for d in chosen.decisions] == [("not larger", "exceeds the device's memory")]
 
 
 # --------------------------------------------------------------------------- networks that are divided

@@ -344,11 +344,13 @@ def test_a_budget_that_encoding_would_use_up_is_refused_and_mirror_images_are_le
     with pytest.raises(UserError, match=r"To encode 11 images takes about 0 minutes.*more `minutes`, fewer images"):
         latent_space(prepared, None, public, 1e-6)
     ample = latent_space(prepared, None, public, 1e6)
-    assert len(ample.train) == 22 and isinstance(ample.codec, PipelineCodec) and ample.codec.mirrored
+    assert ample.codec is not None
+    codec = ample.codec[1]
+    assert len(ample.train) == 22 and isinstance(codec, PipelineCodec) and codec.mirrored
     again = latent_space(prepared, None, public, 1e-6)  # nothing is left to encode
     assert torch.equal(again.train.x, ample.train.x)
-    shutil.rmtree(latent_folder(ample.codec, prepared, prepared.train, True))
-    training_latents(replace(ample.codec, mirrored=False), prepared)
+    shutil.rmtree(latent_folder(codec, prepared, prepared.train, True))
+    training_latents(replace(codec, mirrored=False), prepared)
     assert len(latent_space(prepared, None, public, 1e-6).train) == 11
 
 

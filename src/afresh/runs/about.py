@@ -95,8 +95,7 @@ def is_preview(file: Path) -> bool:
 
 def previews(path: Path, suffix: str = "") -> list[Path]:
     """The previews in the folder `path` of a run, oldest first: pictures (.png) or texts (.txt)."""
-    found = filter(is_preview, (path / "samples").glob(f"*{suffix}"))
-    return sorted(found, key=lambda file: int(file.stem))
+    return sorted(filter(is_preview, (path / "samples").glob(f"*{suffix}")), key=lambda file: int(file.stem))
 
 
 def first_text(file: Path) -> str:

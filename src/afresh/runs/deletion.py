@@ -98,7 +98,7 @@ def delete_adapter(run: Run, with_data: bool = False) -> Deletion:
                 "deletion_begun",
             )
         if data is not None and not proof.data.files:
-            proof.data.files = data_hashes(data)
+            proof.data.files = hashes(data.parent, [f.relative_to(data.parent).as_posix() for f in files_in([data])])
         file.parent.mkdir(exist_ok=True)
         write_json(file, proof.model_dump())
         if data is not None and data.exists():
@@ -182,11 +182,6 @@ def files_in(paths: Iterator[Path] | Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         inside = sorted(path.rglob("*")) if path.is_dir() and not path.is_symlink() else [path]
         yield from (file for file in inside if file.is_file() and not file.is_symlink())
-
-
-def data_hashes(data: Path) -> dict[str, str]:
-    """The SHA-256 of each file of some data, by its name in the folder of the data."""
-    return hashes(data.parent, [f.relative_to(data.parent).as_posix() for f in files_in([data])])
 
 
 def remove_data(data: Path) -> None:

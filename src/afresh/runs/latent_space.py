@@ -55,8 +55,7 @@ class LatentSpace:
     """A family, its codec if it needs one, and the data in the space that the family learns in."""
 
     family: Family
-    name: str | None
-    codec: Codec | None
+    codec: tuple[str, Codec] | None
     space: Space
     train: Examples
     heldout: Examples
@@ -83,10 +82,10 @@ def latent_space(
         check_conditions(prepared)
     fitted = registry.bridge(chosen, prepared.train, space)
     if fitted is None:
-        return LatentSpace(chosen.for_space(space), None, None, space, prepared.train, prepared.heldout)
-    name, made = fitted
+        return LatentSpace(chosen.for_space(space), None, space, prepared.train, prepared.heldout)
+    made = fitted[1]
     latents = made.encode(prepared.train), made.encode(prepared.heldout)
-    return LatentSpace(chosen.for_space(made.target), name, made, made.target, *latents)
+    return LatentSpace(chosen.for_space(made.target), fitted, made.target, *latents)
 
 
 def check_in_memory(prepared: Prepared) -> None:
@@ -144,8 +143,8 @@ def through(path: Path, prepared: Prepared, family: str | None) -> LatentSpace:
     quality = (checked_sequences if module.SOURCE == "tokens" else checked_fields)(codec, path, prepared)
     train = codec.encode(prepared.train)
     decision = Decision("codec", name, f"from {path}; {module.described(codec, train)}; {quality}")
-    chosen = chosen.for_space(codec.target)
-    return LatentSpace(chosen, name, codec, codec.target, train, codec.encode(prepared.heldout), (decision,))
+    target, heldout = codec.target, codec.encode(prepared.heldout)
+    return LatentSpace(chosen.for_space(target), (name, codec), target, train, heldout, (decision,))
 
 
 def through_public(
@@ -172,7 +171,8 @@ def through_public(
     shape = sides(codec.target.shape)
     decision = Decision("codec", public.name, f"{sides(codec.source.shape)} pixels are {shape} latents; {quality}")
     train, heldout = training_latents(codec, prepared), heldout_latents(codec, prepared)
-    return LatentSpace(chosen.for_space(codec.target), "pipeline", codec, codec.target, train, heldout, (decision,))
+    target = codec.target
+    return LatentSpace(chosen.for_space(target), ("pipeline", codec), target, train, heldout, (decision,))
 
 
 def checked_fields(codec: Codec, name: object, prepared: Prepared, better: str = TRAIN_BETTER) -> str:

@@ -320,8 +320,7 @@ def hashed(folder: Path, known: Copy) -> dict[str, StoredFile]:
 
 def hash_of(file: Path) -> StoredFile:
     with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return StoredFile(sha256=digest, bytes=stream.tell())
+        return StoredFile(sha256=hashlib.file_digest(stream, "sha256").hexdigest(), bytes=stream.tell())
 
 
 def files_in(folder: Path) -> set[str]:

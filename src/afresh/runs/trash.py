@@ -86,18 +86,14 @@ def delete(thrown: BinnedRun) -> list[str]:
     """Remove a run in a bin for good. What is not of the run stays in its folder; the names are returned. Raises
     UserError as `remove_run` does."""
     left = remove_folder(thrown.path)
-    remove_rests(thrown.path.parent.parent)
-    return left
-
-
-def remove_rests(root: Path) -> None:
-    """Remove the folders of a bin in which nothing is left, also those of removals that were interrupted."""
-    for place in root.iterdir():
+    # Remove the folders of a bin in which nothing is left, also those of removals that were interrupted.
+    for place in thrown.path.parent.parent.iterdir():
         if ID.fullmatch(place.name) and not place.is_symlink():
             for folder in place.iterdir():
                 remove_rest(folder)
             with suppress(OSError):  # what is in it stays
                 place.rmdir()
+    return left
 
 
 def unmovable(path: Path, error: OSError) -> UserError:

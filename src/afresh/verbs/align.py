@@ -15,16 +15,16 @@ from afresh.core.options import override
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.data.prepare import Prepared
-from afresh.data.storage.files import write_json
+from afresh.data.storage.files import replace_file, write_json
 from afresh.engine.alignment.alignment_batches import REWARD_MODEL, AlignmentSource, alignment_source, votes_of
-from afresh.engine.alignment.reward_cache import ASKED, copy_answers
+from afresh.engine.alignment.reward_cache import ASKED, BEFORE, line_of, read_answers
 from afresh.engine.alignment.rewards.reward_factory import reward_of
 from afresh.engine.alignment.rewards.reward_model import train_reward_model
 from afresh.engine.alignment.rewards.reward_paths import anchored, files_in
 from afresh.engine.alignment.rewards.vote_evidence import evidence_of
 from afresh.engine.sampling.request import prompts_of
 from afresh.engine.training import ranks
-from afresh.engine.training.budget import Budget, Machine, check_device, measure_machine, torch_threads
+from afresh.engine.training.budget import Machine, check_device, measure_machine, torch_threads
 from afresh.engine.training.config import TrainConfig
 from afresh.engine.training.loop import Interrupted, take_step
 from afresh.engine.training.plan import Decision, Plan, parameters_of
@@ -32,7 +32,6 @@ from afresh.engine.training.preparation import Preparation
 from afresh.engine.training.training_clock import Clock
 from afresh.runs.base_model import of_run
 from afresh.runs.data import run_data
-from afresh.runs.formats.public import BaseModel
 from afresh.runs.manifest import RECORD, changing
 from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run
@@ -43,7 +42,7 @@ from afresh.verbs.create_run import (
     report_plan,
     training_seconds,
 )
-from afresh.verbs.plan_summary import plan_summary
+from afresh.verbs.plan_summary import report_summary
 from afresh.verbs.torchrun import together
 from afresh.verbs.training_job import Job
 from afresh.verbs.training_spec import AlignSpec
@@ -57,19 +56,13 @@ EVALUATIONS = 10  # evaluations in a run
 LEARNING_TASTE = 0.25  # share of the minutes that learning a reward from votes may take
 
 
-def budget_of(spec: AlignSpec) -> Budget:
-    if spec.minutes is None and spec.steps is None:
-        return Budget(steps=STEPS if spec.calls is None else max(10, min(ROUNDS, spec.calls // CALLS)))
-    return Budget(spec.budget_minutes, spec.steps)
-
-
 @together
 def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
     """Check the options, read the run and its data, plan, and create the folder of the new run.
 
     Raises UserError for invalid options, before any time is spent on training.
     """
-    clock, lora, budget = clock or Clock(), spec.adapted, budget_of(spec)
+    clock, lora = clock or Clock(), spec.adapted
     path = Path(spec.run)
     base_run = Run.open(path)
     reply = reply_length(base_run)
@@ -78,9 +71,9 @@ def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
         spec = replace(spec, prompt_tokens=min(HISTORY * reply, base_run.space.shape[0] // 2))
     if lora is not None and not lora.targets:
         lora = lora.model_copy(update={"targets": base_run.family.plan.adapted})
-    aligner, config, settings = check_arguments(base_run, budget, spec)
+    aligner, config, settings, train = check_arguments(base_run, spec)
     inputs = inputs_of(base_run, spec)
-    output = check_spec(spec, budget, path.parent / f"{path.resolve().name}-aligned", inputs)
+    output = check_spec(spec, path.parent / f"{path.resolve().name}-aligned", inputs)
     votes = None if spec.preferences is None else Path(spec.preferences)
     prepared = run_data(base_run)
     check_prompt_tokens(prepared, spec)
@@ -103,9 +96,16 @@ def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
     )
     asked_before = None if spec.known is None else answers_of(Path(spec.known), aligner, record)
     machine = measure_machine(spec.device, spec.processes)
-    plan = Plan(base.config, train_config(base, aligner, config, budget, machine, spec), 0)
-    plan.parameters = parameters_of(base.family, base.config, base_run.space, base_run.conds)
-    plan.decisions = decisions(plan, aligner, config, machine, spec)
+    here = {
+        "device": machine.device,
+        "threads": machine.threads,
+        "precision": "float32" if base.recipe is None else base.recipe.precision,
+        "micro_batch": train.batch,
+    }
+    train = train.model_copy(update={k: v for k, v in here.items() if k not in spec.set_train})
+    train = with_intervals(train, aligner.reuse(config), spec.set_train)
+    size = parameters_of(base.family, base.config, base_run.space, base_run.conds)
+    plan = Plan(base.config, train, size, decisions(train, aligner, config, machine, spec))
     own = base_run.record
     progress = Preparation(output.name, clock.begun)
 
@@ -113,8 +113,11 @@ def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
         if votes is not None and aligner.feeds != "preferences":
             learn_reward(base_run, votes, folder / REWARD_MODEL, spec, progress)
         if asked_before is not None:
-            count = copy_answers(base_run.encoder.kind, asked_before, folder / ASKED)
-            events.note(f"{counted(count, 'answer')} of {spec.known} are known", "known_answers", count=count)
+            kind = base_run.encoder.kind
+            answers = [replace(a, step=BEFORE) for a in read_answers(kind, asked_before)]
+            replace_file(folder / ASKED, b"".join(line_of(kind, a) for a in answers))
+            known = counted(len(answers), "answer")
+            events.note(f"{known} of {spec.known} are known", "known_answers", count=len(answers))
 
     stopped = False
     with create_run(
@@ -126,7 +129,7 @@ def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
         codec=base.codec,
         plan=plan,
         machine=machine,
-        minutes=budget.minutes,
+        minutes=spec.budget_minutes,
         base=base.weights,
         fields={
             "base_model": base.name,
@@ -140,8 +143,8 @@ def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
     ) as run:
         source = alignment_source(run, prepared)
         try:
-            if budget.minutes is not None:
-                run, source = timed(run, source, training_seconds(budget, clock) or 0.0, progress)
+            if spec.minutes is not None:
+                run, source = timed(run, source, training_seconds(spec, clock) or 0.0, progress)
             progress.begin("drawing samples of the model as it is, and judging them")
             source.check()
         except KeyboardInterrupt:  # the run is complete up to its first step; with `force`, one that it replaces is not
@@ -156,25 +159,25 @@ def start(spec: AlignSpec, clock: Clock | None = None) -> Job:
         )
     report_plan([Decision(*d) for d in run.record.decisions])
     job = Job(run, prepared, source, clock, processes=spec.processes, on=spec.on)
-    plan_summary(job).report()
+    report_summary(job)
     return job
 
 
-def check_arguments(run: Run, budget: Budget, spec: AlignSpec) -> tuple[Aligner, Any, dict[str, Any]]:
-    """The method, its config, and the settings of sampling, once all options but the output folder are known to be
-    usable. The run's data are only read if a reward needs them.
+def check_arguments(run: Run, spec: AlignSpec) -> tuple[Aligner, Any, dict[str, Any], TrainConfig]:
+    """The method, its config, the settings of sampling, and the configuration without what depends on the machine, once
+    all options but the output folder are known to be usable. The run's data are only read if a reward needs them.
 
     Raises UserError for the first option that is not usable.
     """
-    budget.check()
+    spec.check_budget()
     if spec.device is not None:
         check_device(spec.device)
     aligner = choose_method(run, spec)
     config = override(aligner.config(), chosen_settings(aligner, spec), "align")
     settings = sampling_settings(run, spec)
-    by_hand(start_config(aligner, config, budget, spec), aligner.group(config), spec)
+    train = by_hand(start_config(aligner, config, spec), aligner.group(config), spec)
     check_rewards(run, aligner, spec)
-    return aligner, config, settings
+    return aligner, config, settings, train
 
 
 def answers_of(path: Path, aligner: Aligner, record: AlignRecord) -> Path:
@@ -250,7 +253,7 @@ def learn_reward(run: Run, votes: Path, out: Path, spec: AlignSpec, progress: Pr
     reward follows chance.
     """
     progress.begin(f"learning a reward from the votes in {votes.name}")
-    minutes = budget_of(spec).minutes
+    minutes = spec.budget_minutes
     seconds = None if minutes is None else 60 * minutes * LEARNING_TASTE
     trained = train_reward_model(votes, run, out, spec.seed, seconds=seconds)
     progress.end()
@@ -355,8 +358,7 @@ def sampling_settings(run: Run, spec: AlignSpec) -> dict[str, Any]:
     """
     chosen = {**spec.set_of("sample"), **({} if spec.length is None else {"length": spec.length})}
     if run.space.stream:
-        usual = reply_length(run) or min(LENGTH, max(1, run.space.shape[0] // 2))
-        chosen.setdefault("length", usual)
+        chosen.setdefault("length", reply_length(run) or min(LENGTH, max(1, run.space.shape[0] // 2)))
     elif spec.prompts or spec.prompt_tokens:
         raise UserError("`prompt` and `prompt_tokens` are for texts; this model does not make texts. Leave them out.")
     if spec.prompts and spec.prompt_tokens:
@@ -369,13 +371,15 @@ def sampling_settings(run: Run, spec: AlignSpec) -> dict[str, Any]:
     return {k: v for k, v in settings.model_dump(mode="json").items() if k in settings.model_fields_set}
 
 
-def start_config(aligner: Aligner, config: Any, budget: Budget, spec: AlignSpec) -> dict[str, Any]:
+def start_config(aligner: Aligner, config: Any, spec: AlignSpec) -> dict[str, Any]:
     """The fields of TrainConfig before changes by hand, without those that depend on the machine: a constant learning
     rate, small compared with training on data, that decays at the end."""
     group = aligner.group(config)
+    searches = spec.minutes is None and spec.calls is not None
+    usual = max(10, min(ROUNDS, (spec.calls or 0) // CALLS)) if searches else STEPS
     batch = max(group, BATCH // group * group)
     return {
-        "steps": budget.steps or STEPS,
+        "steps": spec.steps or usual,
         "batch": batch,
         "micro_batch": batch,
         "save_every": 1,
@@ -412,21 +416,6 @@ def by_hand(start: Mapping[str, Any], group: int, spec: AlignSpec) -> TrainConfi
     return train
 
 
-def train_config(
-    base: BaseModel, aligner: Aligner, config: Any, budget: Budget, machine: Machine, spec: AlignSpec
-) -> TrainConfig:
-    """The configuration of training on this machine, with what the user has set by hand."""
-    start = {
-        **start_config(aligner, config, budget, spec),
-        "device": machine.device,
-        "threads": machine.threads,
-        "precision": "float32" if base.recipe is None else base.recipe.precision,
-    }
-    train = by_hand(start, aligner.group(config), spec)
-    micro = int(spec.set_train.get("micro_batch", train.batch))
-    return with_intervals(train.model_copy(update={"micro_batch": micro}), aligner.reuse(config), spec.set_train)
-
-
 def with_intervals(train: TrainConfig, reuse: int, by_hand: Mapping[str, Any]) -> TrainConfig:
     """Round the number of steps up to whole rollouts, and plan about EVALUATIONS evaluations and saves between
     rollouts."""
@@ -436,8 +425,7 @@ def with_intervals(train: TrainConfig, reuse: int, by_hand: Mapping[str, Any]) -
     return train.model_copy(update={k: v for k, v in intervals.items() if k == "steps" or k not in by_hand})
 
 
-def decisions(plan: Plan, aligner: Aligner, config: Any, machine: Machine, spec: AlignSpec) -> list[Decision]:
-    train = plan.train
+def decisions(train: TrainConfig, aligner: Aligner, config: Any, machine: Machine, spec: AlignSpec) -> list[Decision]:
     values = {k: v for k, v in config.model_dump().items() if v is not None}
     if any(k in values for k in PENALTIES):
         values.pop("distance", None)  # not controlled

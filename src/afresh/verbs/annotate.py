@@ -168,7 +168,6 @@ class PairPlan:
     candidates: tuple[Candidate, ...]
     free: bool
     seed: int = 0
-    notes: tuple[str, ...] = ()
 
     @cached_property
     def known(self) -> tuple[frozenset[Pair], frozenset[Candidate]]:
@@ -224,10 +223,11 @@ def make_plan(
     """n pairs of samples for the same request: both of one run, or one of each of two runs.
 
     `samples`: the number of samples of each request; with fewer, each is shown more often. By default about the number
-    of pairs. Samples that are not saved beside `votes` yet are drawn. Raises UserError like `Run.sample`, and if no two
-    samples differ.
+    of pairs. Samples that are not saved beside `votes` yet are drawn. Raises UserError like `Run.sample`, if no two
+    samples differ, and before anything is drawn if the file `votes` holds something else.
     """
     check(runs, n, samples)
+    votes_in(votes, runs[0].encoder.kind)
     pairs: list[Pair] = []
     free = False
     for asked, count in requests(runs, wish, n, seed).items():
@@ -242,11 +242,12 @@ def make_plan(
     pairs = list(dict.fromkeys(pairs))
     if not pairs:
         raise UserError("All samples are equal, so there is nothing to choose. Raise the temperature or the seed.")
-    fewer = f"{n - len(pairs):,} of the {n:,} pairs are left out: there are too few samples, or equal samples."
+    if len(pairs) < n:
+        left = f"{n - len(pairs):,} of the {n:,} pairs are left out: there are too few samples, or equal samples."
+        events.note(f"note: {left}", "result_note")
     order = torch.argsort(Rng(seed).uniform("compare/order", torch.arange(len(pairs))), stable=True).tolist()
     candidates = dict.fromkeys(c for p in pairs for c in p.candidates)
-    notes = (fewer,) if len(pairs) < n else ()
-    return PairPlan(runs[0].encoder.kind, tuple(pairs[i] for i in order), tuple(candidates), free, seed, notes)
+    return PairPlan(runs[0].encoder.kind, tuple(pairs[i] for i in order), tuple(candidates), free, seed)
 
 
 def beside(
@@ -272,31 +273,6 @@ class VoteQuestion:
     b: str
     number: int
     of: int
-
-
-def begin(
-    runs: Sequence[Run],
-    wish: PairRequest,
-    n: int,
-    votes: Path,
-    *,
-    samples: int | None = None,
-    seed: int = 0,
-    settings: Mapping[str, Any] | None = None,
-    rater: str | None = None,
-    active: bool | None = None,
-    question: str | None = None,
-) -> Session:
-    """Draw the samples of n pairs (`make_plan`) and begin to vote on them, or go on with the votes in the file `votes`.
-
-    Raises UserError as `make_plan` does, and before anything is drawn if the file holds something else.
-    """
-    check(runs, n, samples)
-    votes_in(votes, runs[0].encoder.kind)
-    plan = make_plan(runs, wish, n, samples=samples, seed=seed, settings=settings, votes=votes)
-    for text in plan.notes:
-        events.note(f"note: {text}", "result_note")
-    return Session(plan, votes, rater, active, question)
 
 
 def begin_again(run: Run, n: int, votes: Path, *, rater: str | None = None, question: str | None = None) -> Session:
@@ -449,11 +425,6 @@ class Session:
             self._ahead.insert(0, self._now.pair)
         self._now = question
         return True
-
-    def winners(self, most: int) -> list[tuple[str, int]]:
-        """The items that this rater has preferred most often, and how often; at most `most` of them."""
-        decided = (v for v in self.votes if v.rater == self.rater and v.winner != "tie" and v.pair in self.judged)
-        return Counter(v.a if v.winner == "a" else v.b for v in decided).most_common(most)
 
     def saved(self) -> str:
         """A sentence for a rater who stops."""

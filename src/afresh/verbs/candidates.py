@@ -128,7 +128,3 @@ def _edited(
     some = parents[:count]
     editor = Editor(run, Request(), settings, seed)
     return edit(editor, some, Change(strength=strength), -(-count // len(some))).values[:count]
-
-
-def can_vary(run: Run) -> bool:
-    return contains_prompts(run.encoder) or run.family.edit is not None

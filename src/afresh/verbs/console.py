@@ -60,14 +60,11 @@ class ConsoleListener:
         else:
             self.lines(event)
         if self.verbose and event.kind == "progress" and (text := ranks_line(event.fields)):
-            self.show_ranks(text)
-
-    def show_ranks(self, text: str) -> None:
-        """Show the speed of each of several processes, now and then."""
-        now = time.monotonic()
-        if self.ranks_at is None or now - self.ranks_at >= RANKS_EVERY:
-            self.ranks_at = now
-            self.console.print(Text(text))
+            # Show the speed of each of several processes, now and then.
+            now = time.monotonic()
+            if self.ranks_at is None or now - self.ranks_at >= RANKS_EVERY:
+                self.ranks_at = now
+                self.console.print(Text(text))
 
     def update(self, code: str, fields: dict[str, Any]) -> None:
         """Update the bar from the fields of a progress event (training/progress.py, evaluation/time_budget.py)."""

@@ -18,7 +18,7 @@ from afresh.data.refusals import describe_refusals
 from afresh.data.storage.object_store import address_of, is_address
 from afresh.engine.nets.kernels.build import version
 from afresh.engine.training import ranks
-from afresh.engine.training.budget import Budget, Machine, check_device
+from afresh.engine.training.budget import Machine, check_device
 from afresh.engine.training.plan import RESERVE, Decision, Plan
 from afresh.engine.training.training_clock import Clock
 from afresh.runs.base_licence import licences_of
@@ -34,13 +34,12 @@ from afresh.verbs.processes import check_processes
 from afresh.verbs.training_spec import RunSpec
 
 
-def check_spec(spec: RunSpec, budget: Budget | None, default_out: Path, inputs: Sequence[Path]) -> Path:
+def check_spec(spec: RunSpec, default_out: Path, inputs: Sequence[Path]) -> Path:
     """The folder of a new run, once it, the budget and the device are checked. Raises UserError if one is not usable.
 
     `inputs`: files and folders that the run is made from, which replacing an existing run must not remove.
     """
-    if budget is not None:
-        budget.check()
+    spec.check_budget()
     if spec.device is not None:
         check_device(spec.device)
     if spec.on is None:
@@ -54,11 +53,10 @@ def check_spec(spec: RunSpec, budget: Budget | None, default_out: Path, inputs: 
     return out
 
 
-def training_seconds(budget: Budget | None, clock: Clock) -> float | None:
+def training_seconds(spec: RunSpec, clock: Clock) -> float | None:
     """The seconds of a budget in minutes that are left for training itself; None for other budgets."""
-    if budget is None or budget.minutes is None:
-        return None
-    return (clock.training_end(budget.minutes) - time.monotonic()) * (1 - RESERVE)
+    minutes = spec.budget_minutes
+    return None if minutes is None else (clock.training_end(minutes) - time.monotonic()) * (1 - RESERVE)
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from afresh.verbs.cursor import Hole, complete_hole
 from afresh.verbs.edit import changed
 from afresh.verbs.editor import STRENGTH, Change, Editor
 from afresh.verbs.interpolate import Blender
-from afresh.verbs.interpolate import blend as blended
 from afresh.verbs.sample import Sampler
 from afresh.verbs.valid_samples import valid_samples
 
@@ -245,20 +244,7 @@ def move(
     (first,) = values(run, wish, files, 1)
     if wish.toward is None:
         raise UserError("Choose a label to move towards.", param="toward")
-    request = wish.request()
-    moved = blended(
-        run,
-        first,
-        None,
-        wish.n,
-        request,
-        request,
-        toward=wish.toward,
-        away=wish.away,
-        most=wish.most,
-        settings=wish.settings,
-    )
-    return listed(moved)
+    return listed(Blender(run, wish.settings).towards(first, wish.n, wish.toward, wish.away, wish.most))
 
 
 def cursor(

@@ -12,7 +12,7 @@ from torch import Tensor
 from afresh.core import Family, UserError, registry
 from afresh.core.options import override
 from afresh.data.preferences import preferences
-from afresh.engine.training.budget import Budget, measure_machine
+from afresh.engine.training.budget import measure_machine
 from afresh.engine.training.plan import Task, plan
 from afresh.engine.training.training_clock import Clock
 from afresh.engine.training.weights import BaseWeights
@@ -26,7 +26,7 @@ from afresh.verbs.create_run import (
     training_seconds,
 )
 from afresh.verbs.data_source import DataSource, data_source
-from afresh.verbs.plan_summary import plan_summary
+from afresh.verbs.plan_summary import report_summary
 from afresh.verbs.torchrun import together
 from afresh.verbs.training_job import Job
 from afresh.verbs.training_spec import DistillSpec
@@ -43,11 +43,11 @@ def start(spec: DistillSpec, clock: Clock | None = None) -> Job:
     """
     clock, path, settings = clock or Clock(), Path(spec.run), spec.set_train
     given = spec.minutes is not None or spec.steps is not None
-    budget = Budget(spec.budget_minutes, spec.steps) if given else Budget(preferences().minutes)
-    budget.check()
+    spec = spec if given else replace(spec, minutes=preferences().minutes)
+    spec.check_budget()
     teacher = Run.open(path)
     inputs = [path, Path(teacher.record.data.path)]
-    output = check_spec(spec, budget, path.parent / f"{path.resolve().name}-student", inputs)
+    output = check_spec(spec, path.parent / f"{path.resolve().name}-student", inputs)
     if teacher.record.family != TEACHER:
         raise UserError(
             f"{path} is a {teacher.record.family}, which cannot be distilled. Distill a run of the family {TEACHER}.",
@@ -69,8 +69,8 @@ def start(spec: DistillSpec, clock: Clock | None = None) -> Job:
         seed=spec.seed,
         set_family={},
         set_train=settings,
-        seconds=training_seconds(budget, clock),
-        steps=budget.steps,
+        seconds=training_seconds(spec, clock),
+        steps=spec.steps,
         tokens=None,
         base=BaseWeights(weights, None),
     )
@@ -86,7 +86,7 @@ def start(spec: DistillSpec, clock: Clock | None = None) -> Job:
         codec=None if codec is None or name is None else (name, codec),
         plan=training,
         machine=task.machine,
-        minutes=budget.minutes if given else None,
+        minutes=spec.budget_minutes if given else None,
         base=weights,
         fields={
             "base_model": str(path.resolve()),
@@ -97,7 +97,7 @@ def start(spec: DistillSpec, clock: Clock | None = None) -> Job:
     ) as run:
         learnt_from = DataSource(run, prepared, teacher.space, source.train, source.heldout)
         job = Job(run, prepared, learnt_from, clock, processes=spec.processes, on=spec.on)
-        plan_summary(job).report()
+        report_summary(job)
         return job
 
 

@@ -37,17 +37,23 @@ class Finding:
 def examine_machine(folder: Path, device: str | None = None) -> tuple[Machine, list[Finding]]:
     """Measure the machine briefly. `folder`: where runs would be written. Raises UserError for an unknown device."""
     machine = measure_machine(device)
+    if machine.device == "cpu":
+        follows = "torch has no usable GPU: models are chosen small enough for a CPU"
+    else:
+        follows = f"training uses the GPU; {torch.accelerator.device_count() or 1} found"
+    # Environment variables that are taken for settings and are none.
+    known = "known: " + ", ".join(variable(s.name) for s in in_force())
     return machine, [
         python_finding(),
         Finding("torch", machine.torch, "used for all training"),
-        device_finding(machine),
+        Finding("device", f"{machine.device}: {machine.name}", follows),
         threads_finding(machine.threads, available_processors()),
         products_finding(machine),
         compiler_finding(machine),
         kernels_finding(),
         memory_finding(available_memory()),
         disk_finding(folder),
-        *variable_findings(),
+        *[Finding("variable", name, f"has no effect on afresh; {known}", False) for name in unknown_variables()],
     ]
 
 
@@ -64,14 +70,6 @@ def supported_python() -> tuple[tuple[int, int], tuple[int, int]]:
     oldest, newest = re.search(r">=3\.(\d+)", needed), re.search(r"<3\.(\d+)", needed)
     assert oldest is not None and newest is not None, needed
     return (3, int(oldest[1])), (3, int(newest[1]) - 1)
-
-
-def device_finding(machine: Machine) -> Finding:
-    if machine.device == "cpu":
-        follows = "torch has no usable GPU: models are chosen small enough for a CPU"
-    else:
-        follows = f"training uses the GPU; {torch.accelerator.device_count() or 1} found"
-    return Finding("device", f"{machine.device}: {machine.name}", follows)
 
 
 def threads_finding(threads: int, processors: float) -> Finding:
@@ -133,12 +131,6 @@ def disk_finding(folder: Path) -> Finding:
         return Finding("disk", f"{existing} is not writable", "choose another folder", False)
     follows = "room for checkpoints" if free >= LITTLE_DISK else "little room: a run stops when the disk is full"
     return Finding("disk", f"{free / GB:,.1f} GB free at {existing}", follows, free >= LITTLE_DISK)
-
-
-def variable_findings() -> list[Finding]:
-    """Environment variables that are taken for settings and are none."""
-    known = "known: " + ", ".join(variable(s.name) for s in in_force())
-    return [Finding("variable", name, f"has no effect on afresh; {known}", False) for name in unknown_variables()]
 
 
 def available_processors(root: Path = ROOT) -> float:

@@ -368,11 +368,9 @@ def edit(
 
     if each < 1:
         raise UserError(f"`each` is the number of variations, from 1. Given: {each}.")
-    negative = unwanted(negative_label, negative_caption)
-    request = Request(None, label, number or {}, caption, negative=negative)
+    request = Request(None, label, number or {}, caption, negative=unwanted(negative_label, negative_caption))
     change = Change(strength, mask, upscale, tuple(palette), edges, style, function, weight, hole)
-    editor = Editor(run, request, settings or {}, seed)
-    return changed(editor, inputs, change, each, extend, loop, outpaint)
+    return changed(Editor(run, request, settings or {}, seed), inputs, change, each, extend, loop, outpaint)
 
 
 @verb(
@@ -429,7 +427,10 @@ def blend(
     begin = Request(None, label, number or {}, caption, negative=unwanted(negative_label, negative_caption))
     check_negative(begin, run.settings(settings or {}))
     end = Request(None, to_label or label, number or {}, to_caption or caption)
-    return interpolate.blend(run, first, second, n, begin, end, toward=toward, away=away, most=most, settings=settings)
+    blender = interpolate.Blender(run, settings)
+    if toward is None:
+        return blender.between(first, second, n, begin, end)
+    return blender.towards(first, n, toward, away, most)
 
 
 @verb("compare", result="{votes, ties, ...}", served=False)
@@ -485,20 +486,12 @@ def compare(
 
     Raises UserError if the two make different kinds of items, and as `sample`.
     """
-    from afresh.verbs.annotate import PairRequest, begin, default_votes
+    from afresh.verbs.annotate import PairRequest, Session, default_votes, make_plan
 
-    return begin(
-        [run] if other is None else [run, other],
-        PairRequest((prompt,) if isinstance(prompt, str) else tuple(prompt), label, caption, raw),
-        n,
-        default_votes(run) if out is None else Path(out),
-        samples=samples,
-        seed=seed,
-        settings=settings,
-        rater=rater,
-        active=active,
-        question=question,
-    )
+    runs, votes = [run] if other is None else [run, other], default_votes(run) if out is None else Path(out)
+    wish = PairRequest((prompt,) if isinstance(prompt, str) else tuple(prompt), label, caption, raw)
+    plan = make_plan(runs, wish, n, samples=samples, seed=seed, settings=settings, votes=votes)
+    return Session(plan, votes, rater, active, question)
 
 
 def cannot_talk(run: Run) -> str | None:

@@ -236,5 +236,4 @@ def window_starts(length: int, size: int) -> list[int]:
     """The starts of windows of `size` that cover `length`, each overlapping half of the one before."""
     if length <= size:
         return [0]
-    stops = list(range(0, length - size, max(1, size // 2)))
-    return [*stops, length - size]
+    return [*list(range(0, length - size, max(1, size // 2))), length - size]

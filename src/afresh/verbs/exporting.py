@@ -290,8 +290,7 @@ def proof_rows(run: Run, base: Base) -> tuple[list[list[int]], str]:
     the data is no longer available. Also returns a description of them."""
     length = min(WINDOW, base.context)
     try:
-        heldout = run_data(run).heldout
-        batch = next(iter(sweep(heldout, run.space, WINDOWS, WINDOWS)), None)
+        batch = next(iter(sweep(run_data(run).heldout, run.space, WINDOWS, WINDOWS)), None)
     except UserError as e:
         batch, reason = None, str(e)
     else:
@@ -302,8 +301,7 @@ def proof_rows(run: Run, base: Base) -> tuple[list[list[int]], str]:
         tokens = torch.cat([inputs_of(run.space, batch)[:, :1], batch.x[:, 1:]], 1)
         rows = [r[: min(length, n + 2)] for r, n in zip(tokens.tolist(), last, strict=True)]
         return rows, f"{len(rows)} windows of the held-out split"
-    start = [] if base.first is None else [base.first]
-    ids = [*start, *base.tokenizer.encode(FIXED)][:length]
+    ids = [*([] if base.first is None else [base.first]), *base.tokenizer.encode(FIXED)][:length]
     return [ids], f"a fixed text ({reason})"
 
 

@@ -115,8 +115,7 @@ def encode_long(run: Run, sound: Sound) -> Tensor:
     starts = range(0, max(0, total - size) + step, step)
     x = np.zeros(((starts[-1] + size) * each, sound.samples.shape[1]), np.float32)
     x[: min(len(sound.samples), len(x))] = sound.samples[: len(x)]
-    parts = [Item(Sound(x[a * each : (a + size) * each], sound.rate)) for a in starts]
-    examples = run.encoder.encode(parts)
+    examples = run.encoder.encode([Item(Sound(x[a * each : (a + size) * each], sound.rate)) for a in starts])
     windows = examples.x.float() * examples.scale + examples.shift
     last = len(windows) - 1
     middles = [w[..., edge if k else 0 : size if k == last else step + edge] for k, w in enumerate(windows)]
@@ -355,8 +354,7 @@ def fields_of(run: Run, sound: Sound, count: int) -> Tensor:
 
     A sound of at most a window is padded with silence, as in training; a longer one has `count` columns.
     """
-    size = run.encoder.space.shape[-1]
-    if count <= size:
+    if count <= run.encoder.space.shape[-1]:
         return encoded(run, [sound])
     missing = count * samples_per_column(run, sound) - len(sound.samples)
     return encode_long(run, replace(sound, samples=np.pad(sound.samples, ((0, missing), (0, 0)))))

@@ -7,13 +7,12 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
-import torch
 from torch import nn
 
 from afresh.core import UserError, events
 from afresh.engine.nets.frozen_linear import BITS, KINDS, Kind, operators
 from afresh.engine.training.budget import Machine
-from afresh.engine.training.plan import Decision
+from afresh.engine.training.plan import Decision, empty_network
 from afresh.engine.training.weights import in_few_bits
 from afresh.runs.formats.public import BaseModel
 from afresh.runs.latent_space import LatentSpace
@@ -65,8 +64,7 @@ def in_memory(
 ) -> tuple[BaseModel, Decision | None]:
     """The base as it is held in memory, and the decision if it is not simply in float32. Raises UserError if
     bitsandbytes is not installed but asked for."""
-    with torch.device("meta"):
-        network = nn.ModuleDict(latent.family.build(base.config, latent.space, base.encoder.conds))
+    network = nn.ModuleDict(empty_network(latent.family, base.config, latent.space, base.encoder.conds))
     kind, decision = frozen_kind(sum(p.numel() for p in network.parameters()), machine, settings, free)
     if kind is None:
         return base, None

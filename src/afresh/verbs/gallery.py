@@ -243,8 +243,7 @@ class Works:
                     for statement in TABLE.strip().split("\n"):
                         connection.execute(statement)
                     connection.execute(f"pragma user_version = {VERSION}")
-                known = {row[0] for row in connection.execute("select id from works")}
-                for work in self._others(known):
+                for work in self._others({row[0] for row in connection.execute("select id from works")}):
                     enter(connection, work)
         except BaseException:
             connection.close()

@@ -6,7 +6,7 @@ scores and the verdict, and what may be done with the model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,7 +69,9 @@ def complete(run: Run, folder: Path) -> None:
     records = drawn(run, folder / SAMPLES, trigger)
     page = (folder / README).read_text(encoding="utf-8")
     entries: dict[str, Any] = {"instance_prompt": trigger} if trigger else {}
-    if widget := widgets(records, trigger):
+    # The examples of the hub's page: images with the words that they were made of.
+    images = [r["file"] for r in records if str(r.get("file", "")).endswith(".png")] if trigger else []
+    if widget := [{"text": trigger, "output": {"url": f"{SAMPLES}/{name}"}} for name in images]:
         entries["widget"] = widget
     text = "\n\n".join([*said_of(run, trigger), "## Samples", *map(shown, records)])
     (folder / README).write_text(extended_card(page, entries, text), encoding="utf-8")
@@ -81,12 +83,6 @@ def drawn(run: Run, folder: Path, trigger: str) -> list[dict[str, Any]]:
     given = {} if run.encoder.abilities.texts is None else {"length": TOKENS}
     records = write_samples(Sampler(run, SHOWN, request, run.record.seed, given)(), folder)
     return [{**r, "caption": trigger} for r in records[:SHOWN]]
-
-
-def widgets(records: Sequence[Mapping[str, Any]], trigger: str) -> list[dict[str, Any]]:
-    """The examples of the hub's page: images with the words that they were made of."""
-    images = [r["file"] for r in records if str(r.get("file", "")).endswith(".png")] if trigger else []
-    return [{"text": trigger, "output": {"url": f"{SAMPLES}/{name}"}} for name in images]
 
 
 def shown(record: Mapping[str, Any]) -> str:

@@ -55,31 +55,6 @@ def check_given(second: Any, toward: str | None, between: Mapping[str, Any], alo
         raise UserError(f"{', '.join(wrong)}: only with {what}. Leave it out, or give {what}.")
 
 
-def blend(
-    run: Run,
-    first: Any,
-    second: Any,
-    n: int,
-    begin: Request,
-    end: Request,
-    *,
-    toward: str | None = None,
-    away: str | None = None,
-    most: float | None = None,
-    settings: Mapping[str, Any] | None = None,
-) -> Samples:
-    """n items from `first` to `second`, or `first` with n amounts of the label `toward`, from 0 to `most` (1.5 by
-    default): 1 is as far as the means of the labels are apart. Raises UserError as `Blender` does."""
-    if n < 1:
-        raise UserError(f"`n` is the number of amounts, from 1. Given: {n}.")
-    blender = Blender(run, settings)
-    if toward is None:
-        return blender.between(first, second, n, begin, end)
-    blender.check(2 * MAX_IMAGES + n)
-    way = blender.direction(run_data(run).train, toward, away)
-    return blender.along([first], way, torch.linspace(0, 1.5 if most is None else most, n).tolist())
-
-
 class Blender:
     """Interpolates in the latents of a run: encodes images to codes and decodes codes to images.
 
@@ -121,8 +96,7 @@ class Blender:
         if n < 2:
             raise UserError(f"An interpolation includes both of its ends, so `n` must be at least 2. Given: {n}.")
         self.check(2 + n)
-        run = self.run
-        x = encoded(run, [a, b])
+        x = encoded(self.run, [a, b])
         ends = Cond.cat([self.cond(1, first), self.cond(1, second)])
         z = self.codes(x, ends)
         t = torch.linspace(0, 1, n)
@@ -165,6 +139,15 @@ class Blender:
             x = train.x[subset].float() * train.scale + train.shift
             means.append(self.codes(x, Cond.unconditional(spec, len(subset))).mean(0))
         return means[0] - means[1]
+
+    def towards(self, image: Any, n: int, label: str, away: str | None, most: float | None) -> Samples:
+        """The image with n amounts of a label, from 0 to `most` (1.5 by default); 1 is as far as the labels' means are
+        apart."""
+        if n < 1:
+            raise UserError(f"`n` is the number of amounts, from 1. Given: {n}.")
+        self.check(2 * MAX_IMAGES + n)
+        way = self.direction(run_data(self.run).train, label, away)
+        return self.along([image], way, torch.linspace(0, 1.5 if most is None else most, n).tolist())
 
     def along(self, images: Sequence[Any], direction: Tensor, amounts: Sequence[float]) -> Samples:
         """Move every image along a direction by each of the amounts; 0 is the image as the model reconstructs it."""

@@ -48,8 +48,7 @@ def outpainted(editor: Editor, images: Sequence[Any], added: Mapping[str, int], 
         raise UserError(f"`outpaint` is for images, and {editor.run.path} makes {editor.run.encoder.kind.plural}.")
     height, width = editor.run.encoder.space.shape[1:]
     editor.check_windows(len(images) * n * windows((height, width), added))
-    start = encoded(editor.run, images).repeat_interleave(n, 0)
-    canvas = start
+    canvas = encoded(editor.run, images).repeat_interleave(n, 0)
     for step, (side, count) in enumerate(added.items()):
         other_noise = replace(editor, seed=editor.seed + 7919 * step)
         canvas = extend_side(other_noise, canvas, side, count, change)

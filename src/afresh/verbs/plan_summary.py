@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from afresh.core import Omission, events
@@ -27,32 +26,19 @@ SHOWN = 2  # reasons for leaving something out, and things to be careful about, 
 NAMED = 6  # conditions, and classes of a label
 
 
-@dataclass(frozen=True)
-class PlanSummary:
-    """One line on each subject; `careful` is empty if there is nothing to be careful about."""
-
-    data: str
-    model: str
-    time: str
-    result: str
-    careful: str
-
-    def report(self) -> None:
-        """Report the lines as events."""
-        for name, text in vars(self).items():
-            if text:
-                events.note(f"{name}: {text}", "summary", subject=name)
-
-
-def plan_summary(job: Job, advice: Sequence[str] = ()) -> PlanSummary:
-    """The lines of a run that is about to be trained. `advice`: what to know about the data."""
-    return PlanSummary(
-        data=data_line(job.prepared, job.run) if job.run.record.align is None else wish_line(job.run.record.align),
-        model=model_line(job.run),
-        time=time_line(job),
-        result=result_line(job.run),
-        careful="" if job.run.record.align is not None else careful_line(job.prepared, advice),
-    )
+def report_summary(job: Job, advice: Sequence[str] = ()) -> None:
+    """Report the lines of a run that is about to be trained as events. `advice`: what to know about the data."""
+    run, aligned = job.run, job.run.record.align
+    lines = {
+        "data": data_line(job.prepared, run) if aligned is None else wish_line(aligned),
+        "model": model_line(run),
+        "time": time_line(job),
+        "result": result_line(run),
+        "careful": careful_line(job.prepared, advice) if aligned is None else "",
+    }
+    for name, text in lines.items():
+        if text:
+            events.note(f"{name}: {text}", "summary", subject=name)
 
 
 def data_line(prepared: Prepared, run: Run) -> str:

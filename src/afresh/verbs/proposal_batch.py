@@ -229,8 +229,7 @@ class Proposals(Sequence[Proposal]):
 
     def _write(self, folder: Path) -> None:
         kind = self.kind
-        names = [row.name for row in self.rows]
-        held = written(self.encoder, self.items, folder, names)
+        held = written(self.encoder, self.items, folder, [row.name for row in self.rows])
         replace_file(folder / TABLE, self.table(held).encode("utf-8", "backslashreplace"))
         records = [{**row.json(), "seed": self.seed} for row in self.rows]
         for suffix, content in kind.collected.items():
@@ -312,8 +311,7 @@ def page(proposals: Proposals, plot: bytes) -> str:
         facts.append(("past predictions", str(past)))
         scores.append(Score("inside_90", past.inside, past.inside_low, past.inside_high, past.n, "none", 0.9))
     title = f"What to measure next: {proposals.column}"
-    section = Section(title, facts=facts, samples=samples, scores=scores, notes=proposals.notes)
-    return render(title, [section])
+    return render(title, [Section(title, facts=facts, samples=samples, scores=scores, notes=proposals.notes)])
 
 
 PLOTTED = (

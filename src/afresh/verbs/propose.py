@@ -88,24 +88,27 @@ def propose(
     >>> for proposal in model.propose("results.csv", "logS", out="next"):
     ...     print(proposal.item, proposal.predicted, proposal.why)
     """
+    from afresh.core import UserError
     from afresh.data.storage.folders import check_free
     from afresh.engine.alignment.surrogate.acquisition import Goal
-    from afresh.verbs.propose_search import proposed
-    from afresh.verbs.proposing import BatchPlan, check_apart
+    from afresh.verbs import proposing
+    from afresh.verbs.propose_search import search
 
     paths = [Path(p) for p in ([observed] if isinstance(observed, str | Path) else observed)]
     if out is not None:
         check_free(Path(out), force)
-        check_apart(Path(out), paths)
-    plan = BatchPlan(Goal.of(maximise, target), batch, budget, acquisition, seed, settings or {})
-    proposals = proposed(
-        run,
-        paths,
-        column,
-        reward,
-        plan,
-        calls=calls,
-        candidates=None if candidates is None else Path(candidates),
-        item_column=item_column,
-    )
+        proposing.check_apart(Path(out), paths)
+    plan = proposing.BatchPlan(Goal.of(maximise, target), batch, budget, acquisition, seed, settings or {})
+    if reward is not None:
+        if paths or column is not None or candidates is not None:
+            raise UserError("A `reward` values what the run draws: leave `observed`, `column` and `candidates` out.")
+        proposals = search(run, reward, plan, calls)
+    elif not paths or column is None:
+        raise UserError(
+            "Say what was measured: `observed`, a table with a column of items, and `column`, its column of numbers; "
+            "or a `reward` that values items."
+        )
+    else:
+        among = None if candidates is None else Path(candidates)
+        proposals = proposing.propose(run, paths, column, plan, candidates=among, item_column=item_column)
     return proposals if out is None else proposals.save(out, force)

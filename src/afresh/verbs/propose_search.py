@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from afresh.core import UserError, events
@@ -72,27 +71,3 @@ def others(run: Run, count: int, seed: int, settings: Mapping[str, Any], known: 
         "longer, or make the `batch` smaller.",
         "no_candidates",
     )
-
-
-def proposed(
-    run: Run,
-    observed: Sequence[Path],
-    column: str | None,
-    reward: Wanted | None,
-    plan: BatchPlan,
-    *,
-    calls: int,
-    candidates: Path | None,
-    item_column: str | None,
-) -> Proposals:
-    """The next batch by a column of tables, or by a reward. Raises UserError for both or neither."""
-    if reward is not None:
-        if observed or column is not None or candidates is not None:
-            raise UserError("A `reward` values what the run draws: leave `observed`, `column` and `candidates` out.")
-        return search(run, reward, plan, calls)
-    if not observed or column is None:
-        raise UserError(
-            "Say what was measured: `observed`, a table with a column of items, and `column`, its column of numbers; "
-            "or a `reward` that values items."
-        )
-    return propose(run, observed, column, plan, candidates=candidates, item_column=item_column)

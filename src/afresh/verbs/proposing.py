@@ -16,7 +16,7 @@ from afresh.data.refusals import refusal_lines
 from afresh.engine.alignment.methods.search import of_the_best
 from afresh.engine.alignment.surrogate.acquisition import Acquisition, Array, Goal, acquired, batch_of
 from afresh.engine.alignment.surrogate.model import FEW, Predictions, Surrogate, fit_surrogate, widened
-from afresh.engine.sampling.request import Request
+from afresh.engine.sampling.request import Request, contains_prompts
 from afresh.runs.run import Run
 from afresh.verbs.candidates import (
     ASKED,
@@ -28,7 +28,6 @@ from afresh.verbs.candidates import (
     REFINED,
     VARIED,
     Pool,
-    can_vary,
     draw,
     vary,
     wanted_numbers,
@@ -217,7 +216,7 @@ def fill(pool: Pool, run: Run, chooser: Chooser, column: str, seed: int) -> None
     known, goal = chooser.measured, chooser.plan.goal
     budget, settings = chooser.plan.budget, chooser.plan.settings
     asked = wanted_numbers(run, column, goal, known.values.tolist())
-    varied = budget // 4 if can_vary(run) else 0
+    varied = budget // 4 if contains_prompts(run.encoder) or run.family.edit is not None else 0
     recombined = budget // 4 if run.encoder.abilities.recombines is not None else 0
     fresh = budget - 2 * varied - recombined
     wanted = fresh // 2 if asked else 0
@@ -294,14 +293,7 @@ def described(surrogate: Surrogate, goal: Goal, pool: Pool, chosen: Sequence[int
 
 
 def reason(
-    surrogate: Surrogate,
-    goal: Goal,
-    found: Predictions,
-    i: int,
-    chance: float,
-    best: float,
-    outside: bool,
-    alert: str = "",
+    surrogate: Surrogate, goal: Goal, found: Predictions, i: int, chance: float, best: float, outside: bool, alert: str
 ) -> str:
     """Why an item is worth measuring, in a sentence or two, and what speaks against it (`alert`)."""
     nearest = int(found.nearest[i])

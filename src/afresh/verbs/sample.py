@@ -149,7 +149,10 @@ class Sampler:
         with reporting("solving"):
             x = run.draw(modules, cond, self.seed, self.settings(watcher), numbers, self.sampler, report=True)
         if self.request.prompt is not None and contains_prompts(run.encoder):
-            x = with_beginnings(cond, x, run.encoder.space)
+            # Continuations x (B, T) after the known tokens of each row, padded with `end`.
+            assert cond.known is not None and cond.known_mask is not None
+            rows = [torch.cat([k[m], row])[None] for k, m, row in zip(cond.known, cond.known_mask, x, strict=True)]
+            x = join(rows, run.encoder.space)
         values = run.encoder.decode(x)
         return Rows(values, x) if watcher is None else Rows(watcher.texts() or values, x, watcher.written())
 
@@ -206,13 +209,6 @@ class Sampler:
             credentials=self.credentials,
             notes=control_lines(described, self.control),
         )
-
-
-def with_beginnings(cond: Cond, x: Tensor, space: Space) -> Tensor:
-    """Continuations x (B, T) after the known tokens of each row, padded with `end`."""
-    assert cond.known is not None and cond.known_mask is not None
-    rows = [torch.cat([k[m], row])[None] for k, m, row in zip(cond.known, cond.known_mask, x, strict=True)]
-    return join(rows, space)
 
 
 def together(parts: Sequence[Rows], space: Space) -> Rows:

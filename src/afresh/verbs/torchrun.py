@@ -82,7 +82,10 @@ def same(open_job: Callable[[], Job]) -> Job:
     run = "" if job is None else sha256((job.run.path / "run.json").read_bytes()).hexdigest()
     data = "" if job is None else job.prepared.split_hash
     versions = {"version of afresh": __version__, "version of torch": str(torch.__version__)}
-    hashes = {"source code of afresh": code_hash(), "data": data, "run": run}
+    digest, root = sha256(), Path(afresh.__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        digest.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
+    hashes = {"source code of afresh": digest.hexdigest(), "data": data, "run": run}
     own = {"host": socket.gethostname(), "problem": str(problem or ""), **versions, **hashes}
     everybody = ranks.from_all(own)
     if problem is not None and ranks.leads():
@@ -123,11 +126,3 @@ def check_same(everybody: Sequence[Mapping[str, str]]) -> None:
                     "the same folders, as on a file system over the network.",
                     ranks.DIFFER,
                 )
-
-
-def code_hash() -> str:
-    """The hash of the source code of this package."""
-    digest, root = sha256(), Path(afresh.__file__).parent
-    for file in sorted(root.rglob("*.py")):
-        digest.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes())
-    return digest.hexdigest()

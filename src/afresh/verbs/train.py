@@ -23,7 +23,7 @@ from afresh.data.preferences import preferences
 from afresh.data.prepare import Prepared, advice_lines, long_records, prepare
 from afresh.data.storage.object_store import RANGE
 from afresh.engine.training import ranks
-from afresh.engine.training.budget import Budget, measure_machine
+from afresh.engine.training.budget import measure_machine
 from afresh.engine.training.family_choice import choose, curves_for, shortfall
 from afresh.engine.training.lora import LoraConfig
 from afresh.engine.training.plan import Plan, Task, complete, short_window, sized
@@ -48,7 +48,7 @@ from afresh.verbs.create_run import (
 )
 from afresh.verbs.data_source import DataSource
 from afresh.verbs.frozen_base import check_frozen, in_memory
-from afresh.verbs.plan_summary import plan_summary
+from afresh.verbs.plan_summary import report_summary
 from afresh.verbs.torchrun import together
 from afresh.verbs.training_job import Job, learn
 from afresh.verbs.training_spec import TrainSpec
@@ -63,7 +63,9 @@ def start(spec: TrainSpec, clock: Clock | None = None) -> Job:
 
     Raises UserError for invalid options or data, before any time is spent on training.
     """
-    clock, lora, budget = clock or Clock(), spec.adapted, budget_of(spec)
+    clock, lora = clock or Clock(), spec.adapted
+    if spec.verb != "tune" and spec.minutes is None and spec.steps is None and spec.tokens is None:
+        spec = replace(spec, minutes=preferences().minutes)
     check_options(spec)
     validation = None if spec.validation is None else as_path(spec.validation)
     spec = replace(spec, path=as_path(spec.path), validation=validation, data=spec.data or {})
@@ -71,13 +73,11 @@ def start(spec: TrainSpec, clock: Clock | None = None) -> Job:
     based = None if spec.base is None or spec.base == AUTO else Path(spec.base)
     codec = Path(spec.codec or AUTO_CODEC).expanduser()
     inputs = [p for p in (spec.path, codec if codec.exists() else None, spec.validation, based) if p is not None]
-    output = check_spec(spec, budget, default_output(spec), inputs)
+    output = check_spec(spec, default_output(spec), inputs)
     chosen_codec, given = CodecChoice(None, spec.data), spec.data
     if spec.base is None:
-        minutes = None if budget is None else budget.minutes
-        chosen_codec = choose_codec(
-            spec.path, spec.modality, spec.data, spec.family, fspath(spec.codec or AUTO_CODEC), minutes
-        )
+        wanted = fspath(spec.codec or AUTO_CODEC)
+        chosen_codec = choose_codec(spec.path, spec.modality, spec.data, spec.family, wanted, spec.budget_minutes)
         spec = replace(spec, data=chosen_codec.data)
         if chosen_codec.own_minutes and not ranks.launched():
             chosen_codec = replace(chosen_codec, codec=own_codec(spec, output, chosen_codec.own_minutes))
@@ -90,7 +90,7 @@ def start(spec: TrainSpec, clock: Clock | None = None) -> Job:
         for text in advice:
             events.detail(f"advice: {text}", "advice")
         try:
-            latent = latent_space(prepared, spec.family, chosen_codec.codec, training_seconds(budget, clock))
+            latent = latent_space(prepared, spec.family, chosen_codec.codec, training_seconds(spec, clock))
         except UserError as error:
             if spec.codec not in (None, AUTO_CODEC) or error.code not in UNFIT:
                 raise
@@ -117,10 +117,10 @@ def start(spec: TrainSpec, clock: Clock | None = None) -> Job:
         seed=spec.seed,
         set_family=spec.set_family,
         set_train=spec.set_train,
-        seconds=training_seconds(budget, clock),
-        steps=None if budget is None else budget.steps,
-        tokens=None if budget is None else budget.tokens,
-        base=None if base is None else BaseWeights(base.weights, lora),
+        seconds=training_seconds(spec, clock),
+        steps=spec.steps,
+        tokens=spec.tokens,
+        base=None if base is None else BaseWeights(base.weights, lora, base.recipe, base.seasoned),
     )
     if base is None:
         task, plan, fields = from_random_weights(task, spec, latent, bool(prepared.encoder.abilities.family))
@@ -135,28 +135,21 @@ def start(spec: TrainSpec, clock: Clock | None = None) -> Job:
         inputs,
         prepared=prepared,
         family=task.family.name,
-        codec=None if latent.codec is None or latent.name is None else (latent.name, latent.codec),
+        codec=latent.codec,
         plan=plan,
         machine=task.machine,
-        minutes=budget.minutes if budget is not None and plan.fills else None,
+        minutes=spec.budget_minutes if plan.fills else None,
         validation=spec.validation,
         base=None if base is None else base.weights,
         fields={**fields, "codec_licence": public.licence if isinstance(public, PublicAutoencoder) else None},
     ) as run:
         source = DataSource(run, prepared, task.space, latent.train, latent.heldout)
         job = Job(run, prepared, source, clock, processes=spec.processes, on=spec.on)
-        plan_summary(job, advice).report()
+        report_summary(job, advice)
         return job
 
 
 # --------------------------------------------------------------------------- options
-
-
-def budget_of(spec: TrainSpec) -> Budget | None:
-    """The budget, or None for a few passes over the data."""
-    if spec.minutes is None and spec.steps is None and spec.tokens is None:
-        return None if spec.verb == "tune" else Budget(preferences().minutes)
-    return Budget(spec.budget_minutes, spec.steps, spec.tokens)
 
 
 def with_settings(base: BaseModel, settings: Mapping[str, Any]) -> BaseModel:
@@ -298,14 +291,14 @@ def fitted(
 def space_of(base: BaseModel, prepared: Prepared) -> LatentSpace:
     """The data in the space of the base: its encoder's, or that of its codec."""
     if base.codec is None:
-        return LatentSpace(base.family, None, None, prepared.encoder.space, prepared.train, prepared.heldout)
-    name, codec = base.codec
+        return LatentSpace(base.family, None, prepared.encoder.space, prepared.train, prepared.heldout)
+    codec = base.codec[1]
     if not (codec.target.coded and base.family.mirrors):
         check_in_memory(prepared)
     if codec.target.kind == "field":
         note_reconstruction(codec, prepared.heldout, prepared.encoder.kind.plural)
     train, heldout = training_latents(codec, prepared), heldout_latents(codec, prepared)
-    return LatentSpace(base.family, name, codec, codec.target, train, heldout)
+    return LatentSpace(base.family, base.codec, codec.target, train, heldout)
 
 
 def note_reconstruction(codec: Codec, given: Examples, plural: str) -> None:
@@ -335,8 +328,7 @@ def from_random_weights(task: Task, spec: TrainSpec, latent: LatentSpace, suited
     window = None if "context" in spec.data or task.space.records else short_window(task.space, task.seconds)
     if window is not None:
         task = replace(task, space=replace(task.space, shape=(window,)))
-    coded = latent.codec is not None
-    unmeasured = coded or suited or task.seconds is None
+    unmeasured = latent.codec is not None or suited or task.seconds is None
     curves = None if unmeasured else curves_for(task.space, task.examples.count)
     decisions = list(latent.decisions)
     if curves is not None and spec.family is None and not spec.set_family:
@@ -357,13 +349,8 @@ def from_base(task: Task, spec: TrainSpec, latent: LatentSpace, base: BaseModel)
     longest = windows(space, task.examples.bounds, spec.data)
     for text in long_records(latent.train, latent.heldout, longest.shape) if longest != space else ():
         events.detail(f"note: {text}", "data_note")
-    task, made = plan_tuning(
-        replace(task, space=longest),
-        base,
-        latent.heldout,
-        fixed_window="context" in spec.data,
-        copied=spec.adapter is None,
-    )
+    task = replace(task, space=longest)
+    task, made = plan_tuning(task, base.config, latent.heldout, "context" in spec.data, copied=spec.adapter is None)
     fields = {
         "base_model": base.name,
         "lora": task.base and task.base.lora,

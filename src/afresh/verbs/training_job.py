@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from afresh.core import RewardError, Space, events
+from afresh.core import RewardError, events
 from afresh.core.errors import left_out
 from afresh.core.rng import Rng
 from afresh.core.safe_text import visible
@@ -202,7 +202,7 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
         )
     examples = record.train.batch * tokens_each(source.train, source.space)
     window = WINDOW if end is None else min(WINDOW, 0.1 * (end - time.monotonic()))
-    unit, title = unit_of(run, source.space), run.path.name
+    unit, title = "tokens" if source.space.kind == "tokens" else run.encoder.kind.plural, run.path.name
     begun = None if job.clock is None else job.clock.begun
     meter = ProgressMeter(learner.config.steps, unit, examples, title, learner.step, window=window, begun=begun)
     replan = None if end is None else StepsForDeadline(end, meter)
@@ -298,11 +298,6 @@ def note_earlier_stop(job: Job, learner: Learner) -> None:
         f"To go on to the planned steps all the same: `afresh.resume({str(job.run.path)!r}, ignore_stop=True)`",
         "stopped_before",
     )
-
-
-def unit_of(run: Run, space: Space) -> str:
-    """The unit of the training speed: tokens, or the plural of the kind of items."""
-    return "tokens" if space.kind == "tokens" else run.encoder.kind.plural
 
 
 @contextmanager

@@ -98,6 +98,7 @@ class RunSpec:
     rank: int | None = field(default=None, init=False)
     alpha: float | None = field(default=None, init=False)
     targets: Sequence[str] = field(default=(), init=False)
+    tokens: int | None = field(default=None, init=False)
 
     verb: ClassVar[str]
     parts: ClassVar[Sequence[str]] = ("train", "family")  # of the settings
@@ -119,6 +120,16 @@ class RunSpec:
     @property
     def budget_minutes(self) -> float | None:
         return None if self.minutes is None else minutes_of(self.minutes)
+
+    def check_budget(self) -> None:
+        """Raises UserError for several budgets, and for one that is not positive."""
+        budgets = {"minutes": self.budget_minutes, "steps": self.steps, "tokens": self.tokens}
+        given = {name: value for name, value in budgets.items() if value is not None}
+        if len(given) > 1:
+            raise UserError(f"Give one budget: `minutes`, `steps` or `tokens`. Given: {given}.")
+        for name, value in given.items():
+            if not 0 < value < 1e12:
+                raise UserError(f"`{name}` must be a positive number. Given: {value}.")
 
     @property
     def set_train(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from afresh.core import Space, registry
 from afresh.engine.training import family_choice
 from afresh.engine.training.family_choice import Reached, ReachedTable, choose, curves_for, shortfall, table
-from afresh.engine.training.plan import Sized, Task, Trial
+from afresh.engine.training.plan import Task, Trial
 from tests.contracts.rows import examples
 
 PICTURES = Space("field", (3, 64, 64), std=0.5, axes=("height", "width"))
@@ -70,12 +70,12 @@ def task(family: str, seconds: float) -> Task:
 def speeds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each family sees 100 examples in a second."""
 
-    def sized(given: Task) -> Sized:
+    def sized(given: Task) -> Trial:
         assert given.seconds is not None
-        return Sized(given, Trial(None, SimpleNamespace(batch=1), 0.01, round(100 * given.seconds)), ())  # type: ignore[arg-type]
+        return Trial(given, None, SimpleNamespace(batch=1), 0.01, round(100 * given.seconds))  # type: ignore[arg-type]
 
     monkeypatch.setattr(family_choice, "sized", sized)
-    monkeypatch.setattr(family_choice, "smallest_trial", lambda given: sized(given).trial)
+    monkeypatch.setattr(family_choice, "smallest_trial", sized)
 
 
 @pytest.mark.usefixtures("speeds")

@@ -14,7 +14,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -145,13 +145,6 @@ def line_of(kind: ItemKind, answer: CachedReward) -> bytes:
     )
     row = {"step": answer.step, "reward": answer.reward, **item, "sha256": answer.digest}
     return (json.dumps(row) + "\n").encode()
-
-
-def copy_answers(kind: ItemKind, source: Path, target: Path) -> int:
-    """Begin a file with the answers of another one, as those of an earlier run. Returns their number."""
-    answers = [replace(a, step=BEFORE) for a in read_answers(kind, source)]
-    replace_file(target, b"".join(line_of(kind, a) for a in answers))
-    return len(answers)
 
 
 def read_answers(kind: ItemKind, file: Path) -> list[CachedReward]:

@@ -121,8 +121,7 @@ def compared(now: Answers, base: Answers) -> dict[str, float]:
 def drift(now: Tensor, base: Tensor) -> float:
     """Of velocities (times, paths, *shape): see the beginning of this file."""
     apart = (base - base.roll(1, 1)).square().flatten(1).mean(1)
-    moved = (now - base).square().flatten(1).mean(1)
-    return float((moved / apart.clamp_min(1e-12)).sqrt().mean())
+    return float(((now - base).square().flatten(1).mean(1) / apart.clamp_min(1e-12)).sqrt().mean())
 
 
 def write_answers(folder: Path, answers: Answers) -> None:

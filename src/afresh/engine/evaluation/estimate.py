@@ -49,8 +49,7 @@ def share(hits: int, n: int) -> Estimate:
     half = Z95 / (1 + z2 / n) * float(np.sqrt(p * (1 - p) / n + z2 / (4 * n * n)))
     # For 0 and for n hits the exact ends are 0 and 1, which rounding errors would miss.
     low = 0.0 if hits == 0 else max(0.0, middle - half)
-    high = 1.0 if hits == n else min(1.0, middle + half)
-    return Estimate(p, low, high, n)
+    return Estimate(p, low, 1.0 if hits == n else min(1.0, middle + half), n)
 
 
 def mean(values: Array) -> Estimate:

@@ -135,20 +135,23 @@ class ImageSets:
         train = self.study.train
         if train.x.dtype != torch.uint8:
             return x
-        steps = ((x - train.shift) / train.scale).round().clamp(0, 255)
-        return steps * train.scale + train.shift
+        return ((x - train.shift) / train.scale).round().clamp(0, 255) * train.scale + train.shift
 
     @cached_property
     def sets(self) -> Mapping[str, Tensor]:
         reserve = images_of(self.study.train, self.reserve_rows[: self.m])
         held = (torch.cat([self.heldout, reserve]) if self.few else self.heldout)[: self.m]
+        none = torch.zeros(len(self.encoder_rows), dtype=torch.int64)
+        wanted = torch.zeros(self.m, dtype=torch.int64)
+        for name in list(label_parts(self.study.conds))[:1]:
+            none, wanted = self.encoder_cond.parts[name], self.gaussian_cond.parts[name]
         return MappingProxyType(
             {
                 "real": held,
                 "fake": self.fakes[: self.m],
                 "reserve": reserve,
                 "copies": self.encoder_images[: self.m],
-                "gaussian": self._gaussian(),
+                "gaussian": self.as_real(pixel_gaussian(self.encoder_images, none, wanted, self.study.rng)),
                 "blurred": self.as_real(F.avg_pool2d(F.pad(held, (1, 1, 1, 1), mode="replicate"), 3, 1)),
             }
         )
@@ -159,13 +162,6 @@ class ImageSets:
         index = torch.arange(self.m)
         rows = torch.remainder(self.study.rng.bits("gallery/gaussian", index), len(self.encoder_rows))
         return self.encoder_cond.select(rows)
-
-    def _gaussian(self) -> Tensor:
-        none = torch.zeros(len(self.encoder_rows), dtype=torch.int64)
-        wanted = torch.zeros(self.m, dtype=torch.int64)
-        for name in list(label_parts(self.study.conds))[:1]:
-            none, wanted = self.encoder_cond.parts[name], self.gaussian_cond.parts[name]
-        return self.as_real(pixel_gaussian(self.encoder_images, none, wanted, self.study.rng))
 
     def encoder(self, name: str) -> FeatureEncoder:
         """The encoder `domain`, `random_net` or `pixel_pca`, which is recorded on the card.

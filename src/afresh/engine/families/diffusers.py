@@ -10,7 +10,7 @@ folder that diffusers opens. The loss is that of diffusers' training scripts too
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,7 +31,7 @@ from afresh.core import (
 )
 from afresh.core.rng import Rng
 from afresh.engine.nets.foreign import DiffusersObjective, FolderConfig, Foreign, foreign, score
-from afresh.engine.sampling.edit import edit_under
+from afresh.engine.sampling.edit import edit_under, stateless
 from afresh.engine.sampling.guidance import classifier_free
 from afresh.engine.sampling.ode import EVALUATIONS, SOLVERS, times
 
@@ -73,11 +73,7 @@ class DiffusersSettings(BaseModel):
 def predictor(modules: Modules, clip: float | None = None) -> Predict:
     """The velocity as a Predict."""
     net = foreign(modules)
-
-    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-        return net(x, t, cond, clip), state
-
-    return predict
+    return stateless(lambda x, t, cond: net(x, t, cond, clip))
 
 
 def grid_of(net: Foreign, settings: DiffusersSettings) -> Tensor:

@@ -35,6 +35,7 @@ from afresh.core.rng import Rng
 from afresh.core.safe_json import MOST_LAYERS
 from afresh.core.space import SERIES
 from afresh.engine.nets.velocity import FlowMap, Velocity, VelocityShape, Widths, compilable
+from afresh.engine.sampling.edit import stateless
 from afresh.engine.sampling.guidance import classifier_free, interval
 from afresh.engine.sampling.ode import report_step
 
@@ -142,20 +143,11 @@ class FewStepObjective:
 
     def followed(self, teacher: Velocity) -> Predict:
         """The teacher's velocity with its guidance."""
-        c, plain = self.config, predictor(teacher)
+        c, plain = self.config, stateless(teacher)
         return interval(classifier_free(plain, c.guidance), plain, c.guidance_low, c.guidance_high)
 
     def update(self, state: State, metrics: Mapping[str, float]) -> State:
         return state
-
-
-def predictor(teacher: Velocity) -> Predict:
-    """The teacher's velocity as a Predict."""
-
-    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-        return teacher(x, t, cond), state
-
-    return predict
 
 
 @torch.no_grad()

@@ -40,7 +40,7 @@ from afresh.core.rng import Rng
 from afresh.core.solver_progress import step
 from afresh.engine.nets.foreign import DiffusersObjective, FolderConfig, Foreign, Prediction, answer, foreign, score
 from afresh.engine.nets.pipelines import ARCHITECTURES, Architecture, View, diffusers, pipeline_of, quiet, split
-from afresh.engine.sampling.edit import edit_under
+from afresh.engine.sampling.edit import edit_under, stateless
 from afresh.engine.sampling.guidance import classifier_free
 from afresh.engine.sampling.ode import EVALUATIONS
 
@@ -242,11 +242,7 @@ def drawn(
 def predictor(modules: Modules, guidance: float = TRAINED_GUIDANCE) -> Predict:
     """The velocity as a Predict."""
     net = prompted(modules)
-
-    def predict(x: Tensor, t: Any, cond: Cond, state: Any) -> tuple[Tensor, Any]:
-        return net.velocity(x, t, cond, guidance), state
-
-    return predict
+    return stateless(lambda x, t, cond: net.velocity(x, t, cond, guidance))
 
 
 def guided(modules: Modules, config: TextToImageConfig, settings: TextToImageSettings) -> Predict:

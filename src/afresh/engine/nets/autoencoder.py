@@ -82,8 +82,7 @@ class ConvBlock(nn.Module):
         self.conv_2 = start(conv(dims, channels, channels, 3), 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv_1(self.norm_1.activated(x))
-        return x + self.conv_2(self.norm_2.activated(h))
+        return x + self.conv_2(self.norm_2.activated(self.conv_1(self.norm_1.activated(x))))
 
 
 class FieldEncoder(nn.Module):

@@ -105,8 +105,7 @@ def is_in(values: Tensor, tokens: Tensor, counted: Tensor) -> Tensor:
     """Whether each of the values (n,) is among the tokens (B, L) of a row that are counted, (B, n)."""
     rows = tokens.masked_fill(~counted, -1).sort(1).values
     wanted = values.expand(len(rows), -1).contiguous()
-    place = torch.searchsorted(rows, wanted).clamp_max(rows.shape[1] - 1)
-    return rows.gather(1, place) == wanted
+    return rows.gather(1, torch.searchsorted(rows, wanted).clamp_max(rows.shape[1] - 1)) == wanted
 
 
 def bag_nats(logs: Tensor, tokens: Tensor, counted: Tensor) -> Tensor:

@@ -209,8 +209,7 @@ class FreeBlock(nn.Module):
         self.narrow = start(conv(dims, hidden, channels, 1, bias=False), 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = leaky(twice(self.widen, x), LEAK)
-        return x + twice(self.narrow, leaky(twice(self.spread, h), LEAK))
+        return x + twice(self.narrow, leaky(twice(self.spread, leaky(twice(self.widen, x), LEAK)), LEAK))
 
 
 def _free_level(dims: int, channels: int, blocks: int, group: int, depth: int) -> nn.Sequential:

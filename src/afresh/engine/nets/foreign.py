@@ -57,15 +57,6 @@ class FolderConfig(BaseModel):
         return kind
 
 
-def noise_levels(schedule: Mapping[str, Any]) -> Tensor:
-    """abar of every step of DDPM, (K,) float64, decreasing."""
-    with torch.device("cpu"):
-        known = diffusers().DDPMScheduler
-        fields = {k: v for k, v in schedule.items() if k in ABAR}
-        levels: Tensor = known(**fields).alphas_cumprod.double()
-    return levels
-
-
 ABAR = {  # the fields of a scheduler that determine abar
     "num_train_timesteps",
     "beta_start",
@@ -93,7 +84,12 @@ class Foreign(nn.Module):
         self.label = next(iter(conds), None)
         self.classes, self.prediction = config.classes, config.prediction
         self.discrete = config.network.get("time_embedding_type") == "learned"
-        abar = noise_levels(config.schedule).clamp(1e-12, 1 - 1e-12)
+        # abar of every step of DDPM, (K,) float64, decreasing.
+        with torch.device("cpu"):
+            known = diffusers().DDPMScheduler
+            fields = {k: v for k, v in config.schedule.items() if k in ABAR}
+            levels: Tensor = known(**fields).alphas_cumprod.double()
+        abar = levels.clamp(1e-12, 1 - 1e-12)
         with torch.device("cpu"):
             ratio = (abar / (1 - abar)).log().float()
         self.register_buffer("ratio", ratio, persistent=False)  # log(abar / (1 - abar)), decreasing

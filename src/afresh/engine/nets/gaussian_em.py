@@ -43,7 +43,12 @@ def fit(x: Tensor, components: int, least: float, seed: int) -> Mixture:
     has not converged after ROUNDS is returned as it is."""
     share, before = _clusters(x, components, seed), -math.inf
     for _ in range(ROUNDS):
-        mixture = _maximised(x, share, least)
+        # The mixture of highest likelihood where the components have these shares (N, K) of the rows x (N, D).
+        n = share.sum(0) + 10 * torch.finfo(x.dtype).eps  # (K,)
+        mean = share.T @ x / n[:, None]
+        root = share.T.sqrt()[:, :, None] * (x - mean[:, None])  # (K, N, D)
+        covariance = root.mT @ root / n[:, None, None]
+        mixture = Mixture(n / n.sum(), mean, covariance + least * torch.eye(x.shape[1]))
         joint = mixture.log_joint(x)
         total = joint.logsumexp(1)
         nats = float(total.mean())
@@ -61,12 +66,3 @@ def _clusters(x: Tensor, components: int, seed: int) -> Tensor:
 
     label = torch.from_numpy(KMeans(components, n_init=1, random_state=seed).fit(x.numpy()).labels_).long()
     return torch.nn.functional.one_hot(label, components).to(x)
-
-
-def _maximised(x: Tensor, share: Tensor, least: float) -> Mixture:
-    """The mixture of highest likelihood where the components have these shares (N, K) of the rows x (N, D)."""
-    n = share.sum(0) + 10 * torch.finfo(x.dtype).eps  # (K,)
-    mean = share.T @ x / n[:, None]
-    root = share.T.sqrt()[:, :, None] * (x - mean[:, None])  # (K, N, D)
-    covariance = root.mT @ root / n[:, None, None]
-    return Mixture(n / n.sum(), mean, covariance + least * torch.eye(x.shape[1]))

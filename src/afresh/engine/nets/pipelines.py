@@ -568,8 +568,7 @@ class PipelineText:
         if not network:
             part.apply_chat_template = partial(rendered, part)
             return part
-        kept = part if part.dtype == torch.bfloat16 else part.float()
-        return kept.eval().requires_grad_(False)
+        return (part if part.dtype == torch.bfloat16 else part.float()).eval().requires_grad_(False)
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str | None]) -> list[dict[str, Tensor]]:

@@ -83,6 +83,11 @@ def edit(
     return x if start is None or task.keep is None else torch.where(task.keep, start, x)
 
 
+def stateless(velocity: Callable[[Tensor, Any, Cond], Tensor]) -> Predict:
+    """A velocity of (x, t, cond) as a Predict."""
+    return lambda x, t, cond, state: (velocity(x, t, cond), state)
+
+
 def edit_under(guided: Callable[[Modules, Any, Any], Predict]) -> Callable[..., Tensor]:
     """The edit of a family whose velocity under a config and settings is `guided`: `edit` at even times by the solver
     of the settings, with noise that is keyed by the index as that of samples."""

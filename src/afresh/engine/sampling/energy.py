@@ -27,8 +27,7 @@ FILTERS, SCALES, SIDE = 16, 3, 3  # number of filters, number of scales and size
 def blocks(x: Tensor, factor: int | tuple[int, ...]) -> Tensor:
     """Means of blocks of factor^rank cells, or of as many as are given for each axis: (B, C, *grid) -> (B, C, *grid /
     factor)."""
-    pool = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[x.dim() - 2]
-    return pool(x, factor)
+    return {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[x.dim() - 2](x, factor)
 
 
 def agrees(low: Tensor, factor: int) -> Energy:

@@ -371,8 +371,7 @@ class Decoding:
         most = max((s.left for s in self.active), default=0)
         while self.active:
             self.step()
-            left = max((s.left for s in self.active), default=0)
-            tell(most - left, most)
+            tell(most - max((s.left for s in self.active), default=0), most)
 
     def _together(self) -> int:
         """How many tokens of every sequence can be drawn before one is read: until one is complete or its window

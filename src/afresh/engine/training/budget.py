@@ -1,4 +1,4 @@
-"""The budget of a training run, and a brief measurement of the machine."""
+"""A brief measurement of the machine on which training runs."""
 
 from __future__ import annotations
 
@@ -19,24 +19,6 @@ from afresh.core.device import tensor_cores
 from afresh.core.memory import total_memory
 from afresh.data.preferences import preferences
 from afresh.engine.training import ranks
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long to train: exactly one of minutes, steps and tokens."""
-
-    minutes: float | None = None
-    steps: int | None = None
-    tokens: int | None = None
-
-    def check(self) -> None:
-        """Raises UserError unless one positive budget is given."""
-        budgets = {k: v for k, v in vars(self).items() if v is not None}
-        if len(budgets) != 1:
-            raise UserError(f"Give one budget: `minutes`, `steps` or `tokens`. Given: {budgets or 'none'}.")
-        (name, value), *_ = budgets.items()
-        if not 0 < value < 1e12:
-            raise UserError(f"`{name}` must be a positive number. Given: {value}.")
 
 
 @dataclass(frozen=True)

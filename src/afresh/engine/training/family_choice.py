@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from afresh.core import Space, registry
-from afresh.engine.training.plan import Decision, Sized, Task, sized, smallest_trial
+from afresh.engine.training.plan import Decision, Task, Trial, sized, smallest_trial
 
 TABLE = Path(__file__).with_name("reached.json")
 ITEMS = 0.25  # weight of a difference in the number of items, relative to one in the side of the grid
@@ -121,7 +121,7 @@ def curves_for(space: Space, items: int, measured: ReachedTable | None = None) -
     return FamilyCurves(nearest, measured.recognisable[nearest], points)
 
 
-def choose(task: Task, curves: FamilyCurves) -> tuple[Sized, list[Decision]]:
+def choose(task: Task, curves: FamilyCurves) -> tuple[Trial, list[Decision]]:
     """The family with the lowest expected score in the minutes of the task, with its size.
 
     In a short budget, families are compared by a few steps of their smallest networks, to save time for training.
@@ -129,8 +129,7 @@ def choose(task: Task, curves: FamilyCurves) -> tuple[Sized, list[Decision]]:
     families = [f for f in map(registry.family, curves.points) if f.accepts(task.space) is None]
     tasks = {f.name: replace(task, family=f.for_space(task.space)) for f in families}
     full = {name: sized(t) for name, t in tasks.items()} if task.seconds is None or task.seconds >= LONG else {}
-    trials = {name: full[name].trial if full else smallest_trial(t) for name, t in tasks.items()}
-    seen = {name: trial.examples for name, trial in trials.items()}
+    seen = {name: (full[name] if full else smallest_trial(t)).examples for name, t in tasks.items()}
     scores = {name: curves.expected(name, n) for name, n in seen.items()}
     best = min(scores, key=lambda name: scores[name])
     described = ", ".join(f"{name} {scores[name]:,.0f} after the {n:,} that it would see" for name, n in seen.items())
@@ -138,10 +137,10 @@ def choose(task: Task, curves: FamilyCurves) -> tuple[Sized, list[Decision]]:
     return full[best] if full else sized(tasks[best]), [Decision("family", best, reason)]
 
 
-def shortfall(chosen: Sized, curves: FamilyCurves) -> str | None:
+def shortfall(chosen: Trial, curves: FamilyCurves) -> str | None:
     """What to expect of a family that the user set, if the minutes are too few for it: what would be enough, and which
     family would work now. None if its samples should be recognisable."""
-    name, seen, seconds = chosen.task.family.name, chosen.trial.examples, chosen.task.seconds
+    name, seen, seconds = chosen.task.family.name, chosen.examples, chosen.task.seconds
     if name not in curves.points or seconds is None or curves.expected(name, seen) <= curves.recognisable:
         return None
     enough = curves.enough(name)
@@ -156,6 +155,6 @@ def shortfall(chosen: Sized, curves: FamilyCurves) -> str | None:
         )
     other, _ = choose(replace(chosen.task, set_family={}), curves)  # settings of one family do not fit another
     family = other.task.family.name
-    if family != name and curves.expected(family, other.trial.examples) <= curves.recognisable:
+    if family != name and curves.expected(family, other.examples) <= curves.recognisable:
         text += f" In the time given, {family} draws recognisable samples (`family={family}`)."
     return text

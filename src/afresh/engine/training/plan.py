@@ -79,11 +79,15 @@ class MetaParameters(TorchFunctionMode):
         return func(*args, **({**kwargs, "device": "meta"} if func is torch.empty else kwargs))
 
 
+def empty_network(family: Family, config: Any, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
+    """The modules without memory for their weights."""
+    with MetaParameters():
+        return family.build(config, space, conds)
+
+
 def parameters_of(family: Family, config: Any, space: Space, conds: CondSpec) -> int:
     """The number of trainable parameters, counted without allocating them."""
-    with MetaParameters():
-        modules = family.build(config, space, conds)
-    return sum(p.numel() for m in modules.values() for p in m.parameters())
+    return sum(p.numel() for m in empty_network(family, config, space, conds).values() for p in m.parameters())
 
 
 def to_device(modules: Mapping[str, nn.Module], device: str) -> dict[str, nn.Module]:
@@ -100,9 +104,7 @@ def build_network(
     """The modules on the device, with random weights or those of `base` and its new adapter. Weights in few bits are
     not there in more bits even for a moment."""
     if base is not None and base.few_bits:
-        with MetaParameters():
-            modules = family.build(config, space, conds)
-        return to_device(base.apply(modules, seed), device)
+        return to_device(base.apply(empty_network(family, config, space, conds), seed), device)
     modules = to_device(family.build(config, space, conds), device)
     return modules if base is None else base.apply(modules, seed)
 
@@ -174,6 +176,31 @@ class Task:
         """The space for examples of their mean length, which determines suitable batches and sizes."""
         return replace(self.space, shape=(self.tokens_per_example,)) if self.examples.mask is not None else self.space
 
+    @property
+    def count(self) -> int:
+        """The number of examples, or of windows of a stream."""
+        return Loader(self.examples, self.space, Rng(self.seed)).count
+
+    @property
+    def timing(self) -> float:
+        """The least seconds for which the steps of one network are timed."""
+        return MEASURED if self.seconds is None else min(MEASURED, SHORT * self.seconds)
+
+    def network(self, config: Any) -> dict[str, nn.Module]:
+        """The modules without memory for their weights."""
+        return empty_network(self.family, config, self.space, self.conds)
+
+    def size(self, config: Any) -> int:
+        """The number of trainable parameters."""
+        return parameters_of(self.family, config, self.space, self.conds)
+
+    def learner(self, config: Any, train: TrainConfig) -> Learner:
+        return make_learner(self.family, config, self.space, self.conds, train, self.base)
+
+    def reason(self, name: str, planned: str) -> str:
+        """Why a field of `train` has its value: `planned`, unless the user set it."""
+        return "set by hand" if name in self.set_train else planned
+
 
 def short_window(space: Space, seconds: float | None) -> int | None:
     """The window of a stream, in tokens, for a short budget, or None for the window of the data's options.
@@ -188,47 +215,47 @@ def short_window(space: Space, seconds: float | None) -> int | None:
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate configuration, with the duration of its steps and the number of steps that fit the budget."""
+    """A configuration for a task, with the duration of its steps, the number of steps that fit the budget, and the
+    reasons so far."""
 
+    task: Task
     config: Any
     train: TrainConfig
     step_seconds: float
     steps: int
+    decisions: tuple[Decision, ...] = ()
 
     @property
     def examples(self) -> int:
         return self.steps * self.train.batch
+
+    def decide(self, name: str, value: str, reason: str) -> Trial:
+        """The trial with one more decision."""
+        return replace(self, decisions=(*self.decisions, Decision(name, value, reason)))
 
 
 def step_seconds(task: Task, config: Any, train: TrainConfig, least: float) -> tuple[float, float]:
     """Train for a few steps on this data, each of the part of a batch that one process takes. Returns the seconds of
     the first step and the median seconds of the others.
 
-    `least`: the minimum number of seconds to measure.
+    `least`: the minimum number of seconds to measure. The median is of at least three steps, unless the budget would be
+    spent on measuring: then one step is enough.
     """
-    with torch_threads(train.threads):
-        return timed_steps(task, config, train, least)
-
-
-def timed_steps(task: Task, config: Any, train: TrainConfig, least: float) -> tuple[float, float]:
-    """`step_seconds` with the current number of threads.
-
-    The median of at least three steps, unless the budget would be spent on measuring: then one step is enough.
-    """
-    learner = make_learner(task.family, config, task.space, task.conds, train, task.base)
     rng = Rng(train.seed)
-    loader = Loader(task.examples, task.space, rng, train.batch)
     most = 20 * least if task.seconds is None else SLOW * task.seconds
     part = -(-train.batch // task.machine.processes)
     times: list[float] = []
-    while len(times) < 4 or sum(times[1:]) < least:
-        start = time.perf_counter()
-        take_step(learner, loader.batch(len(times) * train.batch, part).to(train.device), rng)
-        synchronise(train.device)
-        times.append(time.perf_counter() - start)
-        learner.step += 1
-        if sum(times) > most:
-            break
+    with torch_threads(train.threads):
+        learner = task.learner(config, train)
+        loader = Loader(task.examples, task.space, rng, train.batch)
+        while len(times) < 4 or sum(times[1:]) < least:
+            start = time.perf_counter()
+            take_step(learner, loader.batch(len(times) * train.batch, part).to(train.device), rng)
+            synchronise(train.device)
+            times.append(time.perf_counter() - start)
+            learner.step += 1
+            if sum(times) > most:
+                break
     return times[0], statistics.median(times[1:] or times)
 
 
@@ -245,42 +272,34 @@ def fastest(task: Task, config: Any, train: TrainConfig) -> tuple[TrainConfig, l
     one = train.model_copy(update={"threads": 1}) if several else train
     if "precision" not in {**task.family.plan.recipe(task.space), **task.set_train}:
         with torch_threads(one.threads):
-            learner = make_learner(task.family, config, task.space, task.conds, one, task.base)
             batches = Loader(task.examples, task.space, Rng(train.seed), train.batch).batch
-            speeds = fastest_precision(learner, batches, min(MEASURED, SHORT * task.seconds))
+            speeds = fastest_precision(task.learner(config, one), batches, task.timing)
         one = one.model_copy(update={"precision": speeds.precision})
         decisions.append(Decision("precision", one.precision, speeds.reason))
     if several:
-        least = min(MEASURED, SHORT * task.seconds)
-        single = step_seconds(task, config, one, least)[1]
+        single = step_seconds(task, config, one, task.timing)[1]
         train = one.model_copy(update={"threads": machine.threads})
-        together = step_seconds(task, config, train, least)[1]
+        together = step_seconds(task, config, train, task.timing)[1]
         reason = f"a step takes {single * 1e3:.0f} ms with 1 and {together * 1e3:.0f} ms with {machine.threads}"
         one = train if together < FASTER * single else one
         decisions.append(Decision("threads", f"{one.threads}", reason))
     return one, decisions
 
 
-def cond_dropout(task: Task) -> float:
-    """The family's, or none where there is no condition, or one without which nothing can be told: what was before."""
-    if not task.conds or any(part.persists for part in task.conds.values()):
-        return 0.0
-    return task.family.plan.cond_dropout
-
-
 def base_config(task: Task) -> TrainConfig:
     """The family's recipe for this machine. The batch and the number of steps are chosen later: the one that is timed
     is of 16 examples, or more where these are of few tokens, whose steps are mostly those of the optimiser."""
-    count = Loader(task.examples, task.space, Rng(task.seed)).count
     timed = max(16, TIMED // task.tokens_per_example) if task.tokens_per_example > 1 else 16
-    batch = min(int(task.set_train.get("batch", timed)), max(1, count))
+    batch = min(int(task.set_train.get("batch", timed)), max(1, task.count))
     machine = task.machine
+    # Nothing is dropped where there is no condition, or one without which nothing can be told: what was before.
+    drops = task.conds and not any(part.persists for part in task.conds.values())
     start = TrainConfig(
         steps=1,
         save_every=1,
         batch=batch,
         micro_batch=batch,
-        cond_dropout=cond_dropout(task),
+        cond_dropout=task.family.plan.cond_dropout if drops else 0.0,
         precision=machine.precision,
         device=machine.device,
         threads=machine.threads,
@@ -304,53 +323,37 @@ def micro_batch_of(task: Task, config: Any, batch: int) -> int:
     part = -(-batch // task.machine.processes)
     if task.machine.device != "cpu" or task.tokens_per_example == 1:
         return part
-    large = parameters_of(task.family, config, task.space, task.conds) > LARGE
-    return min(part, max(1, 1024 // task.tokens_per_example)) if large else part
+    return min(part, max(1, 1024 // task.tokens_per_example)) if task.size(config) > LARGE else part
 
 
 def with_batch(task: Task, config: Any, train: TrainConfig, examples: int) -> TrainConfig:
     """Set the family's batch for a run over so many examples, unless the user set it. It is at most the whole data."""
     if "batch" in task.set_train:
         return train
-    count = Loader(task.examples, task.space, Rng(task.seed)).count
-    batch = max(task.machine.processes, min(task.family.plan.batch(examples, task.mean_space), count))
+    batch = max(task.machine.processes, min(task.family.plan.batch(examples, task.mean_space), task.count))
     return train.model_copy(update={"batch": batch, "micro_batch": micro_batch_of(task, config, batch)})
 
 
 def try_config(task: Task, config: Any, train: TrainConfig) -> Trial:
-    """Measure the steps of a network, at the batch that suits the number of examples that then fit the budget."""
+    """Measure the steps of a network, at the batch that suits the number of examples that then fit the budget. A budget
+    in steps or tokens requires no measurement."""
     train = train.model_copy(update={"micro_batch": micro_batch_of(task, config, train.batch)})
+    if task.tokens is not None:
+        train = with_batch(task, config, train, task.tokens // task.tokens_per_example)
+        return Trial(task, config, train, 0.0, max(1, round(task.tokens / (train.batch * task.tokens_per_example))))
     if task.seconds is None:
-        return fixed_trial(task, config, train)
-    least = min(MEASURED, SHORT * task.seconds)
+        assert task.steps is not None
+        for _ in range(8):  # the batch depends on the number of examples, which depends on the batch
+            train = with_batch(task, config, train, task.steps * train.batch)
+        return Trial(task, config, train, 0.0, task.steps)
     for _ in range(2):
-        first, speed = step_seconds(task, config, train, least)
+        first, speed = step_seconds(task, config, train, task.timing)
         steps = max(1, int((task.seconds - first) / speed))
         better = with_batch(task, config, train, steps * train.batch)
         if better.batch == train.batch:
             break
         train = better
-    return Trial(config, train, speed, steps)
-
-
-def fixed_trial(task: Task, config: Any, train: TrainConfig) -> Trial:
-    """A trial for a budget in steps or tokens, which requires no measurement."""
-    if task.tokens is not None:
-        train = with_batch(task, config, train, task.tokens // task.tokens_per_example)
-        return Trial(config, train, 0.0, max(1, round(task.tokens / (train.batch * task.tokens_per_example))))
-    assert task.steps is not None
-    for _ in range(8):  # the batch depends on the number of examples, which depends on the batch
-        train = with_batch(task, config, train, task.steps * train.batch)
-    return Trial(config, train, 0.0, task.steps)
-
-
-@dataclass(frozen=True)
-class Sized:
-    """The network and batch that suit the budget, with the number of examples that it allows, and the reasons."""
-
-    task: Task
-    trial: Trial
-    decisions: tuple[Decision, ...]
+    return Trial(task, config, train, speed, steps)
 
 
 def plan(task: Task) -> Plan:
@@ -358,7 +361,7 @@ def plan(task: Task) -> Plan:
     return complete(sized(task))
 
 
-def sized(task: Task) -> Sized:
+def sized(task: Task) -> Trial:
     """Choose precision, threads, size and batch by timing steps. Raises UserError for an invalid setting."""
     if task.tokens is not None and task.space.kind != "tokens":
         raise UserError("`tokens` is a budget for models of tokens; this model has none. Use `minutes` or `steps`.")
@@ -368,25 +371,21 @@ def sized(task: Task) -> Sized:
     train, settled = fastest(task, smallest, with_batch(task, smallest, train, FIRST_GUESS * train.batch))
     decisions = [Decision("device", f"{machine.device}, {counted(machine.threads, 'thread')}", machine.name)]
     if machine.processes > 1:
-        why = "each takes a part of every batch"
-        decisions.append(Decision("processes", f"{machine.processes}", why))
+        decisions.append(Decision("processes", f"{machine.processes}", "each takes a part of every batch"))
     if task.examples.mask is not None:
         records = f"one record per window, of {task.tokens_per_example} tokens on average"
         decisions.append(Decision("window", f"at most {task.space.shape[0]} tokens", records))
     elif task.space.stream:
-        decisions.append(
-            Decision(
-                "window",
-                f"{task.space.shape[0]} tokens",
-                "as `data.context`, or shorter if the budget is below 90 seconds",
-            )
-        )
-    trial = largest(task, train, decisions)
+        why = "as `data.context`, or shorter if the budget is below 90 seconds"
+        decisions.append(Decision("window", f"{task.space.shape[0]} tokens", why))
+    trial = largest(task, train)
+    decisions += trial.decisions
     if trial.config != smallest:
         train, settled = fastest(task, trial.config, trial.train)
         trial = try_config(task, trial.config, train)
-    decisions += settled or [precision_decision(task, trial.train)]
-    return Sized(task, trial, tuple(decisions))
+    speeds = f"matrix products run at {machine.bfloat16:,.0f} GFLOP/s in bfloat16, {machine.float32:,.0f} in float32"
+    decisions += settled or [Decision("precision", trial.train.precision, task.reason("precision", speeds))]
+    return replace(trial, decisions=tuple(decisions))
 
 
 def smallest_trial(task: Task) -> Trial:
@@ -399,65 +398,66 @@ def smallest_trial(task: Task) -> Trial:
     return try_config(task, config, train)
 
 
-def complete(chosen: Sized) -> Plan:
+def complete(trial: Trial) -> Plan:
     """Choose everything else: compilation, the regime and the intervals of evaluations and saves."""
-    task, decisions, by_hand = chosen.task, list(chosen.decisions), "set by hand"
-    trial = maybe_compiled(task, chosen.trial, decisions)
-    count = Loader(task.examples, task.space, Rng(task.seed)).count
-    trial, fills = before_memorising(task, trial, count)
-    trial = in_regime(task, trial, decisions)
-    size = parameters_of(task.family, trial.config, task.space, task.conds)
-    decisions.append(Decision("size", f"{size / 1e6:.2f}M parameters", describe(trial.config)))
-    trial = in_memory(task, trial, size, decisions)
+    task = trial.task
+    trial = maybe_compiled(trial)
+    trial, fills = before_memorising(trial)
+    trial = in_regime(trial)
+    size = task.size(trial.config)
+    trial = in_memory(trial.decide("size", f"{size / 1e6:.2f}M parameters", describe(trial.config)), size)
     unit = "tokens" if task.tokens_per_example > 1 else "examples"
     suits = f"suits the {trial.examples * task.tokens_per_example:,} {unit} that fit the budget"
-    decisions.append(Decision("batch", f"{trial.train.batch}", by_hand if "batch" in task.set_train else suits))
-    why = "as requested" if task.seconds is None else speed_of(trial, task)
+    why = "as requested" if task.seconds is None else speed_of(trial)
     if not fills:
         why = "more passes over the data would memorise it (set `steps` for more)"
-    decisions.append(Decision("steps", f"{trial.steps:,}", why))
+    trial = trial.decide("batch", f"{trial.train.batch}", task.reason("batch", suits))
+    trial = passes(trial.decide("steps", f"{trial.steps:,}", why))
+    trial = fitting_memory(replace(trial, train=finished(trial)))
+    return Plan(trial.config, trial.train, size, list(trial.decisions), fills)
+
+
+def passes(trial: Trial) -> Trial:
+    """Note how often the data is seen."""
+    count = trial.task.count
     share = f"{counted(trial.steps, 'step')} of {trial.train.batch} over {counted(count, 'example')}"
-    decisions.append(Decision("epochs", f"{trial.examples / max(1, count):.1f}", share))
-    train = fitting_memory(task, trial.config, finished(task, trial), decisions)
-    return Plan(trial.config, train, size, decisions, fills)
+    return trial.decide("epochs", f"{trial.examples / max(1, count):.1f}", share)
 
 
-def before_memorising(task: Task, trial: Trial, count: int) -> tuple[Trial, bool]:
-    """The trial with no more steps in a budget of minutes than the family takes on data of `count` examples, and
-    whether the budget is used up."""
-    most = task.family.plan.most_examples(count) / trial.train.batch
+def before_memorising(trial: Trial) -> tuple[Trial, bool]:
+    """The trial with no more steps in a budget of minutes than the family takes on so much data, and whether the budget
+    is used up."""
+    task = trial.task
+    most = task.family.plan.most_examples(task.count) / trial.train.batch
     if task.seconds is None or trial.steps <= most:
         return trial, True
     return replace(trial, steps=math.ceil(most)), False
 
 
-def fitting_memory(task: Task, config: Any, train: TrainConfig, decisions: list[Decision]) -> TrainConfig:
-    """The configuration with micro-batches that fit the memory of the device, as one step on the largest batch shows.
+def fitting_memory(trial: Trial) -> Trial:
+    """The trial with micro-batches that fit the memory of the device, as one step on the largest batch shows, after
+    which the network is discarded.
 
     Nothing is tried on a processor, nor for a network that is to be divided, of which this process has no part yet.
     Raises UserError if not even a single example fits.
     """
+    task, train = trial.task, trial.train
     if not is_bounded(train.device) or (train.shard and task.machine.processes > 1):
-        return train
+        return trial
     part = -(-train.batch // task.machine.processes)
     train = train.model_copy(update={"micro_batch": min(train.micro_batch, part)})
     try:
-        fits = tried_micro_batch(task, config, train.model_copy(update={"batch": part}))
+        learner, rng = task.learner(trial.config, train.model_copy(update={"batch": part})), Rng(train.seed)
+        take_step(learner, largest_batch(task, part, rng).to(train.device), rng)
+        fits = learner.micro_batch
+        del learner
     finally:
         free_unused(train.device)  # for the processes that train
     why = f"a step of it was tried, and fits the memory of {train.device}"
     if fits < train.micro_batch:
         why = f"halved from {train.micro_batch} until a step fitted the memory of {train.device}"
-    decisions.append(Decision("micro-batch", f"{fits}", why))
-    return train.model_copy(update={"micro_batch": fits})
-
-
-def tried_micro_batch(task: Task, config: Any, train: TrainConfig) -> int:
-    """The micro-batch of a step on the largest batch, after which the network is discarded."""
-    rng = Rng(train.seed)
-    learner = make_learner(task.family, config, task.space, task.conds, train, task.base)
-    take_step(learner, largest_batch(task, train.batch, rng).to(train.device), rng)
-    return learner.micro_batch
+    trial = trial.decide("micro-batch", f"{fits}", why)
+    return replace(trial, train=train.model_copy(update={"micro_batch": fits}))
 
 
 def largest_batch(task: Task, size: int, rng: Rng) -> Batch:
@@ -470,15 +470,16 @@ def largest_batch(task: Task, size: int, rng: Rng) -> Batch:
     return batch if task.examples.vary is None else task.examples.vary(batch, rng)
 
 
-def in_memory(task: Task, trial: Trial, size: int, decisions: list[Decision]) -> Trial:
+def in_memory(trial: Trial, size: int) -> Trial:
     """Decide whether processes divide the network, where one with all that is kept for it takes much of a device's
     memory. A run that one process begins may go on with several, which then divide it."""
-    memory, processes, train = task.machine.memory, task.machine.processes, trial.train
+    task, train = trial.task, trial.train
+    memory, processes = task.machine.memory, task.machine.processes
     kept = STATE * size
     large, each = kept > ROOM * memory > 0, kept / processes
     found = {
         "shard": large and train.precision != "float16",
-        "recompute": each > ROOM * memory and bool(blocks_of(task, trial.config)),
+        "recompute": each > ROOM * memory and bool(task.family.plan.blocks(task.network(trial.config))),
         "offload": each > FULL * memory and train.device != "cpu",
     }
     if not found["shard"]:
@@ -490,30 +491,18 @@ def in_memory(task: Task, trial: Trial, size: int, decisions: list[Decision]) ->
         value = "divided over the processes" if found["shard"] else "whole in each process"
         if large and train.precision == "float16" and not found["shard"]:
             why += "; in float16 it cannot be divided"
-        decisions.append(Decision("network", value, "set by hand" if "shard" in task.set_train else why))
+        trial = trial.decide("network", value, task.reason("shard", why))
     for name, value in (("recompute", "layers"), ("offload", "to main memory")):
         if found[name]:
             room = f"{each / 1e9:,.3g} GB in each process leave little room"
-            decisions.append(Decision(name, value, "set by hand" if name in task.set_train else room))
+            trial = trial.decide(name, value, task.reason(name, room))
     return replace(trial, train=override(train, found, "train")) if any(found.values()) else trial
 
 
-def blocks_of(task: Task, config: Any) -> Sequence[nn.Module]:
-    """The layers of a network that can be gathered or computed again one at a time."""
-    with torch.device("meta"):
-        return task.family.plan.blocks(task.family.build(config, task.space, task.conds))
-
-
-def precision_decision(task: Task, train: TrainConfig) -> Decision:
-    """The precision of a run whose steps were not timed."""
-    machine = task.machine
-    speeds = f"matrix products run at {machine.bfloat16:,.0f} GFLOP/s in bfloat16, {machine.float32:,.0f} in float32"
-    return Decision("precision", train.precision, "set by hand" if "precision" in task.set_train else speeds)
-
-
-def in_regime(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
+def in_regime(trial: Trial) -> Trial:
     """Apply the family's settings for this number of epochs and steps, except those that the user set."""
-    epochs = trial.examples / max(1, Loader(task.examples, task.space, Rng(task.seed)).count)
+    task = trial.task
+    epochs = trial.examples / max(1, task.count)
     train = task.family.plan.regime(epochs, trial.steps, trial.examples, task.space)
     own = task.family.plan.config_for_epochs(epochs, task.space)
     train = {k: v for k, v in train.items() if k not in task.set_train}
@@ -521,13 +510,13 @@ def in_regime(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
     if not train and not own:
         return trial
     changed = ", ".join(f"{k} {v:g}" for k, v in {**train, **own}.items())
-    decisions.append(Decision("regime", changed, f"each example is seen {epochs:.1f} times (docs/development/log.md)"))
+    trial = trial.decide("regime", changed, f"each example is seen {epochs:.1f} times (docs/development/log.md)")
     return replace(trial, config=override(trial.config, own, "family"), train=override(trial.train, train, "train"))
 
 
-def finished(task: Task, trial: Trial) -> TrainConfig:
+def finished(trial: Trial) -> TrainConfig:
     """The trial's configuration with the number of steps and the intervals of evaluations, previews, logs and saves."""
-    steps = trial.steps
+    task, steps = trial.task, trial.steps
     # Tokens of a fixed length are memorised in a few epochs (docs/development/log.md).
     fixed = task.space.kind == "tokens" and not task.space.stream
     evaluations = evaluation_count(task.seconds, trial.examples / max(1, task.examples.count) if fixed else 0.0)
@@ -542,28 +531,26 @@ def finished(task: Task, trial: Trial) -> TrainConfig:
     return override(trial.train, {**final, **task.set_train}, "train")
 
 
-def largest(task: Task, train: TrainConfig, decisions: list[Decision]) -> Trial:
+def largest(task: Task, train: TrainConfig) -> Trial:
     """Choose the family's largest network that sees enough examples for its size within the budget."""
     configs = candidate_sizes(task)
-    most = task.family.plan.most_examples(Loader(task.examples, task.space, Rng(task.seed)).count)
+    most = task.family.plan.most_examples(task.count)
     chosen: Trial | None = None
     for i, config in enumerate(configs):
         if config in configs[:i]:  # equal to a smaller size, because of the user's settings
             continue
-        size = parameters_of(task.family, config, task.space, task.conds)
+        size = task.size(config)
         try:
             trial = try_config(task, config, train)
         except UserError as e:
             if e.code != DOES_NOT_FIT or chosen is None:
                 raise
-            decisions.append(Decision("not larger", f"{size / 1e6:.2f}M parameters", "exceeds the device's memory"))
-            break
+            return chosen.decide("not larger", f"{size / 1e6:.2f}M parameters", "exceeds the device's memory")
         wanted = task.family.plan.examples_wanted(size, task.mean_space)
         seen = int(min(trial.examples, most))
         if chosen is not None and seen < wanted:
             reason = f"would see {seen:,} examples within the budget, but needs {wanted:,}"
-            decisions.append(Decision("not larger", f"{size / 1e6:.2f}M parameters", reason))
-            break
+            return chosen.decide("not larger", f"{size / 1e6:.2f}M parameters", reason)
         chosen = trial
     assert chosen is not None
     return chosen
@@ -585,48 +572,39 @@ def candidate_sizes(task: Task) -> list[Any]:
     return configs
 
 
-def maybe_compiled(task: Task, trial: Trial, decisions: list[Decision]) -> Trial:
+def maybe_compiled(trial: Trial) -> Trial:
     """Use torch.compile if a trial shows that more steps fit the budget, including the time to compile."""
-    if "compile" in task.set_train or task.family.plan.regions is None or task.seconds is None:
+    task = trial.task
+    device, regions, seconds = task.machine.device, task.family.plan.regions, task.seconds
+    if "compile" in task.set_train or regions is None or seconds is None:
         return trial
+    start, why = time.perf_counter(), ""
     if not task.machine.compiler:
-        decisions.append(Decision("compile", "no", "there is no C++ compiler (g++) on this machine"))
-        return trial
-    if task.seconds < COMPILE_FROM:
-        decisions.append(Decision("compile", "no", "the budget is too short for compilation to pay off"))
-        return trial
-    if not regions_of(task, trial.config):
-        decisions.append(Decision("compile", "no", "it does not pay off for this network on this device"))
-        return trial
-    start = time.perf_counter()
-    if (fault := compile_fault(task.machine.device)) is not None:
-        decisions.append(Decision("compile", "no", f"it does not work on this machine: {fault}"))
-        return trial
-    train = trial.train.model_copy(update={"compile": True})
+        why = "there is no C++ compiler (g++) on this machine"
+    elif seconds < COMPILE_FROM:
+        why = "the budget is too short for compilation to pay off"
+    elif not regions(task.network(trial.config), device):
+        why = "it does not pay off for this network on this device"
+    elif (fault := compile_fault(device)) is not None:
+        why = f"it does not work on this machine: {fault}"
+    if why:
+        return trial.decide("compile", "no", why)
+    train, each = trial.train.model_copy(update={"compile": True}), trial.step_seconds
     first, speed = step_seconds(task, trial.config, train, 1.0)
-    left = task.seconds - (time.perf_counter() - start)
-    compiled = Trial(trial.config, train, speed, max(1, int((left - first) / speed)))
-    plain = replace(trial, steps=max(1, int(left / trial.step_seconds)))
-    pays = compiled.steps > plain.steps
-    measured = (
-        f"a step takes {speed * 1e3:.0f} ms instead of {trial.step_seconds * 1e3:.0f}; compilation takes {first:.0f} s"
-    )
-    decisions.append(Decision("compile", "yes" if pays else "no", measured))
-    return compiled if pays else plain
+    left = seconds - (time.perf_counter() - start)
+    steps, plain = max(1, int((left - first) / speed)), max(1, int(left / each))
+    measured = f"a step takes {speed * 1e3:.0f} ms instead of {each * 1e3:.0f}; compilation takes {first:.0f} s"
+    trial = trial.decide("compile", "yes" if steps > plain else "no", measured)
+    if steps > plain:
+        return replace(trial, train=train, step_seconds=speed, steps=steps)
+    return replace(trial, steps=plain)
 
 
-def regions_of(task: Task, config: Any) -> Sequence[Any]:
-    """The modules of a network that torch.compile may compile on this device."""
-    with torch.device("meta"):
-        modules = task.family.build(config, task.space, task.conds)
-    return task.family.plan.regions(modules, task.machine.device) if task.family.plan.regions is not None else ()
-
-
-def speed_of(trial: Trial, task: Task) -> str:
+def speed_of(trial: Trial) -> str:
     """The measured duration of a step, and the speed in tokens or examples per second, as text."""
-    rate = trial.train.batch * task.tokens_per_example / trial.step_seconds
-    unit = "tokens" if task.tokens_per_example > 1 else "examples"
-    return f"measured {trial.step_seconds * 1e3:.0f} ms a step, {rate:,.0f} {unit}/s"
+    each = trial.task.tokens_per_example
+    rate = trial.train.batch * each / trial.step_seconds
+    return f"measured {trial.step_seconds * 1e3:.0f} ms a step, {rate:,.0f} {'tokens' if each > 1 else 'examples'}/s"
 
 
 def describe(config: BaseModel) -> str:

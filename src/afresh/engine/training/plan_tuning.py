@@ -11,7 +11,7 @@ import statistics
 import time
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,9 +37,8 @@ from afresh.engine.training.plan import (
     finished,
     fitting_memory,
     largest_batch,
-    make_learner,
     micro_batch_of,
-    parameters_of,
+    passes,
     speed_of,
     step_seconds,
 )
@@ -62,18 +61,7 @@ COMPARED = 104  # forward passes by which a network with a velocity is compared 
 OWN_RATES, SEASONED_RATES = (1.0, 0.3), (1.0, 0.03)
 
 
-class Base(Protocol):
-    """What the planner has to know of a base model (runs/base_model.py) beside its family."""
-
-    @property
-    def config(self) -> Any: ...
-    @property
-    def recipe(self) -> TrainConfig | None: ...  # how it was trained, if known
-    @property
-    def seasoned(self) -> bool: ...  # whether it was trained on far more data, and is tuned at lower rates
-
-
-def paced(task: Task, base: Base, fixed_window: bool) -> tuple[Task, float | None]:
+def paced(task: Task, config: Any, fixed_window: bool) -> tuple[Task, float | None]:
     """The task with windows and seconds that suit its budget in minutes, and the tokens that are learnt in a second.
 
     A few steps on two short windows are measured, and their time is taken off the budget. None without such a budget,
@@ -83,52 +71,41 @@ def paced(task: Task, base: Base, fixed_window: bool) -> tuple[Task, float | Non
         return task, None
     began = time.monotonic()
     short = replace(task, space=replace(task.space, shape=(min(task.space.shape[0], SHORT),)))
-    count = min(2, Loader(task.examples, short.space, Rng(task.seed)).count)
-    train = tuned_config(short, base).model_copy(update={"batch": count, "micro_batch": count})
-    _, seconds = step_seconds(short, base.config, train, min(0.4, 0.01 * task.seconds))
+    count = min(2, short.count)
+    train = tuned_config(short, config).model_copy(update={"batch": count, "micro_batch": count})
+    _, seconds = step_seconds(short, config, train, task.timing)
     pace = count * short.tokens_per_example / seconds
     left = max(task.seconds - (time.monotonic() - began), 0.1 * task.seconds)
     long = fixed_window or task.space.records or pace * left >= STEPS * BATCH * task.space.shape[0]
     return replace(task if long else short, seconds=left), pace
 
 
-def plan_tuning(task: Task, base: Base, heldout: Examples, fixed_window: bool, copied: bool) -> tuple[Task, Plan]:
+def plan_tuning(task: Task, config: Any, heldout: Examples, fixed_window: bool, copied: bool) -> tuple[Task, Plan]:
     """Choose the window, batch, learning rate and steps. Returns the task in the windows that are learnt, and the plan.
 
-    `task.base` are the weights to begin with, `fixed_window` is whether the user set the window, and `copied` whether
-    the run stores a copy of the base. Evaluations on `heldout` take about a tenth of the training. Raises UserError for
-    an invalid setting.
+    `task.base` are the weights to begin with, of a network with this `config`, `fixed_window` is whether the user set
+    the window, and `copied` whether the run stores a copy of the base. Evaluations on `heldout` take about a tenth of
+    the training. Raises UserError for an invalid setting.
     """
-    task, pace = paced(task, base, fixed_window)
-    train = tuned_config(task, base, pace)
-    size = parameters_of(task.family, base.config, task.space, task.conds)
-    count = Loader(task.examples, task.space, Rng(task.seed)).count
-    trial, why = steps_for(task, base.config, train, count, pace)
-    learns, how = what_learns(task, size, base.config)
+    task, pace = paced(task, config, fixed_window)
+    each, size = task.tokens_per_example, task.size(config)
+    trial, why = steps_for(task, config, tuned_config(task, config, pace), pace)
+    learns, how = what_learns(task, size, config)
     by_width = "by the width of the layers" if task.family.plan.rates is None else "usual for bases of this kind"
-    by_hand = "set by hand" if "lr" in task.set_train else by_width
-    passes = f"{counted(trial.steps, 'step')} of {trial.train.batch} over {counted(count, 'example')}"
-    decisions = [
-        Decision("device", f"{task.machine.device}, {counted(task.machine.threads, 'thread')}", task.machine.name),
-        Decision("learns", f"{learns:,} of {size:,} parameters", how),
-        Decision("rate", f"{trial.train.lr:g}", by_hand),
-        Decision(
-            "batch",
-            f"{trial.train.batch}",
-            f"of {task.tokens_per_example} tokens each" if task.tokens_per_example > 1 else "examples",
-        ),
-        Decision("steps", f"{trial.steps:,}", why),
-        Decision("epochs", f"{trial.examples / max(1, count):.1f}", passes),
-    ]
+    machine = task.machine
+    trial = trial.decide("device", f"{machine.device}, {counted(machine.threads, 'thread')}", machine.name)
+    trial = trial.decide("learns", f"{learns:,} of {size:,} parameters", how)
     if task.space.stream:
-        decisions.insert(2, Decision("window", f"at most {task.space.shape[0]} tokens", "of the data, or set by hand"))
+        trial = trial.decide("window", f"at most {task.space.shape[0]} tokens", "of the data, or set by hand")
+    trial = trial.decide("rate", f"{trial.train.lr:g}", task.reason("lr", by_width))
+    trial = trial.decide("batch", f"{trial.train.batch}", f"of {each} tokens each" if each > 1 else "examples")
+    trial = passes(trial.decide("steps", f"{trial.steps:,}", why))
     compared = task.family.velocity is not None
     evaluated = COMPARED if compared else min(EVALUATED, Loader(heldout, task.space, Rng(task.seed)).count)
-    final = fitting_memory(task, base.config, with_evaluations(task, finished(task, trial), evaluated), decisions)
-    decisions.append(disk(task, final, learns, copied))
-    decisions += memory(task, base.config, final, heldout, learns, size)
-    fills = final.steps < most_steps(task, count, final.batch)
-    return task, Plan(base.config, final, size, decisions, fills)
+    trial = fitting_memory(replace(trial, train=with_evaluations(task, finished(trial), evaluated)))
+    decisions = [*trial.decisions, disk(task, trial.train, learns, copied), *memory(trial, heldout, learns, size)]
+    fills = trial.train.steps < most_steps(task, trial.train.batch)
+    return task, Plan(config, trial.train, size, decisions, fills)
 
 
 def disk(task: Task, train: TrainConfig, learns: int, copied: bool) -> Decision:
@@ -148,19 +125,20 @@ def disk(task: Task, train: TrainConfig, learns: int, copied: bool) -> Decision:
     )
 
 
-def memory(task: Task, config: Any, train: TrainConfig, heldout: Examples, learns: int, size: int) -> list[Decision]:
+def memory(trial: Trial, heldout: Examples, learns: int, size: int) -> list[Decision]:
     """The most memory that the process takes, as a step on the largest micro-batch and the losses of an evaluation
     show, or no line where the system does not tell it, or a part of the network is in other processes."""
+    task, train = trial.task, trial.train
     assert task.base is not None
     cuda = train.device.startswith("cuda")
     if train.shard or (not cuda and (train.device != "cpu" or process_memory() is None)):
         return []
     with torch_threads(train.threads):
-        step, kept = memory_of_step(task, config, train, heldout, cuda)
+        step, kept = memory_of_step(trial, heldout, cuda)
     weights = task.base.bytes
     beside = 0  # for previews
-    if not task.base.few_bits and task.base.lora is not None:
-        beside += 4 * sum(math.prod(lora.shape_of(layer)) for layer in hidden_layers(task, config).values())  # merged
+    if not task.base.few_bits and task.base.lora is not None:  # merged
+        beside += 4 * sum(math.prod(lora.shape_of(layer)) for layer in hidden_layers(task, trial.config).values())
     if not task.base.few_bits and task.family.sampling.stepwise is not None and not cuda and library() is not None:
         beside += (2 if train.precision == "bfloat16" else 4) * size  # packed for decoding
     most = max(step, kept + beside)
@@ -176,9 +154,10 @@ def memory(task: Task, config: Any, train: TrainConfig, heldout: Examples, learn
     ]
 
 
-def memory_of_step(task: Task, config: Any, train: TrainConfig, heldout: Examples, cuda: bool) -> tuple[int, int]:
+def memory_of_step(trial: Trial, heldout: Examples, cuda: bool) -> tuple[int, int]:
     """The most bytes of memory during a step on the largest micro-batch, whose network is discarded, and the first
     batch of an evaluation, and what is kept between steps."""
+    task, train = trial.task, trial.train
     count = min(train.micro_batch, -(-train.batch // task.machine.processes))
     rng = Rng(train.seed)
     if cuda:
@@ -186,8 +165,7 @@ def memory_of_step(task: Task, config: Any, train: TrainConfig, heldout: Example
     else:
         give_back()
         process_memory()
-    small = train.model_copy(update={"batch": count, "micro_batch": count})
-    learner = make_learner(task.family, config, task.space, task.conds, small, task.base)
+    learner = task.learner(trial.config, train.model_copy(update={"batch": count, "micro_batch": count}))
     take_step(learner, largest_batch(task, count, rng).to(train.device), rng)
     if task.family.likelihood is not None:
         for batch in islice(heldout_batches(learner, heldout, task.space), 1):
@@ -210,22 +188,21 @@ def with_evaluations(task: Task, train: TrainConfig, evaluated: int) -> TrainCon
     return train.model_copy(update={k: v for k, v in changed.items() if k not in task.set_train})
 
 
-def tuned_config(task: Task, base: Base, pace: float | None = None) -> TrainConfig:
+def tuned_config(task: Task, config: Any, pace: float | None = None) -> TrainConfig:
     """AdamW with a short warm-up and a decay to nearly zero; everything else as the base was trained.
 
     With a `pace` in tokens a second, the batch is the largest power of two of which STEPS fit the budget.
     """
     assert task.base is not None
-    count = Loader(task.examples, task.space, Rng(task.seed)).count
-    start = base_config(task)
-    batch = BATCH if task.space.stream or base.recipe is None else base.recipe.batch
+    start, recipe = base_config(task), task.base.recipe
+    batch = BATCH if task.space.stream or recipe is None else recipe.batch
     if pace is not None and task.seconds is not None:
         fitting = pace * task.seconds / (STEPS * task.tokens_per_example)
         batch = min(batch, 2 ** int(math.log2(max(1.0, fitting))))
     changed: dict[str, Any] = {
         "optimizer": "adamw",
-        "batch": max(1, min(batch, count)),
-        "lr": default_rate(task, base),
+        "batch": max(1, min(batch, task.count)),
+        "lr": default_rate(task, config),
         "weight_decay": 0.0 if task.base.lora is not None else 0.01,
         "decay": 0.9,
         "final_lr_ratio": 0.05,
@@ -233,11 +210,11 @@ def tuned_config(task: Task, base: Base, pace: float | None = None) -> TrainConf
     }
     train = override(start, {**changed, **task.set_train}, "train")
     assert isinstance(train, TrainConfig)
-    micro = task.set_train.get("micro_batch", micro_batch_of(task, base.config, train.batch))
+    micro = task.set_train.get("micro_batch", micro_batch_of(task, config, train.batch))
     return train.model_copy(update={"micro_batch": int(micro)})
 
 
-def default_rate(task: Task, base: Base) -> float:
+def default_rate(task: Task, config: Any) -> float:
     """The learning rate of the family, or that for the width of the network, which is the median number of inputs of
     its hidden layers. For an adapter each place of a convolution's kernel is an input, as in the matrix A that it
     begins with."""
@@ -245,50 +222,43 @@ def default_rate(task: Task, base: Base) -> float:
     whole = task.base.lora is None
     if task.family.plan.rates is not None:
         return task.family.plan.rates[whole]
-    layers = hidden_layers(task, base.config).values()
+    layers = hidden_layers(task, config).values()
     width = statistics.median(layer.weight.shape[1] if whole else layer.weight[0].numel() for layer in layers)
-    adapter, everything = SEASONED_RATES if base.seasoned else OWN_RATES
+    adapter, everything = SEASONED_RATES if task.base.seasoned else OWN_RATES
     return float(f"{(everything if whole else adapter) / width:.2g}")
 
 
 def hidden_layers(task: Task, config: Any) -> dict[str, lora.Layer]:
     """The layers that an adapter is added to, without memory for weights; without an adapter, every hidden layer."""
-    network = empty(task, config)
     targets = () if task.base is None or task.base.lora is None else task.base.lora.targets
-    return lora.adaptable(network, targets)
+    return lora.adaptable(nn.ModuleDict(task.network(config)), targets)
 
 
-def empty(task: Task, config: Any) -> nn.Module:
-    """The network without memory for its weights."""
-    with torch.device("meta"):
-        return nn.ModuleDict(task.family.build(config, task.space, task.conds))
-
-
-def steps_for(task: Task, config: Any, train: TrainConfig, count: int, pace: float | None) -> tuple[Trial, str]:
+def steps_for(task: Task, config: Any, train: TrainConfig, pace: float | None) -> tuple[Trial, str]:
     """The number of steps and the reason: as requested, as many as fit the minutes, or a few passes over the data."""
-    once = math.ceil(count / train.batch)
+    once = math.ceil(task.count / train.batch)
     if task.steps is not None:
-        return Trial(config, train, 0.0, task.steps), "as requested"
+        return Trial(task, config, train, 0.0, task.steps), "as requested"
     if task.seconds is None:
-        return Trial(config, train, 0.0, PASSES * once), f"{PASSES} passes over the data, as no budget was given"
+        return Trial(task, config, train, 0.0, PASSES * once), f"{PASSES} passes over the data, as no budget was given"
     if pace is None:
-        first, speed = step_seconds(task, config, train, min(0.4, 0.01 * task.seconds))
+        first, speed = step_seconds(task, config, train, task.timing)
     else:
         first, speed = 0.0, train.batch * task.tokens_per_example / pace
-    trial = Trial(config, train, speed, max(1, int((task.seconds - first) / speed)))
-    most = most_steps(task, count, train.batch)
+    trial = Trial(task, config, train, speed, max(1, int((task.seconds - first) / speed)))
+    most = most_steps(task, train.batch)
     if trial.steps > most:
         why = f"{most / once:,.0f} passes over the data, as more would memorise it (set `steps` for more)"
         return replace(trial, steps=math.ceil(most)), why
-    return trial, speed_of(trial, task)
+    return trial, speed_of(trial)
 
 
-def most_steps(task: Task, count: int, batch: int) -> float:
-    """The most steps of `batch` within a budget of minutes on `count` examples."""
+def most_steps(task: Task, batch: int) -> float:
+    """The most steps of `batch` within a budget of minutes."""
     assert task.base is not None
-    few = MOST_PASSES * math.ceil(count / batch)
+    few = MOST_PASSES * math.ceil(task.count / batch)
     whole = task.base.lora is None and task.space.kind == "field"
-    return max(few, task.family.plan.most_examples(count) / batch) if whole else few
+    return max(few, task.family.plan.most_examples(task.count) / batch) if whole else few
 
 
 def what_learns(task: Task, size: int, config: Any) -> tuple[int, str]:
@@ -296,7 +266,7 @@ def what_learns(task: Task, size: int, config: Any) -> tuple[int, str]:
     assert task.base is not None
     if task.base.lora is None:
         return size, "full fine-tuning"
-    network, layers = empty(task, config), hidden_layers(task, config)
+    network, layers = nn.ModuleDict(task.network(config)), hidden_layers(task, config)
     rank = task.base.lora.rank
     count = 0
     for name, layer in layers.items():

@@ -9,8 +9,7 @@ def rate(step: int, steps: int, warmup: int, decay: float, final: float, since: 
     """The factor of the peak rate at `step` of `steps`: it rises linearly over `warmup` steps, is then constant, and
     falls linearly to `final` over the last `decay` share of training. `since` and `left`: as in `share_left`."""
     up = min(1.0, (step + 1) / max(1, warmup))
-    length = max(1.0, decay * (steps - since))
-    return up * min(1.0, final + (1 - final) * left * (steps - step) / length)
+    return up * min(1.0, final + (1 - final) * left * (steps - step) / max(1.0, decay * (steps - since)))
 
 
 def share_left(step: int, steps: int, since: int, left: float) -> float:

@@ -47,8 +47,7 @@ class Usage(BaseModel):
     def joules(self) -> float:
         """What was measured; of a part that was not, what is estimated."""
         cpu = self.cpu_seconds * self.core_watts if self.cpu_joules is None else self.cpu_joules
-        gpu = self.gpu_seconds * self.gpu_watts if self.gpu_joules is None else self.gpu_joules
-        return cpu + gpu
+        return cpu + (self.gpu_seconds * self.gpu_watts if self.gpu_joules is None else self.gpu_joules)
 
     @property
     def measured(self) -> bool:

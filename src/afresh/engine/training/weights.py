@@ -28,6 +28,7 @@ from afresh.data.storage.files import replace_file
 from afresh.data.storage.tensor_file import map_tensors, read_tensors
 from afresh.engine.nets.frozen_linear import BLOCK, FrozenLinear, Kind, packed
 from afresh.engine.training import lora
+from afresh.engine.training.config import TrainConfig
 from afresh.engine.training.loop import load_learnt, under
 from afresh.engine.training.lora import LoraConfig
 from afresh.engine.training.optim import is_matrix
@@ -57,8 +58,7 @@ def state_of(modules: Mapping[str, nn.Module], names: tuple[str, ...] | None = N
 def unpacked_state(module: nn.Module) -> dict[str, Tensor]:
     """The state of a network, with layers in few bits as those that they stand for."""
     state, within = module.state_dict(), lora.adapted(module)
-    few = {k: m for k, m in module.named_modules() if isinstance(m, FrozenLinear)}
-    for name, frozen in few.items():
+    for name, frozen in {k: m for k, m in module.named_modules() if isinstance(m, FrozenLinear)}.items():
         outer = name.removesuffix(".base") if name.removesuffix(".base") in within else name
         bias = frozen.bias
         state = {k: v for k, v in state.items() if not k.startswith(f"{outer}.")}
@@ -186,11 +186,13 @@ def load_own(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> 
 
 @dataclass(frozen=True)
 class BaseWeights:
-    """The weights {module.name: tensor} from which a tuned run starts, and its adapter, or None to train all
-    weights."""
+    """The weights {module.name: tensor} from which a tuned run starts, and its adapter, or None to train all weights.
+    The planner asks how they were trained, if that is known, and whether on far more data than a run."""
 
     weights: Mapping[str, Tensor]
     lora: LoraConfig | None
+    recipe: TrainConfig | None = None
+    seasoned: bool = False
 
     @property
     def few_bits(self) -> bool:

@@ -25,7 +25,7 @@ from afresh.faces.studio.pages import HEADERS, PageRoute, address, page
 from afresh.faces.studio.run_card import cards
 from afresh.faces.studio.vote_request import Asking, comparable, read_asking
 from afresh.faces.studio.vote_session import Sitting, Sittings
-from afresh.verbs.annotate import begin, begin_again, default_votes
+from afresh.verbs.annotate import Session, begin_again, default_votes, make_plan
 
 FURTHER, MOST_FURTHER = 10, 100  # pairs that are offered next
 Name = Annotated[str, Query(max_length=255)]
@@ -149,12 +149,12 @@ def sitting_of(desk: Desk, served: Served, asking: Asking, whose: str) -> Sittin
     """Draw the samples of a session, unless they are kept beside the votes already. Raises UserError."""
     others = [desk.library.acquire(asking.other)] if asking.other else []
     try:
-        runs = [served.run, *(o.run for o in others)]
-        votes, rater, question = default_votes(served.run), whose or None, asking.question or None
+        runs, votes = [served.run, *(o.run for o in others)], default_votes(served.run)
         if asking.again:
-            session = begin_again(served.run, asking.n, votes, rater=rater, question=question)
+            session = begin_again(served.run, asking.n, votes, rater=whose, question=asking.question)
         else:
-            session = begin(runs, asking.wish(), asking.n, votes, seed=asking.seed, rater=rater, question=question)
+            plan = make_plan(runs, asking.wish(), asking.n, seed=asking.seed, votes=votes)
+            session = Session(plan, votes, whose, question=asking.question)
     finally:
         for other in others:
             desk.library.release(other)

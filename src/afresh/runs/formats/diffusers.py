@@ -281,8 +281,7 @@ def write(model: FieldModel, folder: Path) -> list[str]:
     """Write the pipeline's folder with the tuned weights; returns notes (none). Raises UserError as `foreign`."""
     config, net = foreign(model)
     place = NETWORKS[config.architecture]
-    kind = getattr(diffusers(), config.architecture)
-    module = kind(**config.network)
+    module = getattr(diffusers(), config.architecture)(**config.network)
     module.load_state_dict(net.net.state_dict())
     module.save_pretrained(folder / place, safe_serialization=True)
     (folder / "scheduler").mkdir()

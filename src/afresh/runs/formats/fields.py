@@ -118,8 +118,7 @@ def random_requests(spec: CondSpec, n: int, rng: Rng) -> Cond:
     """n random requests; each part of the condition is left out of about a quarter of them."""
     rows = torch.arange(n)
     parts = {name: random_values(name, part, rows, rng) for name, part in spec.items()}
-    present = {name: rng.uniform(f"export/{name}/present", rows) < 0.75 for name in spec}
-    return Cond(n, parts, present)
+    return Cond(n, parts, {name: rng.uniform(f"export/{name}/present", rows) < 0.75 for name in spec})
 
 
 def random_values(name: str, part: Part, rows: Tensor, rng: Rng) -> Tensor:

@@ -183,13 +183,6 @@ def end_with_parent() -> None:
     check("cannot be ended with its parent", libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
 
 
-def set_alarm(seconds: float) -> None:
-    """End process 1 after so many seconds, even if its parent is suspended. Signals that have no handler do not reach
-    process 1."""
-    signal.signal(signal.SIGALRM, lambda number, frame: os._exit(1))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
 def set_limits(config: dict[str, Any]) -> None:
     """Limit memory, time, files and processes."""
     for what, value in (
@@ -236,8 +229,7 @@ def run(config: dict[str, Any], text: bytes) -> dict[str, Any]:
     if child == 0:
         os.setsid()
         os.chdir("/box")
-        null = os.open("/dev/null", os.O_RDONLY)
-        os.dup2(null, 0)
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.execve(config["python"], [config["python"], "-s", "-B", "main.py"], config["environment"])
     while True:
         pid, status = os.wait()
@@ -257,7 +249,10 @@ def run_in_sandbox(config: dict[str, Any], root: bool, text: bytes, status_fd: i
         owner = (NOBODY, NOBODY) if root else (os.getuid(), os.getgid())
         change_root(config["visible"], config["megabytes"], owner)
         drop_privileges(root)
-        set_alarm(config["alarm"])
+        # End process 1 after so many seconds, even if its parent is suspended. Signals that have no handler do not
+        # reach process 1.
+        signal.signal(signal.SIGALRM, lambda number, frame: os._exit(1))
+        signal.setitimer(signal.ITIMER_REAL, config["alarm"])
         set_limits(config)
         refuse_calls()
         result = run(config, text)

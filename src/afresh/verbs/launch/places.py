@@ -26,16 +26,11 @@ def check_command(command: TrainingCommand) -> None:
             "output_is_address",
         )
     for path in (command.out, *command.paths):
-        if leaves_folder(path):
+        if not path.is_absolute() and Path(os.path.normpath(path)).parts[:1] == ("..",):
             raise UserError(
                 f"{path} leaves this folder, and where it leads to depends on the machine. Give its absolute path.",
                 "path_leaves_folder",
             )
-
-
-def leaves_folder(path: Path) -> bool:
-    """Whether a relative path leads out of the folder that it is relative to."""
-    return not path.is_absolute() and Path(os.path.normpath(path)).parts[:1] == ("..",)
 
 
 def local_paths(command: TrainingCommand) -> list[Path]:

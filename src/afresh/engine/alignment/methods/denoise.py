@@ -100,7 +100,11 @@ class DenoiseBatches:
         groups = reward.view(-1, group)
         centred = groups - groups.mean(1, keepdim=True)
         deviation = centred.square().mean().sqrt() + 1e-6  # over all groups, as some have little variance
-        optimal = 0.5 + 0.5 * zero_mean(centred / (self.config.spread * deviation), self.worst)
+        # Shifted to mean 0: with another mean, all samples would be learnt whatever their reward, including the errors
+        # of the sampler.
+        cut = (centred / (self.config.spread * deviation)).clamp(-self.worst, 1)
+        cut = cut - cut.mean()
+        optimal = 0.5 + 0.5 * (cut * (self.worst / (-cut.min()).clamp_min(self.worst)))
         flat = (groups == groups[:, :1]).all(1).float()
         self.old = {k: {n: t.detach().clone() for n, t in m.state_dict().items()} for k, m in w.modules.items()}
         extras = {"reward": reward, "optimal": optimal.flatten(), "flat": flat.repeat_interleave(group)}
@@ -115,14 +119,6 @@ class DenoiseBatches:
         with Weights(w.modules, self.old):
             old, _ = policy.denoise(w.modules, w.config, w.space, batch, w.noise)
         return Batch(batch.x, batch.cond, batch.index, None, {**batch.extras, "ref": ref, "old": old})
-
-
-def zero_mean(better: Tensor, worst: float) -> Tensor:
-    """`better` clamped to [-worst, 1] and shifted to mean 0. With another mean, all samples would be learnt whatever
-    their reward, including the errors of the sampler."""
-    cut = better.clamp(-worst, 1)
-    cut = cut - cut.mean()
-    return cut * (worst / (-cut.min()).clamp_min(worst))
 
 
 class Weights:

@@ -183,8 +183,7 @@ def critic(config: Any, modules: Modules) -> Mapping[str, nn.Module]:
 
 
 def initial_state(config: PolicyConfig) -> State:
-    penalty = controlled() if config.beta is None else constant(config.beta)
-    return {**penalty, "seen": torch.zeros(2)}
+    return {**(controlled() if config.beta is None else constant(config.beta)), "seen": torch.zeros(2)}
 
 
 def _aligner(

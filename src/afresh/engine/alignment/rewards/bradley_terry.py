@@ -180,8 +180,7 @@ def fit(
     outcome = np.eye(3)[judged]
 
     def loss(v: Array) -> tuple[float, Array]:
-        log_nu = float(v[-1]) if ties else None
-        logs = log_chances(z @ v[:-1], log_nu)
+        logs = log_chances(z @ v[:-1], float(v[-1]) if ties else None)
         excess = np.exp(logs) - outcome
         prior = v[:-1] @ v[:-1] / 2 + (v[-1] / NU_SPREAD) ** 2 / 2
         slope = np.append(v[:-1], v[-1] / NU_SPREAD**2)
@@ -403,8 +402,7 @@ def learn(
     check(features, c)
     ties = bool((~c.decided).any())
     masks, group, apart = splits(c, seed)
-    folds = usable(c, masks)
-    out = evaluated(predictions(features, c, folds, share, ties), c, group, apart, ties)
+    out = evaluated(predictions(features, c, usable(c, masks), share, ties), c, group, apart, ties)
     agreement, ceiling = rater_agreement(votes, judged_again)
     head = fit(features[c.a], features[c.b], c.judged, out.spread, share, None, ties)
     return head, replace(out, agreement=agreement, ceiling=ceiling)

@@ -135,20 +135,9 @@ def trainer_of(data: Prepared, kind: ItemKind) -> Callable[[Prepared, str, Path 
 def texts(data: Prepared, name: str, folder: Path | None = None) -> Classifier:
     """Logistic regression on words and pairs of words, weighted by tf-idf. It trains quickly and is not saved."""
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
 
-    classes = data.encoder.conds[name].classes
-    items = [i for i in data.train_items if name in i.labels]
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-    rows = words.fit_transform([i.value for i in items])
-    model = LogisticRegression(C=3.0, max_iter=400).fit(rows, [classes.index(i.labels[name]) for i in items])
-
-    def predicted(values: Sequence[Any]) -> Array:
-        out = np.zeros((len(values), len(classes)))
-        out[:, model.classes_] = model.predict_proba(words.transform(values))  # a class may have no training items
-        return out
-
-    return Classifier(predicted)
+    return logistic(data, name, words.fit_transform, words.transform)
 
 
 def fields(data: Prepared, name: str, folder: Path | None = None) -> Classifier:
@@ -175,17 +164,25 @@ def fields(data: Prepared, name: str, folder: Path | None = None) -> Classifier:
 
 def by_features(data: Prepared, name: str, folder: Path | None = None) -> Classifier:
     """Logistic regression on the features of the items' kind."""
+    features = data.kind.features
+    assert features is not None
+    return logistic(data, name, features, features)
+
+
+def logistic(
+    data: Prepared, name: str, learn: Callable[[list[Any]], Any], features: Callable[[Sequence[Any]], Any]
+) -> Classifier:
+    """Logistic regression on features of items; `learn` gives those of the training items."""
     from sklearn.linear_model import LogisticRegression
 
-    features, classes = data.kind.features, data.encoder.conds[name].classes
-    assert features is not None
+    classes = data.encoder.conds[name].classes
     items = [i for i in data.train_items if name in i.labels]
-    rows = features([i.value for i in items])
+    rows = learn([i.value for i in items])
     model = LogisticRegression(C=3.0, max_iter=400).fit(rows, [classes.index(i.labels[name]) for i in items])
 
     def predicted(values: Sequence[Any]) -> Array:
         out = np.zeros((len(values), len(classes)))
-        out[:, model.classes_] = model.predict_proba(features(values))
+        out[:, model.classes_] = model.predict_proba(features(values))  # a class may have no training items
         return out
 
     return Classifier(predicted)

@@ -171,8 +171,7 @@ def train_reward_model(
         )
     if _sha256(preferences) != before:
         raise UserError(f"{preferences} changed while it was read. Try again when no votes are being added.")
-    fit_model = trainer_of(data.kind, run)
-    fitted, second = fit_model(data, run, recipe, seed, Effort(TASTE, seconds))
+    fitted, second = trainer_of(data.kind, run)(data, run, recipe, seed, Effort(TASTE, seconds))
     if fitted.encoder is not None:
         fitted.encoder.save(out / ENCODER_FOLDER)
         fitted.fields.update(encoder=_files(out / ENCODER_FOLDER))

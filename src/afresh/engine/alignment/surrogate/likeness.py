@@ -43,8 +43,7 @@ def _shared(products: Array, a: Array, b: Array) -> Array:
 
 def squares(a: Array, b: Array) -> Array:
     """Squared distances (n, m) of rows."""
-    found = np.square(a).sum(1)[:, None] + np.square(b).sum(1)[None] - 2 * a @ b.T
-    return np.maximum(found, 0.0)
+    return np.maximum(np.square(a).sum(1)[:, None] + np.square(b).sum(1)[None] - 2 * a @ b.T, 0.0)
 
 
 def by_tanimoto(known: Array) -> Likeness:

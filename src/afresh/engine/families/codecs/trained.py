@@ -83,8 +83,7 @@ class TrainedCodec:
             return Space("field", (self.net.latent, *self.grid), std=1.0, axes=source.axes, seconds=source.seconds)
         levels = self.net.residual
         grid = self.grid if levels == 1 else (*self.grid, levels)
-        begin = {"begin": self.size}
-        return Space("tokens", (math.prod(grid),), (self.size + 1,), begin, grid=grid)
+        return Space("tokens", (math.prod(grid),), (self.size + 1,), {"begin": self.size}, grid=grid)
 
     @torch.no_grad()
     def encode(self, examples: Examples) -> Examples:

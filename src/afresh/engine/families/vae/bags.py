@@ -64,8 +64,7 @@ class BagVAEConfig(BaseModel):
 
 def sizes(space: Space) -> Sequence[BagVAEConfig]:
     """Networks with one hidden layer, which is as wide as there are latents."""
-    negatives = NEGATIVES if space.vocab[0] > 8 * NEGATIVES else 0
-    fixed = {"beta": 0.2, "dropout": 0.5, "negatives": negatives}
+    fixed = {"beta": 0.2, "dropout": 0.5, "negatives": (NEGATIVES if space.vocab[0] > 8 * NEGATIVES else 0)}
     return [BagVAEConfig(width=w, latent=w, **fixed) for w in (64, 128, 256)]
 
 

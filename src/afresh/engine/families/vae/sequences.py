@@ -125,8 +125,7 @@ def sequence_terms(
     encoded = encoding(modules, Sequences.of(batch), batch.cond)
     z, kl = latent(modules, encoded, noise)
     shown = tokens if drop is None else drop_tokens(tokens, drop, decoder.filler)
-    nats = decoder.nats(decoder.divided(z), encoded.c, shown, targets).sum(1)
-    return nats, kl, (targets >= 0).sum(1)
+    return decoder.nats(decoder.divided(z), encoded.c, shown, targets).sum(1), kl, (targets >= 0).sum(1)
 
 
 class SequenceObjective:

@@ -42,8 +42,7 @@ class WandB:
         self.run.log({"step": step, f"samples/{number}": wandb.Audio(sound.samples, sample_rate=sound.rate)})
 
     def text(self, step: int, number: int, text: str) -> None:
-        table = wandb.Table(columns=["text"], data=[[text]])
-        self.run.log({"step": step, f"samples/{number}": table})
+        self.run.log({"step": step, f"samples/{number}": wandb.Table(columns=["text"], data=[[text]])})
 
     def close(self) -> None:
         self.run.finish()
