@@ -95,7 +95,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
         description="Your own models, for programs and for people.",
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
-        responses=errors.ERRORS,
+        responses=errors.described(errors.body),
         lifespan=lifespan,
     )
     app.state.desk, app.state.works = desk, settings.works
