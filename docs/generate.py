@@ -53,9 +53,7 @@ from afresh.faces.cli import commands as all_commands
 from afresh.faces.cli.extras import EXTRAS
 from afresh.faces.http.app import ServeSettings, make_app
 from afresh.faces.http.protocols.anthropic.messages import MessageForm
-from afresh.faces.http.protocols.llama_cpp import infill
 from afresh.faces.http.protocols.llama_cpp.infill import InfillForm
-from afresh.faces.http.protocols.ollama import asking, generate
 from afresh.faces.http.protocols.ollama.asking import OllamaOptions
 from afresh.faces.http.protocols.ollama.chat import ChatForm
 from afresh.faces.http.protocols.ollama.generate import GenerateForm
@@ -63,7 +61,6 @@ from afresh.faces.http.protocols.openai.chat import ChatCompletion
 from afresh.faces.http.protocols.openai.completions import CompletionForm
 from afresh.faces.http.protocols.responses.responses import ResponseForm
 from afresh.faces.http.requests.forms import Form, TextConditions
-from afresh.faces.http.requests.neutral import Neutral
 from afresh.services.collect.licences import listed
 from afresh.services.collect.rules import Rule, rules
 from afresh.services.collect.rules import shown as written_value
@@ -501,15 +498,15 @@ def test_link(test: str) -> str:
 # --------------------------------------------------------------------------- parts of the README and of other pages
 
 
-TEXT_FORMS: Mapping[str, tuple[type[Form], Mapping[str, Neutral]]] = {  # by endpoint, with what only has one value
-    "POST /v1/completions": (CompletionForm, {}),
-    "POST /v1/chat/completions": (ChatCompletion, {}),
-    "POST /v1/responses": (ResponseForm, {}),
-    "POST /v1/messages": (MessageForm, {}),
-    "POST /infill": (InfillForm, infill.NEUTRAL),
-    "POST /api/generate": (GenerateForm, generate.NEUTRAL | asking.NEUTRAL),
-    "POST /api/chat": (ChatForm, asking.NEUTRAL),
-    "`options` of Ollama's": (OllamaOptions, asking.NEUTRAL_OPTIONS),
+TEXT_FORMS: Mapping[str, type[Form]] = {  # by endpoint
+    "POST /v1/completions": CompletionForm,
+    "POST /v1/chat/completions": ChatCompletion,
+    "POST /v1/responses": ResponseForm,
+    "POST /v1/messages": MessageForm,
+    "POST /infill": InfillForm,
+    "POST /api/generate": GenerateForm,
+    "POST /api/chat": ChatForm,
+    "`options` of Ollama's": OllamaOptions,
 }
 
 
@@ -526,21 +523,21 @@ def http_page() -> str:
             groups.setdefault(tag, []).append((code(f"{method.upper()} {path}"), about.get("summary", "")))
     parts = [f"## {tag}\n\n{table(('Endpoint', 'What'), rows)}" for tag, rows in groups.items()]
     parts.append("## Parameters of texts")
-    parts += [f"### {name}\n\n{parameters_part(*form)}" for name, form in TEXT_FORMS.items()]
+    parts += [f"### {name}\n\n{parameters_part(form)}" for name, form in TEXT_FORMS.items()]
     parts.append(f"### `afresh`\n\n{model_table(TextConditions)}")
     return page("HTTP", intro, parts)
 
 
-def parameters_part(form: type[Form], neutral: Mapping[str, Neutral]) -> str:
+def parameters_part(form: type[Form]) -> str:
     """What becomes of each parameter of a request."""
-    idle = [name for name in form.ignored if "." not in name]
-    followed = [name for name in form.model_fields if name not in neutral]
-    lines = [f"- Followed: {', '.join(map(code, followed))}."]
+    lines = [f"- Followed: {', '.join(map(code, form.model_fields))}."]
     lines += [
         f"- Only {' or '.join(code(json.dumps(v)) for v in accepted.values)}: {code(name)}. {accepted.instead}"
-        for name, accepted in neutral.items()
+        for name, accepted in form.only.items()
     ]
-    return "\n".join([*lines, *([f"- Without an effect: {', '.join(map(code, idle))}."] if idle else [])])
+    return "\n".join(
+        [*lines, *([f"- Without an effect: {', '.join(map(code, form.ignored))}."] if form.ignored else [])]
+    )
 
 
 def families_part() -> str:

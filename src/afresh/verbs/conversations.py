@@ -99,7 +99,7 @@ class Conversation(BaseModel):
     def choosing(self, index: int, answer: int) -> Conversation:
         """The conversation in which another answer counts. Raises UserError if there is none."""
         if not (0 <= index < len(self.messages) and 0 <= answer < len(self.messages[index].texts)):
-            raise UserError("There is no such answer in this conversation.", "not_found")
+            raise UserError("There is no such answer in this conversation.", "no_answer")
         message = self.messages[index].model_copy(update={"chosen": answer})
         return self.model_copy(update={"messages": (*self.messages[:index], message, *self.messages[index + 1 :])})
 
@@ -149,7 +149,7 @@ class Conversations:
         of this index, which is its draft. Returns its id. Raises UserError."""
         source = self.get(id_)
         if not 0 <= index < len(source.messages):
-            raise UserError("There is no such message in this conversation.", "not_found")
+            raise UserError("There is no such message in this conversation.", "no_message")
         message, said = source.messages[index], source.messages[:index]
         own = message.role == "user"
         fields = {"messages": said if own else (*said, message), "draft": message.text if own else ""}

@@ -263,7 +263,7 @@ def describe_sizes(found: Mapping[str, Any]) -> str:
 
 def amount(value: float) -> str:
     """Format whole numbers with separators of thousands, and others with three significant digits."""
-    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def describe_numbers(found: Mapping[str, float]) -> str:

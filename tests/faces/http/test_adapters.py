@@ -19,7 +19,6 @@ import afresh
 from afresh.core import UserError
 from afresh.engine.sampling.request import Request
 from afresh.faces.http.app import ServeSettings
-from afresh.faces.http.errors import UnknownRun
 from afresh.faces.http.keys import Keys
 from afresh.faces.http.loaded_runs import Library, asking
 from afresh.faces.http.rights import Holder
@@ -251,7 +250,8 @@ def test_what_is_being_drawn_ends_when_its_adapter_is_removed(folder: Path) -> N
     removed.set()
     for thread in threads:
         thread.join(60)
-    assert isinstance(outcome["stories:anna"], UnknownRun) and not isinstance(outcome["stories:ben"], Exception)
+    assert isinstance(outcome["stories:anna"], UserError) and outcome["stories:anna"].code == "model_not_found"
+    assert not isinstance(outcome["stories:ben"], Exception)
     library.close()
 
 

@@ -18,11 +18,12 @@ from pydantic import BaseModel
 
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.faces.http.errors import refused
-from afresh.faces.http.protocols.anthropic.answers import MessageAnswer
-from afresh.faces.http.protocols.llama_cpp.answers import InfillAnswer
-from afresh.faces.http.protocols.ollama.answers import OllamaChatAnswer, OllamaTextAnswer
+from afresh.faces.http.protocols.anthropic.messages import MessageAnswer
+from afresh.faces.http.protocols.llama_cpp.infill import InfillAnswer
+from afresh.faces.http.protocols.ollama.chat import OllamaChatAnswer
+from afresh.faces.http.protocols.ollama.generate import OllamaTextAnswer
 from afresh.faces.http.protocols.openai.answers import ChatAnswer, CompletionAnswer
-from afresh.faces.http.protocols.responses.answers import ResponseAnswer
+from afresh.faces.http.protocols.responses.responses import ResponseAnswer
 
 PATHS = {
     "/v1/completions": {"model": "stories", "prompt": "Once", "max_tokens": 2},

@@ -24,7 +24,7 @@ from afresh.faces.studio.controls import Controls, controls_of
 from afresh.faces.studio.form import number
 from afresh.faces.studio.gallery_page import works_of
 from afresh.faces.studio.markdown import markdown
-from afresh.faces.studio.pages import HEADERS, PageRoute, RunPage, address, page
+from afresh.faces.studio.pages import HEADERS, PageRoute, RunPage, address, moved, page
 from afresh.faces.studio.run_card import cards, newest_text
 from afresh.runs.run import Run
 from afresh.verbs.conversations import MOST_CHARACTERS, Conversation, Conversations, now
@@ -36,14 +36,6 @@ Name = Annotated[str, Query(max_length=255)]
 def chats_of(request: Request) -> Conversations:
     """The conversations of whoever asks: with keys, everybody has their own."""
     return Conversations(works_of(request, request.app.state.works).root / FOLDER)
-
-
-def get(chats: Conversations, id_: str) -> Conversation:
-    """Raises Refused if there is no such conversation."""
-    try:
-        return chats.get(id_)
-    except UserError as error:
-        raise RefusedRequest(404, str(error), error.code) from None
 
 
 def routes(desk: Desk) -> APIRouter:
@@ -70,7 +62,7 @@ def routes(desk: Desk) -> APIRouter:
         desk.admit()
         id_ = chats.begin(Conversation(run=run, made=time, changed=time, system=system, settings=settings))
         answers.begin(chats, id_, lambda c: c.asked(text))
-        return led(request, id_)
+        return moved(request, f"chat/{id_}")
 
     @router.get("/studio/chat/bin")
     def bin(request: Request) -> Response:
@@ -89,7 +81,7 @@ def routes(desk: Desk) -> APIRouter:
         # Before the conversation is read: an answer that ends now is kept in it first, and then counts as ended.
         answer = answers.of(chats, id_)
         writing, failed = (False, "") if answer is None else (not answer.ended, answer.failed)
-        conversation = get(chats, id_)
+        conversation = chats.get(id_)
         try:
             controls = controls_of(desk.library.open(conversation.run))
         except UserError:
@@ -101,26 +93,26 @@ def routes(desk: Desk) -> APIRouter:
         """One more message."""
         _, text, system, settings = await message_of(request)
         chats = chats_of(request)
-        if get(chats, id_).waits:
+        if chats.get(id_).waits:
             raise RefusedRequest(409, "The last message has no answer yet. Let it be answered first.", "busy")
         update = {"system": system, "settings": settings}
         answers.begin(chats, id_, lambda c: c.asked(text).model_copy(update=update))
-        return led(request, id_)
+        return moved(request, f"chat/{id_}")
 
     @router.post("/studio/chat/{id_}/again")
     async def again(request: Request, id_: str) -> Response:
         """Another answer to the last message."""
         chats = chats_of(request)
-        if not get(chats, id_).messages:
+        if not chats.get(id_).messages:
             raise RefusedRequest(400, "Nothing was said yet that could be answered.")
         answers.begin(chats, id_, lambda c: c)
-        return led(request, id_)
+        return moved(request, f"chat/{id_}")
 
     @router.get("/studio/chat/{id_}/answer")
     async def listen(request: Request, id_: str) -> Response:
         """The answer that is being written, as it grows."""
         chats = chats_of(request)
-        get(chats, id_)
+        chats.get(id_)
         return event_stream(events(chats, id_), headers={**HEADERS, "x-accel-buffering": "no"})
 
     @router.post("/studio/chat/{id_}/stop")
@@ -134,29 +126,26 @@ def routes(desk: Desk) -> APIRouter:
     ) -> Response:
         """Another answer that was given to a message counts."""
         chats = chats_of(request)
-        get(chats, id_)
         chats.change(id_, lambda c: c.choosing(index, answer), said=False)
-        return led(request, id_)
+        return moved(request, f"chat/{id_}")
 
     @router.post("/studio/chat/{id_}/branch")
     def branch(request: Request, id_: str, index: Annotated[int, Form(ge=0)]) -> Response:
         """A new conversation that begins as this one: up to an answer, or before a message that is then said anew."""
         chats = chats_of(request)
-        get(chats, id_)
-        return led(request, chats.branch(id_, index))
+        return moved(request, f"chat/{chats.branch(id_, index)}")
 
     @router.post("/studio/chat/{id_}/rename")
     def rename(request: Request, id_: str, title: Annotated[str, Form(max_length=200)] = "") -> Response:
         if not (words := " ".join(title.split())):
             raise RefusedRequest(400, "A conversation needs a name of a letter at least.", None, "title")
         chats = chats_of(request)
-        get(chats, id_)
         chats.change(id_, lambda c: c.model_copy(update={"title": words}), said=False)
-        return led(request, id_)
+        return moved(request, f"chat/{id_}")
 
     @router.get("/studio/chat/{id_}/download/{kind}")
     def download(request: Request, id_: str, kind: str) -> Response:
-        conversation = get(chats_of(request), id_)
+        conversation = chats_of(request).get(id_)
         if kind == "md":
             content, media = conversation.markdown(), "text/markdown; charset=utf-8"
         elif kind == "json":
@@ -170,14 +159,14 @@ def routes(desk: Desk) -> APIRouter:
     @router.post("/studio/chat/{id_}/{deed}")
     def move(request: Request, id_: str, deed: str) -> Response:
         chats = chats_of(request)
-        get(chats, id_)
+        chats.get(id_)
         if deed == "bin":
             answers.stop(chats, id_)
             chats.move(id_, binned=True)
             return RedirectResponse(address(request, "chat/bin"), 303, HEADERS)
         if deed == "restore":
             chats.move(id_, binned=False)
-            return led(request, id_)
+            return moved(request, f"chat/{id_}")
         raise RefusedRequest(404, f"A conversation cannot be asked to {deed[:40]}.", "not_found")
 
     def shown(
@@ -240,14 +229,6 @@ async def message_of(request: Request) -> tuple[str, str, str, dict[str, float]]
     if not fields.get("message", "").strip():
         raise RefusedRequest(400, "The message is empty. Write what the model is to answer.", None, "message")
     return fields.get("run", ""), fields["message"], fields.get("system", "").strip(), settings
-
-
-def led(request: Request, id_: str) -> Response:
-    """On to the page of a conversation."""
-    where = address(request, f"chat/{id_}")
-    if request.headers.get("hx-request"):
-        return Response(status_code=204, headers={**HEADERS, "hx-redirect": where})
-    return RedirectResponse(where, 303, HEADERS)
 
 
 def able(run: Run) -> str | None:

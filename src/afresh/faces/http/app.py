@@ -28,7 +28,7 @@ from afresh.faces.http.native import edits, runs, verbs, verification, votes
 from afresh.faces.http.origins import Origins
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.sessions import Sessions
-from afresh.faces.studio import exports, pages, sign_in, train, verify_page, vote
+from afresh.faces.studio import exports, pages, sign_in, train, vote
 from afresh.faces.studio import routes as studio
 from afresh.faces.studio import runs as runs_pages
 from afresh.faces.studio.vote_session import Sittings
@@ -95,7 +95,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
         description="Your own models, for programs and for people.",
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
-        responses=errors.ERRORS,
+        responses=errors.described(errors.body),
         lifespan=lifespan,
     )
     app.state.desk, app.state.works = desk, settings.works
@@ -123,11 +123,10 @@ def add_page(app: FastAPI, desk: Desk, door: Door, settings: ServeSettings) -> N
     """Add the page for people, and the comparisons that it shares with programs."""
     app.state.sittings = Sittings()
     app.include_router(sign_in.routes(door))
-    app.include_router(studio.routes(desk, settings.works))
+    app.include_router(studio.routes(desk, settings.works, settings.most_bytes))
     app.include_router(train.routes(desk, settings.uploads))
     app.include_router(runs_pages.routes(desk))
     app.include_router(exports.routes())
-    app.include_router(verify_page.routes(desk, settings.most_bytes))
     app.include_router(vote.routes(desk, app.state.sittings))
     app.include_router(votes.routes(desk, app.state.sittings))
 

@@ -18,8 +18,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from afresh import __version__
 from afresh.core import UserError
 from afresh.engine.pages.render import render_page
-from afresh.faces.http.connection import Connection
-from afresh.faces.http.listen import DRAIN_SECONDS
+from afresh.faces.http.connection import server_for
 from afresh.services.catalogue.folder import Catalogue
 from afresh.services.catalogue.orders import Link, Orders
 from afresh.services.catalogue.site import HERE
@@ -99,14 +98,4 @@ def make_catalogue_app(catalogue: Catalogue, secret: str | None) -> FastAPI:
 
 def catalogue_server(catalogue: Catalogue, secret: str | None) -> uvicorn.Server:
     """The server of that application, as `afresh.faces.http.listen.serve_with` takes it."""
-    config = uvicorn.Config(
-        make_catalogue_app(catalogue, secret),
-        http=Connection,
-        ws="none",
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-        server_header=False,
-    )
-    return uvicorn.Server(config)
+    return server_for(make_catalogue_app(catalogue, secret))

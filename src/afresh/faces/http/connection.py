@@ -8,13 +8,31 @@ after a request.
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from afresh.faces.http.errors import RefusedRequest, answer
+from afresh.faces.http.listen import DRAIN_SECONDS
 from afresh.faces.http.tries import network
+
+
+def server_for(app: Any, **more: Any) -> uvicorn.Server:
+    """The server of an application, with more of uvicorn's settings."""
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        log_config=None,  # uvicorn's own closes every handler of the process, and those of others their files
+        log_level="error",
+        access_log=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        server_header=False,
+        **more,
+    )
+    return uvicorn.Server(config)
 
 
 class Connection(H11Protocol):

@@ -10,7 +10,6 @@ from typing import Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -19,6 +18,7 @@ from afresh.core.library_words import in_plain_words
 
 log = logging.getLogger("afresh.serve")
 
+NOT_FOUND = ("not_found", "model_not_found")  # codes of errors
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -32,34 +32,6 @@ TYPES = {
     500: "server_error",
     503: "overloaded_error",
 }
-
-
-class Fault(BaseModel):
-    """What was wrong with a request, and what to do."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorAnswer(BaseModel):
-    """The body of every answer with a status of 400 or more."""
-
-    error: Fault
-
-
-def described(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """The errors of a route, for its description."""
-    words = {"4XX": "The request is refused, with the reason", "5XX": "The server cannot answer now"}
-    return {status: {"model": model, "description": text} for status, text in words.items()}
-
-
-ERRORS = described(ErrorAnswer)
-
-
-class UnknownRun(UserError):
-    """There is no run of this name."""
 
 
 class RefusedRequest(Exception):
@@ -78,6 +50,21 @@ def body(error: RefusedRequest) -> dict[str, Any]:
     return {"error": {"message": shown(str(error)), "type": kind(error), "param": param, "code": error.code}}
 
 
+def schema_of(sample: Any) -> dict[str, Any]:
+    """The JSON schema of values like this one; null stands for a text that may be missing."""
+    if isinstance(sample, dict):
+        each = {name: schema_of(value) for name, value in sample.items()}
+        return {"type": "object", "properties": each, "required": [*sample]}
+    return {"type": {str: "string", int: "integer"}.get(type(sample), ["string", "null"])}
+
+
+def described(content: Callable[[RefusedRequest], dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
+    """The errors of a route with this content, for its description."""
+    words = {"4XX": "The request is refused, with the reason", "5XX": "The server cannot answer now"}
+    form = {"application/json": {"schema": schema_of(content(RefusedRequest(400, "")))}}
+    return {status: {"description": text, "content": form} for status, text in words.items()}
+
+
 def shown(text: str) -> str:
     """The text without halves of characters, which a request can contain and an answer cannot."""
     return text.encode("utf-8", "replace").decode("utf-8")
@@ -92,10 +79,9 @@ def refused(error: BaseException) -> RefusedRequest:
     """The answer to a request that raised this error."""
     if isinstance(error, RefusedRequest):
         return error
-    if isinstance(error, UnknownRun):
-        return RefusedRequest(404, str(error), error.code, "model")
     if isinstance(error, UserError):
-        return RefusedRequest(400, str(error), error.code, error.fields.get("param"))
+        status = 404 if error.code in NOT_FOUND else 400
+        return RefusedRequest(status, str(error), error.code, error.fields.get("param"))
     if isinstance(error, MemoryError):
         return RefusedRequest(
             503, "There is not enough memory for this request. Ask for less, or try again later.", retry=10

@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import Request
+from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from afresh.faces.http.errors import RefusedRequest
-from afresh.faces.http.requests.forms import IGNORED, Form, take_ignored
+from afresh.faces.http.requests.forms import IGNORED, take_extras
+from afresh.faces.http.rights import USE, needs
 
 DEEPEST = 100  # levels of lists and objects in each other: more than any schema of an answer needs
 
@@ -30,26 +31,28 @@ class JsonRoute(APIRoute):
     answer. Raises Refused for a body that is not JSON."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        answer = super().get_route_handler()
-        if self.body_field is None:
-            return answer
-        form = self.body_field.field_info.annotation
+        answer, body = super().get_route_handler(), self.body_field
 
         async def handler(request: Request) -> Response:
-            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind != "application/json":
-                raise RefusedRequest(
-                    415, f"Send JSON, with content-type: application/json. Given: {kind!r}.", "not_json"
-                )
-            read = ReadRequest(request.scope, request.receive)
-            read.value = parsed(await read.body())
-            ignored = take_ignored(form, read.value) if isinstance(form, type) and issubclass(form, Form) else []
-            response = await answer(read)
-            if ignored:
+            if body is not None:
+                kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+                if kind != "application/json":
+                    message = f"Send JSON, with content-type: application/json. Given: {kind!r}."
+                    raise RefusedRequest(415, message, "not_json")
+                request = ReadRequest(request.scope, request.receive)
+                request.value = parsed(await request.body())
+                request.state.ignored = take_extras(body.field_info.annotation, request.value)
+            response = await answer(request)
+            if ignored := getattr(request.state, "ignored", ()):
                 response.headers[IGNORED] = ", ".join(ignored)
             return response
 
         return handler
+
+
+def json_router(tag: str, **more: Any) -> APIRouter:
+    """A router of a dialect, for whoever may use the models."""
+    return APIRouter(tags=[tag], route_class=JsonRoute, dependencies=[needs(USE)], **more)
 
 
 def parsed(content: bytes) -> Any:

@@ -20,7 +20,6 @@ from afresh.core import UserError
 from afresh.engine.nets.transformer import Decoder
 from afresh.engine.training import checkpoint
 from afresh.faces.http.batching import Lane
-from afresh.faces.http.errors import UnknownRun
 from afresh.faces.http.turn import Turns
 from afresh.runs.person_adapters import SEPARATOR, adapter_folder, adapters_in, base_of
 from afresh.runs.run import Run
@@ -120,14 +119,14 @@ class Library:
         return out
 
     def path(self, name: str) -> Path:
-        """The folder of a run or an adapter. Raises UnknownRun."""
+        """The folder of a run or an adapter. Raises UserError if there is none."""
         runs = self.runs()
         if name in runs:
             return runs[name]
         base, separator, person = name.rpartition(SEPARATOR)
         if not separator or base not in runs:
             known = ", ".join(runs) or "none yet"
-            raise UnknownRun(f"There is no run named {name!r} here. Runs: {known}.", "model_not_found")
+            raise UserError(f"There is no run named {name!r} here. Runs: {known}.", "model_not_found", param="model")
         try:
             path = adapter_folder(runs[base], person)
             if may_ask(person) and (path / "run.json").is_file():
@@ -135,7 +134,7 @@ class Library:
         except UserError:
             pass
         whose = "" if asking.get() is None else ", or its key is another one"
-        raise UnknownRun(f"{base} has no adapter named {person!r}{whose}.", "model_not_found")
+        raise UserError(f"{base} has no adapter named {person!r}{whose}.", "model_not_found", param="model")
 
     def offer(self, path: Path) -> str:
         """The name of a run, which is offered from now on if it was not. Raises UserError if there is none."""
@@ -147,7 +146,7 @@ class Library:
         return self.offer(path)
 
     def open(self, name: str) -> Run:
-        """A run without its weights. Raises UnknownRun, and UserError if it cannot be read."""
+        """A run without its weights. Raises UserError if there is none, or if it cannot be read."""
         path = self.path(name)
         with self.lock:
             self._prune()
@@ -157,7 +156,7 @@ class Library:
     def acquire(self, name: str) -> Served:
         """A run with its weights, to be given back with `release`. Newer weights are loaded if there are any.
 
-        Raises UnknownRun, and UserError if it cannot be read.
+        Raises UserError if there is none, or if it cannot be read.
         """
         path = self.path(name)
         with self.lock:
@@ -270,14 +269,14 @@ def packed_bytes(run: Run) -> int:
 
 
 def check_held(served: Served) -> None:
-    """Raises UnknownRun if an adapter was removed since it was acquired."""
+    """Raises UserError if an adapter was removed since it was acquired."""
     if served.dropped:
         raise gone(served)
 
 
-def gone(served: Served) -> UnknownRun:
+def gone(served: Served) -> UserError:
     """The answer to a request for an adapter that was removed since."""
-    return UnknownRun(f"The adapter {served.name} was removed.", "model_not_found")
+    return UserError(f"The adapter {served.name} was removed.", "model_not_found", param="model")
 
 
 def made_at(path: Path) -> tuple[int, int]:

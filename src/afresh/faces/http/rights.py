@@ -6,6 +6,7 @@ route inside that needs more declares that too.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -82,27 +83,14 @@ def check(request: Request, right: Right) -> None:
     )
 
 
-async def nothing(request: Request) -> None:
-    pass
+def checking(right: Right) -> Callable[[Request], Coroutine[Any, Any, None]]:
+    async def checked(request: Request) -> None:
+        check(request, right)
+
+    return checked
 
 
-async def use(request: Request) -> None:
-    check(request, USE)
-
-
-async def train(request: Request) -> None:
-    check(request, TRAIN)
-
-
-async def own(request: Request) -> None:
-    check(request, OWN)
-
-
-async def local(request: Request) -> None:
-    check(request, LOCAL)
-
-
-CHECKS = {NOTHING: nothing, USE: use, TRAIN: train, OWN: own, LOCAL: local}
+CHECKS = {right: checking(right) for right in Right}
 
 
 def needs(right: Right) -> Any:

@@ -8,8 +8,8 @@ import uvicorn
 
 from afresh.core.memory import available_memory
 from afresh.faces.http.app import ServeSettings, make_app
-from afresh.faces.http.connection import Connection
-from afresh.faces.http.listen import DRAIN_SECONDS, serve_with
+from afresh.faces.http.connection import server_for
+from afresh.faces.http.listen import serve_with
 
 SHARE = 0.5  # of the free memory, for weights
 
@@ -30,21 +30,13 @@ def server_of(settings: ServeSettings) -> uvicorn.Server:
     """The server of an application, which `app.state.stop()` ends: what is being answered is finished. Raises UserError
     if a place is not a run."""
     app = make_app(settings)
-    config = uvicorn.Config(
+    server = server_for(
         app,
-        http=Connection,
-        ws="none",
-        log_config=None,  # uvicorn's own closes every handler of the process, and those of others their files
-        log_level="error",
-        access_log=False,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-        server_header=False,
         proxy_headers=bool(settings.proxies),  # otherwise anybody could say that a request came by https, or whence
         forwarded_allow_ips=list(settings.proxies),
         root_path=settings.root_path,
     )
-    server = uvicorn.Server(config)
     app.state.ending = lambda: server.should_exit  # streams without an end of their own end then
     app.state.stop = lambda: setattr(server, "should_exit", True)
     return server

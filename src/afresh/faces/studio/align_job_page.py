@@ -7,25 +7,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from afresh.core import UserError
-from afresh.core.plural import counted
 from afresh.data.preferences import Minutes
-from afresh.engine.alignment.rewards.vote_evidence import TASTE
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.request_threads import Desk
-from afresh.faces.http.rights import TRAIN, holder_of, needs, owner_of
+from afresh.faces.http.rights import TRAIN, owner_of
 from afresh.faces.studio.media_keys import Face, HeldMedia
-from afresh.faces.studio.page_words import plain_words
-from afresh.faces.studio.pages import HEADERS, PageRoute, address, page
+from afresh.faces.studio.pages import moved, page, page_router
+from afresh.faces.studio.train import card, own_job
 from afresh.faces.studio.vote_request import Asking
 from afresh.faces.studio.vote_session import Sittings
 from afresh.runs.run import Run
 from afresh.verbs import jobs
 from afresh.verbs.annotate import beside, default_votes
-from afresh.verbs.jobs import BackgroundJob, JobOutcome
+from afresh.verbs.jobs import BackgroundJob
 
 VERB = "align"
 FURTHER = 30  # pairs to vote on, after what was learnt was too little
@@ -34,7 +32,7 @@ FormMinutes = Annotated[Minutes, Form(ge=0.1, le=1440, allow_inf_nan=False)]
 
 
 def routes(desk: Desk, sittings: Sittings) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(TRAIN)])
+    router = page_router(TRAIN)
 
     @router.post("/studio/vote/{id_}/learn")
     def learn(request: Request, id_: str, minutes: FormMinutes, anyway: Annotated[bool, Form()] = False) -> Response:
@@ -53,36 +51,33 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
     @router.post("/studio/vote/learnt/{id_}/anyway")
     def learn_anyway(request: Request, id_: str) -> Response:
         """Learn from the same votes, also if they are no better than guessing."""
-        job = found(request, id_)
+        job = own_job(request, id_, VERB)
         about = job.about
         base = Path(about["base"])
         votes = default_votes(desk.library.open(desk.library.offer(base)))
         return begun(request, start(base, votes, about["minutes"], about["wish"], owner_of(request), anyway=True))
 
     def begun(request: Request, job: BackgroundJob) -> Response:
-        where = address(request, f"vote/learnt/{job.id}")
-        if request.headers.get("hx-request"):
-            return Response(status_code=204, headers={**HEADERS, "hx-redirect": where})
-        return RedirectResponse(where, 303, HEADERS)
+        return moved(request, f"vote/learnt/{job.id}")
 
     @router.get("/studio/vote/learnt/{id_}")
     def show(request: Request, id_: str) -> Response:
-        return page(request, "learnt.html", **values(found(request, id_)))
+        return page(request, "learnt.html", **values(own_job(request, id_, VERB)))
 
     @router.get("/studio/vote/learnt/{id_}/state")
     def state(request: Request, id_: str) -> Response:
-        return page(request, "learnt_state.html", **values(found(request, id_)))
+        return page(request, "learnt_state.html", **values(own_job(request, id_, VERB)))
 
     @router.post("/studio/vote/learnt/{id_}/stop")
     def stop(request: Request, id_: str) -> Response:
-        job = found(request, id_)
+        job = own_job(request, id_, VERB)
         jobs.stop(job)
         return page(request, "learnt_state.html", **values(job))
 
     @router.get("/studio/vote/learnt/{id_}/after")
     async def after(request: Request, id_: str) -> Response:
         """Samples of both runs, made from the same random numbers."""
-        job = found(request, id_)
+        job = own_job(request, id_, VERB)
         base, made = (desk.library.offer(Path(job.about[name])) for name in ("base", "out"))
         asking = Asking(**{**job.about["wish"], "run": base, "other": made, "n": BESIDE})
         rows = await desk.run(request, base, lambda served: pairs(served, made, asking))
@@ -109,24 +104,13 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
     return router
 
 
-def found(request: Request, id_: str) -> BackgroundJob:
-    """What learns from votes of whoever asks. Raises Refused."""
-    job = jobs.read(id_)
-    if job is None or job.verb != VERB or "wish" not in job.about or not holder_of(request).sees(job.owner):
-        raise RefusedRequest(404, "There is nothing here that learns from votes.", "not_found")
-    return job
-
-
 def values(job: BackgroundJob) -> dict[str, Any]:
     outcome = jobs.outcome(job)
     return {
-        "job": job,
+        "job": card(job, outcome),
         "outcome": outcome,
         "base": Path(job.about["base"]).name,
         "made": Path(job.about["out"]).name,
-        "share": share(outcome),
-        "saying": saying(outcome),
-        "error": plain_words(outcome.error),
         "guesses": outcome.code == "votes_are_guesses",
         "further": more_of(job).fields(),
         "usable": (Path(job.about["out"]) / "checkpoints").is_dir(),
@@ -137,39 +121,6 @@ def more_of(job: BackgroundJob) -> Asking:
     """New pairs of the same request."""
     asking = Asking(**{**job.about["wish"], "other": "", "again": False})
     return asking.model_copy(update={"n": FURTHER, "seed": asking.seed + 1})
-
-
-def share(outcome: JobOutcome) -> float | None:
-    """How much of what is going on is done, 0 to 1; None if that is not known."""
-    progress = outcome.progress or {}
-    if progress.get("code") == "training":
-        return float(progress["step"] / max(1, progress["steps"]))
-    return progress.get("share")
-
-
-def saying(outcome: JobOutcome) -> str:
-    """How far the training is, in words."""
-    if outcome.progress is None:
-        return "Reading the data and the votes"
-    if outcome.progress["code"] == "measuring" and outcome.progress["title"] == TASTE:
-        return f"Learning how works look, to tell what was preferred, {left(outcome.progress['seconds_left'])}"
-    if outcome.progress["code"] == "aligning":
-        return "Trying a few steps, to plan by the clock"
-    if outcome.progress["code"] != "training":
-        return str(outcome.progress["text"])
-    if outcome.progress["step"] >= outcome.progress["steps"]:
-        return "Measuring what was learnt"
-    return (
-        f"Step {outcome.progress['step']:,} of {outcome.progress['steps']:,}, {left(outcome.progress['seconds_left'])}"
-    )
-
-
-def left(seconds: float | None) -> str:
-    """Seconds that are left, in words."""
-    if seconds is None:
-        return "begun just now"
-    minutes = round(seconds / 60)
-    return "less than a minute left" if minutes < 1 else f"about {counted(minutes, 'minute')} left"
 
 
 def start(

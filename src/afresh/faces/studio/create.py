@@ -14,12 +14,11 @@ from afresh.core import registry
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.requests.forms import event_stream
-from afresh.faces.http.rights import USE, needs
 from afresh.faces.studio.controls import Controls, controls_of
 from afresh.faces.studio.creation_stream import Making, Workshop
 from afresh.faces.studio.form import form_of, read_wish
 from afresh.faces.studio.gallery_page import works_of
-from afresh.faces.studio.pages import HEADERS, PageRoute, address, page
+from afresh.faces.studio.pages import HEADERS, address, page, page_router
 from afresh.faces.studio.recipe import how_made
 from afresh.faces.studio.run_card import cards, page_of
 from afresh.verbs.gallery import Work
@@ -43,7 +42,7 @@ DEEDS = {
 
 
 def routes(desk: Desk, root: Path) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
+    router = page_router()
     workshop = Workshop(desk)
     deeds = DEEDS | {name: creation.title for name, creation in registry.creations().items()}
 

@@ -26,7 +26,6 @@ from afresh.faces.http.requests.forms import event
 from afresh.faces.http.requests.text import TextPiece, merged
 from afresh.faces.studio.page_words import plain_words
 from afresh.faces.studio.pages import rendered
-from afresh.runs.run import Run
 from afresh.verbs.creation_request import CreationRequest, Made, make
 from afresh.verbs.gallery import Work, Works
 
@@ -94,23 +93,8 @@ class Workshop:
         yield event("", "end")
 
 
-@dataclass(frozen=True)
-class Sharper:
-    """A picture on the way, as PNG."""
-
-    index: int
-    png: bytes
-
-
-@dataclass(frozen=True)
-class StreamNote:
-    """A note or a warning of a task."""
-
-    text: str
-
-
 def made(served: Served, making: Making, put: Callable[[Any], None]) -> None:
-    """Make the works of a wish and keep each. `put` gets pieces, pictures on the way, notes, and works."""
+    """Make the works of a wish and keep each. `put` gets pieces, works, and events of pictures on the way and notes."""
     gone, run = cancelled.get(), served.run
     alone.set(True)
 
@@ -127,17 +111,21 @@ def made(served: Served, making: Making, put: Callable[[Any], None]) -> None:
     whole: list[Made] = []
     notes: list[str] = []
 
-    def hear(event: Event) -> None:
-        if event.kind in ("note", "warning") and (text := plain_words(event.text)) not in notes:
+    def hear(told: Event) -> None:
+        if told.kind in ("note", "warning") and (text := plain_words(told.text)) not in notes:
             notes.append(text)
-            put(StreamNote(text))
+            put(event(f"<p>{escape(text)}</p>", "note"))
 
     def follow(step: Step) -> None:
         check()
-        if step.estimate is not None and run.encoder.kind.view == "image" and wish.verb == "sample" and due(step):
+        due = step.done < step.total and step.done % max(1, step.total // SHARPER) == 0
+        if due and step.estimate is not None and run.encoder.kind.view == "image" and wish.verb == "sample":
             values = run.encoder.decode(run.from_space(step.estimate().float().cpu()))
             for k, value in enumerate(values):
-                put(Sharper(len(whole) + step.first + k, png_bytes(pixels(run, value))))
+                image = run.encoder.kind.preview(value).image
+                assert image is not None  # as it is one to look at
+                picture = f'<img alt="on the way" src="{data_uri("image/png", png_bytes(image))}">'
+                put(event(picture, f"sharper-{len(whole) + step.first + k}"))
 
     with following(follow), events.listening(hear):
         for result in make(run, wish, making.files, on_text=on_text):
@@ -146,21 +134,11 @@ def made(served: Served, making: Making, put: Callable[[Any], None]) -> None:
             check()
 
 
-def due(step: Step) -> bool:
-    return step.done < step.total and step.done % max(1, step.total // SHARPER) == 0
-
-
-def pixels(run: Run, value: Any) -> Any:
-    return run.encoder.kind.preview(value).image
-
-
 def shown_as(request: Request, making: Making, item: Any) -> str:
     """An item as an event whose data is HTML."""
     if isinstance(item, TextPiece):
         return event(str(escape(item.text)), f"piece-{item.index}")
-    if isinstance(item, Sharper):
-        return event(f'<img alt="on the way" src="{data_uri("image/png", item.png)}">', f"sharper-{item.index}")
-    if isinstance(item, StreamNote):
-        return event(f"<p>{escape(item.text)}</p>", "note")
+    if isinstance(item, str):
+        return item
     assert isinstance(item, Work)
     return event(rendered(request, "work.html", work=item), f"work-{item.recipe.index}")

@@ -15,8 +15,8 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response
 
 from afresh.faces.http.errors import RefusedRequest
-from afresh.faces.http.rights import TRAIN, needs
-from afresh.faces.studio.pages import HEADERS, PageRoute
+from afresh.faces.http.rights import TRAIN
+from afresh.faces.studio.pages import HEADERS, page_router
 from afresh.faces.studio.train import own_job, own_jobs
 from afresh.verbs import jobs
 from afresh.verbs.jobs import BackgroundJob
@@ -101,7 +101,7 @@ def archive(folder: Path) -> Iterator[bytes]:
 
 
 def routes() -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(TRAIN)])
+    router = page_router(TRAIN)
     sending = 0
 
     @router.get("/studio/exports/{id}")

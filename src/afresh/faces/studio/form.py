@@ -47,7 +47,10 @@ async def read_wish(form: FormData, works: Works) -> tuple[CreationRequest, dict
         if value == "" and name != "prompt":
             continue
         if name == "input":
-            work = works.get(value)
+            try:
+                work = works.get(value)
+            except UserError as error:  # a fault of the form, while the page is there
+                raise UserError(str(error)) from None
             add_file(values, files, name, work.main, work.read(work.main))
         elif name == "palette":
             values[name] = tuple(value.replace(",", " ").split())

@@ -14,9 +14,9 @@ from afresh.faces.http.batching import alone
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.request_threads import Desk
-from afresh.faces.http.rights import USE, needs, owner_of
+from afresh.faces.http.rights import owner_of
 from afresh.faces.studio.controls import controls_of
-from afresh.faces.studio.pages import HEADERS, PageRoute, page
+from afresh.faces.studio.pages import HEADERS, page, page_router
 from afresh.faces.studio.recipe import download, kinds, recipe_lines, signed
 from afresh.verbs.creation_request import make
 from afresh.verbs.gallery import Work, Works, same
@@ -41,16 +41,8 @@ def works_of(request: Request, root: Path) -> Works:
     return Works(root / f"of {quote(owner, safe='')}" if owner else root)
 
 
-def found(request: Request, works: Works, id_: str) -> Work:
-    """Raises Refused if there is no such work."""
-    try:
-        return works.get(id_)
-    except UserError as error:
-        raise RefusedRequest(404, str(error), error.code) from None
-
-
 def routes(desk: Desk, root: Path) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
+    router = page_router()
 
     @router.get("/studio/gallery")
     def gallery(
@@ -70,21 +62,18 @@ def routes(desk: Desk, root: Path) -> APIRouter:
 
     @router.get("/studio/works/{id_}")
     def show(request: Request, id_: str) -> Response:
-        work = found(request, works_of(request, root), id_)
+        work = works_of(request, root).get(id_)
         return page(request, "show.html", work=work, lines=recipe_lines(work), kinds=kinds(work), **able(desk, work))
 
     @router.get("/studio/works/{id_}/files/{name}")
     def file(request: Request, id_: str, name: str) -> Response:
-        work = found(request, works_of(request, root), id_)
-        try:
-            content = signed(work, name, work.read(name)).content
-        except UserError as error:
-            raise RefusedRequest(404, str(error), error.code) from None
+        work = works_of(request, root).get(id_)
+        content = signed(work, name, work.read(name)).content
         return sent(content, name.rpartition(".")[2], "private, max-age=31536000, immutable")
 
     @router.get("/studio/works/{id_}/download/{kind}")
     def save(request: Request, id_: str, kind: str) -> Response:
-        work = found(request, works_of(request, root), id_)
+        work = works_of(request, root).get(id_)
         content = download(work, kind)
         if content is None:
             raise RefusedRequest(404, f"This work is not kept as {kind[:20]}.", "not_found")
@@ -96,7 +85,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
     @router.post("/studio/works/{id_}/{deed}")
     async def change(request: Request, id_: str, deed: str) -> Response:
         works = works_of(request, root)
-        work = found(request, works, id_)
+        work = works.get(id_)
         if deed == "again":
             return page(request, "again.html", **await made_again(request, desk, work))
         if deed in ("favourite", "ordinary"):

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment
 from starlette.responses import Response
@@ -20,7 +20,7 @@ from afresh.core import UserError, registry
 from afresh.engine.pages.render import environment
 from afresh.faces.http.errors import RefusedRequest, invalid, refused
 from afresh.faces.http.request_threads import Desk
-from afresh.faces.http.rights import TRAIN, USE, Right, holder_of
+from afresh.faces.http.rights import TRAIN, USE, Right, holder_of, needs
 from afresh.faces.studio.page_words import plain_words
 from afresh.runs.run import Run
 
@@ -91,6 +91,14 @@ def address(request: Request, path: str = "", **query: Any) -> str:
     return f"{root}/studio/{quote(path)}" + (f"?{urlencode(asked)}" if asked else "")
 
 
+def moved(request: Request, path: str, **query: Any) -> Response:
+    """The way to another page below /studio/, also for a part of a page."""
+    where = address(request, path, **query)
+    if request.headers.get("hx-request"):
+        return Response(status_code=204, headers={**HEADERS, "hx-redirect": where})
+    return RedirectResponse(where, 303, HEADERS)
+
+
 def rendered(request: Request, template: str, **values: Any) -> str:
     """A template as HTML. `may`: the names of the rights of who asks."""
 
@@ -140,3 +148,8 @@ class PageRoute(APIRoute):
                 return failure(request, refused(error))
 
         return handle
+
+
+def page_router(right: Right = USE) -> APIRouter:
+    """A router of pages, for whoever has this right."""
+    return APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(right)])

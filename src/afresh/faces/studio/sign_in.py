@@ -12,15 +12,15 @@ from afresh.engine.pages.render import BASE
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.guard import address_of, cookie_name
 from afresh.faces.http.keys import Door
-from afresh.faces.http.rights import NOTHING, Holder, needs
+from afresh.faces.http.rights import NOTHING, Holder
 from afresh.faces.http.sessions import SECONDS
-from afresh.faces.studio.pages import FRESH, HEADERS, PageRoute, address, page, static_file
+from afresh.faces.studio.pages import FRESH, HEADERS, address, page, page_router, static_file
 
 Name = Annotated[str, Query(max_length=255)]
 
 
 def routes(door: Door) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(NOTHING)])
+    router = page_router(NOTHING)
     sessions = door.sessions
 
     @router.get("/studio/sign-in")

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
@@ -17,21 +17,23 @@ from fastapi.responses import FileResponse, RedirectResponse
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
-from afresh.core import UserError, registry
+from afresh.core import Refused, UserError, registry
+from afresh.core.plural import counted
 from afresh.data.preferences import Minutes
+from afresh.data.refusals import refusal_lines
 from afresh.data.uploaded import TOGETHER, Arrivals
+from afresh.engine.alignment.rewards.vote_evidence import TASTE
 from afresh.engine.training.progress import clock, speed
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.loaded_runs import DEMONSTRATION
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.requests.forms import event, event_stream
 from afresh.faces.http.rights import LOCAL, OWN, TRAIN, holder_of, needs, owner_of
-from afresh.faces.studio.data_card import look_card
 from afresh.faces.studio.page_words import plain_words
-from afresh.faces.studio.pages import HEADERS, PageRoute, address, page, rendered
+from afresh.faces.studio.pages import HEADERS, address, page, page_router, rendered
 from afresh.runs.about import first_text, is_preview, previews, read_report
 from afresh.verbs import jobs
-from afresh.verbs.inspect_data import read_examples
+from afresh.verbs.inspect_data import describe_numbers, describe_sizes, read_examples
 from afresh.verbs.jobs import BackgroundJob, JobOutcome
 from afresh.verbs.training_progress import loss_curves, named_curves
 
@@ -39,6 +41,7 @@ EVERY = 0.5  # seconds between looks at a process
 ALIVE = 15.0  # seconds after which a stream says that it lives
 MOST_WATCHED = 64  # streams at once
 BY_HAND = "Whoever started this server can look at it and trust it in a terminal."
+SHOWN = 24  # classes of a label, refused files
 MOST_PIECES = 400  # files in one request
 MOST_RANKS = 16  # processes whose speed is shown
 LONGEST = 240  # minutes that the page offers at most
@@ -50,15 +53,6 @@ ENCLOSED = {
 }
 Id = Annotated[str, Query(max_length=64)]
 Text = Annotated[str, Form(max_length=4096)]
-
-
-@dataclass(frozen=True)
-class RankRow:
-    """One of several processes for people: what it is called, its speed, and whether the others wait for it."""
-
-    name: str
-    speed: str
-    slow: bool
 
 
 @dataclass(frozen=True)
@@ -74,12 +68,12 @@ class JobCard:
     left: str
     error: str
     began: float
-    ranks: tuple[RankRow, ...] = ()
+    ranks: tuple[dict[str, Any], ...] = ()
 
 
 def routes(desk: Desk, most: int) -> APIRouter:
     """`most`: bytes that one name may send and keep."""
-    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(TRAIN)])
+    router = page_router(TRAIN)
     router.include_router(upload_routes(Arrivals(), most))
     watched = 0
 
@@ -162,8 +156,8 @@ def routes(desk: Desk, most: int) -> APIRouter:
                 families=families,
                 name=""
                 if found is None
-                else found.plural
-                if found.name == TOGETHER
+                else found["plural"]
+                if found["name"] == TOGETHER
                 else run_name(Path(job.about["path"])),
                 modalities=registry.modality_names(),
                 chosen=job.about.get("modality") or "",
@@ -260,6 +254,38 @@ def upload_routes(arrivals: Arrivals, most: int) -> APIRouter:
         return {"next": address(request, f"train/{started_look(request, path, modality).id}")}
 
     return router
+
+
+def look_card(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What `afresh data` found, in words for a page."""
+    modality = registry.modality(found["modality"])
+    train, heldout = found["train"], found["heldout"]
+    facts = [("To learn from", f"{train:,}"), ("Held back, to check what was learnt", f"{heldout:,}")]
+    facts.append(("Size", describe_sizes(found["sizes"])))
+    facts += [(name, describe_numbers(values)) for name, values in found["numbers"].items()]
+    if found["captions"]:
+        facts.append(("Descriptions", f"of {counted(found['captions'], 'item')}"))
+    exact, near = len(found["exact_duplicates"]), found["near_duplicates"]
+    if exact:
+        facts.append(("Duplicates", f"{exact:,}, left out"))
+    if near:
+        facts.append(("Nearly the same", f"{counted(len(near), 'pair')}, kept"))
+    if found["licences"]:
+        facts.append(("Licence files", ", ".join(list(found["licences"])[:SHOWN])))
+    labels = {name: counts for name, counts in found["labels"].items() if len(counts) > 1}
+    return {
+        "name": PurePath(found["path"]).name,
+        "plural": modality.kind.plural,
+        "total": train + heldout,
+        "why": found["why"],
+        "facts": facts,
+        "labels": {name: dict(list(counts.items())[:SHOWN]) for name, counts in labels.items()},
+        "more_labels": {name: max(0, len(counts) - SHOWN) for name, counts in labels.items()},
+        "advice": [plain_words(a["text"]) for a in found["advice"]],
+        "notes": [*map(plain_words, found["notes"])],
+        "refused": [*map(plain_words, refusal_lines([Refused(**r) for r in found["refused"]], SHOWN))],
+        "refused_count": len(found["refused"]),
+    }
 
 
 def why_full(request: Request) -> str:
@@ -375,6 +401,10 @@ def card(job: BackgroundJob, made: JobOutcome | None = None) -> JobCard:
         stage = f"Learning: step {progress['step']:,} of {progress['steps']:,}"
         if share >= 1:
             stage = "Learnt. Measuring what was learnt comes next"
+    elif progress.get("title") == TASTE:
+        share, stage = progress.get("share"), "Learning how works look, to tell what was preferred"
+    elif progress.get("code") == "aligning":
+        stage = "Trying a few steps, to plan by the clock"
     elif "stage" in progress:
         share, stage = progress.get("share"), measured_words(progress["stage"])
     error = plain_words(made.error) + (f"\n{BY_HAND}" if made.code == "not_trusted" else "")
@@ -384,11 +414,16 @@ def card(job: BackgroundJob, made: JobOutcome | None = None) -> JobCard:
     return JobCard(job.id, job.title, job.verb, made.state, share, stage, words, error, job.began, ranks)
 
 
-def rank_rows(progress: Mapping[str, Any]) -> tuple[RankRow, ...]:
-    """The processes that train together; of many the slowest ones."""
+def rank_rows(progress: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """The processes that train together, each with its speed, and whether the others wait for it; of many the slowest
+    ones."""
     ranks = sorted(progress.get("ranks") or (), key=lambda r: -r["seconds"])[:MOST_RANKS]
     return tuple(
-        RankRow(f"Process {r['rank']} on {r['host']}", speed(r["rate"], progress["unit"]), r["slow"])
+        {
+            "name": f"Process {r['rank']} on {r['host']}",
+            "speed": speed(r["rate"], progress["unit"]),
+            "slow": r["slow"],
+        }
         for r in sorted(ranks, key=lambda r: r["rank"])
     )
 

@@ -21,9 +21,8 @@ from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.native.verbs import result_of
 from afresh.faces.http.request_threads import Desk
-from afresh.faces.http.rights import USE, needs
 from afresh.faces.studio.page_words import plain_words
-from afresh.faces.studio.pages import PageRoute, page
+from afresh.faces.studio.pages import page, page_router
 from afresh.runs.run import Run
 
 Name = Annotated[str, Query(max_length=255)]
@@ -170,7 +169,7 @@ def shown(request: Request, run: str, verb: Verb[Any, Any], fields: Sequence[Fie
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
+    router = page_router()
 
     @router.get("/studio/verb")
     async def ask(request: Request, run: Name, verb: Name) -> Response:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from afresh.core import UserError
 from afresh.core.plural import counted
@@ -18,10 +18,10 @@ from afresh.engine.sampling.request import converses, of_kind, writes_text
 from afresh.faces.http.errors import RefusedRequest, refused
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.request_threads import Desk
-from afresh.faces.http.rights import USE, needs, owner_of
+from afresh.faces.http.rights import owner_of
 from afresh.faces.studio import align_job_page
 from afresh.faces.studio.page_words import plain_words
-from afresh.faces.studio.pages import HEADERS, PageRoute, address, page
+from afresh.faces.studio.pages import HEADERS, moved, page, page_router
 from afresh.faces.studio.run_card import cards
 from afresh.faces.studio.vote_request import Asking, comparable, read_asking
 from afresh.faces.studio.vote_session import Sitting, Sittings
@@ -33,7 +33,7 @@ Text = Annotated[str, Form(max_length=100)]
 
 
 def routes(desk: Desk, sittings: Sittings) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
+    router = page_router()
     album = sittings.album
 
     @router.get("/studio/vote")
@@ -46,10 +46,7 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
             asking = read_asking(form.multi_items())
         whose = owner_of(request)
         await desk.run(request, asking.run, lambda served: sittings.add(sitting_of(desk, served, asking, whose)))
-        where = address(request, f"vote/{asking.id(whose)}", **asking.fields())
-        if request.headers.get("hx-request"):
-            return Response(status_code=204, headers={**HEADERS, "hx-redirect": where})
-        return RedirectResponse(where, 303, HEADERS)
+        return moved(request, f"vote/{asking.id(whose)}", **asking.fields())
 
     @router.get("/studio/vote/items/{key}")
     async def item(key: str) -> Response:

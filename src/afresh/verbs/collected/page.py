@@ -27,6 +27,7 @@ from afresh.services.collect.cards import asked
 from afresh.services.collect.record import UNKNOWN
 from afresh.verbs.collected.map import Map, map_of
 from afresh.verbs.collected.survey import OUTSIDE, SHOWN, STAGES, DuplicatePair, Judged, Survey, survey
+from afresh.verbs.inspect_data import amount
 
 REPORT = "report.html"
 LENGTH = 420  # characters of a text that are shown
@@ -254,16 +255,10 @@ def histogram(name: str, values: Sequence[float], log: bool = False) -> dict[str
     return {
         "name": name,
         "counts": counts.tolist(),
-        "low": short(low),
-        "high": short(high),
-        "middle": short(float(np.median(numbers))),
+        "low": amount(float(low)),
+        "high": amount(float(high)),
+        "middle": amount(float(np.median(numbers))),
     }
-
-
-def short(value: float) -> str:
-    """A number with few digits."""
-    value = float(value)
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def largest(counts: Mapping[str, int]) -> list[tuple[str, int]]:

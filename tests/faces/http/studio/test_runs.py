@@ -24,8 +24,7 @@ from afresh.faces.http.loaded_runs import Library
 from afresh.faces.http.rights import Holder
 from afresh.faces.studio.page_words import plain_words
 from afresh.faces.studio.run_card import RunCard
-from afresh.faces.studio.runs import tree
-from afresh.faces.studio.runs_bin import thrown_away
+from afresh.faces.studio.runs import thrown_away, tree
 from afresh.faces.studio.train import measured_words
 from afresh.runs.about import AboutRun
 from afresh.runs.run import Run

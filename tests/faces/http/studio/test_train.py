@@ -252,7 +252,7 @@ def test_the_speed_of_each_process_is_shown_and_a_slow_one_named(
     ranks = [{"rank": r, "host": ODD, "seconds": 0.1, "rate": 4_000.0, "slow": r == 1} for r in range(2)]
     progress = {"event": "progress", "step": 5, "steps": 10, "seconds_left": 9.0, "unit": "tokens", "ranks": ranks}
     shown = train.card(job, jobs.JobOutcome("running", progress))
-    assert [(r.name, r.speed, r.slow) for r in shown.ranks] == [
+    assert [(r["name"], r["speed"], r["slow"]) for r in shown.ranks] == [
         (f"Process 0 on {ODD}", "4,000 tokens/s", False),
         (f"Process 1 on {ODD}", "4,000 tokens/s", True),
     ]

@@ -6,8 +6,9 @@ import json
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, overload
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, overload
 
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -61,33 +62,60 @@ def cap_headers(length: int | None) -> dict[str, str]:
     return {} if capped(length) == length else {CAPPED: str(MOST_TOKENS)}
 
 
-def describe_ignored(schema: dict[str, Any], form: type[BaseModel]) -> None:
-    """Add the parameters without an effect to the JSON schema of a form."""
-    names = form.ignored if issubclass(form, Form) else ()
-    schema.setdefault("properties", {}).update(
-        {name: {"description": "Accepted; has no effect."} for name in names if "." not in name}
-    )
+@dataclass(frozen=True)
+class Only:
+    """The values of a parameter that change nothing here, and what to do instead of another one."""
+
+    values: tuple[Any, ...]
+    instead: str = "Leave it out."
+
+
+def describe_extras(schema: dict[str, Any], form: type[BaseModel]) -> None:
+    """Add the parameters without a field to the JSON schema of a form."""
+    extras: dict[str, Any] = {
+        name: {"description": "Accepted; has no effect."} for name in getattr(form, "ignored", ())
+    }
+    for name, accepted in getattr(form, "only", {}).items():
+        extras[name] = {"enum": [*accepted.values], "description": f"Has no effect. {accepted.instead}"}
+    schema.setdefault("properties", {}).update(extras)
 
 
 class Form(BaseModel):
     """A request whose unknown parameters are refused. Those in `ignored` are known to the dialect and have no effect
-    here: they are accepted, and the header IGNORED of the answer names them. A dot leads into an object."""
+    here: they are accepted, and the header IGNORED of the answer names them. Those in `only` are accepted at a value
+    that changes nothing."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=describe_ignored)
+    model_config = ConfigDict(extra="forbid", json_schema_extra=describe_extras)
     ignored: ClassVar[tuple[str, ...]] = ()
+    only: ClassVar[Mapping[str, Only]] = {}
 
 
-def take_ignored(form: type[Form], body: Any) -> list[str]:
-    """Remove the parameters without an effect from the JSON of a request. Returns the names of those that were given;
-    null counts as not given."""
+def form_in(annotation: Any) -> type[Form] | None:
+    """The first form that a value of this type may be, or a list of such values."""
+    if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, Form):
+        return annotation
+    return next(filter(None, map(form_in, get_args(annotation))), None)
 
-    def take(value: Any, path: str) -> bool:
-        if not isinstance(value, dict):
-            return False
-        name, _, rest = path.partition(".")
-        return take(value.get(name), rest) if rest else value.pop(name, None) is not None
 
-    return [name for name in form.ignored if take(body, name)]
+def take_extras(annotation: Any, body: Any, where: str = "") -> list[str]:
+    """Remove the parameters without a field from the JSON of a request, in which they are `where`. Returns the names of
+    the ignored ones that were given; null counts as not given. Raises Refused for another value than those accepted."""
+    if (form := form_in(annotation)) is None:
+        return []
+    if isinstance(body, list):
+        return [name for i, item in enumerate(body) for name in take_extras(form, item, f"{where}{i}.")]
+    if not isinstance(body, dict):
+        return []
+    for name, accepted in form.only.items():
+        given = body.pop(name, None)
+        if given is not None and given not in accepted.values:
+            values, param = ", ".join(map(repr, accepted.values)), f"{where}{name}"
+            message = f"{param} is not supported here, other than {values}. {accepted.instead} Given: {given!r:.80}."
+            raise RefusedRequest(400, message, "unsupported_parameter", param)
+    names = [f"{where}{name}" for name in form.ignored if body.pop(name, None) is not None]
+    for name, field in form.model_fields.items():
+        names += take_extras(field.annotation, body.get(name), f"{where}{name}.")
+    return names
 
 
 class Sampling(Form):
@@ -103,6 +131,33 @@ class Sampling(Form):
     def sampling(self) -> dict[str, Any]:
         """The settings of sampling, by name; None for what is left out."""
         return {name: getattr(self, name) for name in Sampling.model_fields}
+
+
+class WindowSampling(Sampling):
+    """The same with what llama.cpp and those that follow it have beside it."""
+
+    only: ClassVar = {
+        "typical_p": Only((1,), "Use top_p or min_p."),
+        "mirostat": Only((0,), "Use top_p or min_p."),
+        "repeat_penalty": Only((1,), "Use frequency_penalty or presence_penalty."),
+    }
+    seed: Seed | None = None
+    stop: Stops = None
+    repeat_last_n: int | None = Field(None, description="Penalties count every token of the text: leave it out.")
+
+    def check_window(self, where: str = "") -> None:
+        """Raises Refused for a number of last tokens that penalties look at. `where`: what stands before its name."""
+        if (self.frequency_penalty or self.presence_penalty) and self.repeat_last_n not in (None, -1):
+            raise RefusedRequest(
+                400,
+                "Penalties count every token of the text that is written. Leave repeat_last_n out.",
+                "unsupported_parameter",
+                f"{where}repeat_last_n",
+            )
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return stops_of(self.stop)
 
 
 # How OpenAI's service keeps, routes and bills requests, and who asks.
@@ -155,12 +210,6 @@ class StreamOptions(Form):
     include_usage: bool = False
     include_obfuscation: bool = False
 
-    def check(self) -> None:
-        if self.include_obfuscation:
-            raise RefusedRequest(
-                400, "Streams are not padded here. Leave it out.", param="stream_options.include_obfuscation"
-            )
-
 
 class JsonSchema(Form):
     name: Annotated[str, Field(max_length=64)] = "schema"
@@ -184,9 +233,50 @@ class ResponseFormat(Form):
         return self.json_schema.schema_
 
 
+class OpenAIText(Sampling):
+    """What OpenAI's requests for texts, and for answers, have in common."""
+
+    model: str
+    n: Count | None = 1
+    logit_bias: dict[int, Annotated[Finite, Field(ge=-100, le=100)]] | None = None
+    stop: Stops = None
+    seed: Seed | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    afresh: TextConditions = Field(default_factory=TextConditions)
+
+    def check_stream(self) -> None:
+        """Raises Refused for options of a stream that do not apply."""
+        if self.stream_options is not None and not self.stream:
+            raise RefusedRequest(400, "stream_options applies to streams: set stream.", None, "stream_options")
+        if self.stream_options is not None and self.stream_options.include_obfuscation:
+            message = "Streams are not padded here. Leave it out."
+            raise RefusedRequest(400, message, param="stream_options.include_obfuscation")
+
+    @property
+    def schema_of(self) -> Mapping[str, Any] | bool | None:
+        """The JSON schema that a text must match, or None."""
+        return None if self.response_format is None else self.response_format.schema_of()
+
+    @property
+    def counted(self) -> dict[str, None]:
+        """What the pieces of a stream say of its tokens, if they are to be counted at its end."""
+        return {"usage": None} if self.stream_options and self.stream_options.include_usage else {}
+
+    def last(self, head: Mapping[str, Any], usage: Mapping[str, Any]) -> list[str]:
+        """The last events of a stream."""
+        return [*([event({**head, "choices": [], "usage": usage})] if self.counted else []), event("[DONE]")]
+
+
 def constraint(run: Run, wanted: TextConditions, schema: Mapping[str, Any] | bool | None) -> Any:
     """The structure that texts must match, or None."""
     return structure(run.family, run.encoder, json_schema=schema, regex=wanted.regex, grammar=wanted.grammar)
+
+
+def stops_of(stop: Stops) -> tuple[str, ...]:
+    """The strings before which a text ends."""
+    return (stop,) if isinstance(stop, str) else tuple(stop or ())
 
 
 def seed_of(seed: int | None) -> int:
@@ -232,3 +322,24 @@ def check_context(run: Run, tokens: int) -> None:
             "context_length_exceeded",
             param="prompt",
         )
+
+
+# --------------------------------------------------------------------------- answers, for their description
+
+EVENT = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
+STREAM: dict[str, Any] = {"text/event-stream": {"schema": EVENT}}
+
+
+def files(media_types: Iterable[str]) -> dict[int | str, dict[str, Any]]:
+    """The description of an answer that is a file of one of these types, which is also given as a stream."""
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
+    return {200: {"content": content | STREAM}}
+
+
+def streamed_too(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """The description of an answer that is also given as a stream."""
+    return {200: {"model": model, "content": STREAM}}

@@ -104,14 +104,29 @@ class Tools:
         return constraint.tool_calls(schemas, self.several, alphabet_of(run.encoder))
 
 
-def parts_of(text: str) -> list[str | Call]:
+class AnswerReader(CallReader):
+    """Separates the calls in an answer from its text; without tools all of it is text."""
+
+    def __init__(self, tools: Tools | None) -> None:
+        super().__init__()
+        self.tools = tools
+
+    def add(self, piece: str) -> list[str | Call]:
+        return [piece] if self.tools is None else super().add(piece)
+
+    def close(self) -> list[str | Call]:
+        return [] if self.tools is None else super().close()
+
+
+def split(parts: Sequence[str | Call]) -> tuple[str, list[Call]]:
+    """The text of an answer, and the calls in it."""
+    return "".join(p for p in parts if isinstance(p, str)), [p for p in parts if isinstance(p, Call)]
+
+
+def parts_of(text: str, tools: Tools | None) -> list[str | Call]:
     """The texts and calls of a whole answer."""
-    reader = CallReader()
+    reader = AnswerReader(tools)
     return [*reader.add(text), *reader.close()]
-
-
-def calls_in(parts: Sequence[str | Call]) -> list[Call]:
-    return [p for p in parts if isinstance(p, Call)]
 
 
 def finish_of(finish: str, tools: Tools | None, calls: int) -> str:

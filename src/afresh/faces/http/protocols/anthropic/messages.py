@@ -10,34 +10,87 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.data.text.tool_calls import Call, CallReader
-from afresh.faces.http.errors import RefusedRequest
-from afresh.faces.http.json_route import JsonRoute
+from afresh.data.text.tool_calls import Call
+from afresh.faces.http.errors import RefusedRequest, described, kind, shown
+from afresh.faces.http.json_route import json_router
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.protocols import Protocol
-from afresh.faces.http.protocols.anthropic.answers import ERRORS, MessageAnswer, TokenCount, anthropic_body
 from afresh.faces.http.request_threads import Desk, once_begun
+from afresh.faces.http.requests import forms
 from afresh.faces.http.requests.conversation import Ask, answering, conversation_ids, respond, text_of, turns_of
-from afresh.faces.http.requests.descriptions import streamed_too
-from afresh.faces.http.requests.forms import (
-    MOST_STOPS,
-    Finite,
-    Form,
-    Length,
-    Seed,
-    Stop,
-    TextConditions,
-    cap_headers,
-    capped,
-    event_stream,
-    name,
-    named_event,
-    seed_of,
-)
 from afresh.faces.http.requests.text import Begun, TextPiece, WrittenTexts, events_of
-from afresh.faces.http.requests.tools import MOST_TOOLS, Function, Said, ToolName, Tools, calls_in, finish_of, parts_of
-from afresh.faces.http.rights import USE, needs
+from afresh.faces.http.requests.tools import (
+    MOST_TOOLS,
+    AnswerReader,
+    Function,
+    Said,
+    ToolName,
+    Tools,
+    finish_of,
+    parts_of,
+    split,
+)
 from afresh.runs.run import Run
+
+
+class TextBlock(BaseModel):
+    type: Literal["text"]
+    text: str
+    citations: None = None
+
+
+class Caller(BaseModel):
+    type: Literal["direct"]
+
+
+class ToolUseBlock(BaseModel):
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, Any]
+    caller: Caller
+
+
+class MessageUsage(BaseModel):
+    input_tokens: int
+    cache_creation: None = None
+    inference_geo: None = None
+    output_tokens_details: None = None
+    server_tool_use: None = None
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    output_tokens: int
+    service_tier: Literal["standard"] = "standard"
+
+
+class MessageAnswer(BaseModel):
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[TextBlock | ToolUseBlock]
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+    stop_sequence: str | None
+    stop_details: None
+    container: None
+    usage: MessageUsage
+    seed: int
+
+
+class TokenCount(BaseModel):
+    input_tokens: int
+
+
+def anthropic_body(error: RefusedRequest) -> dict[str, Any]:
+    """{"type": "error", "error": {type, message}}, as clients of Anthropic's API expect it."""
+    known = {"server_error": "api_error"}.get(kind(error), kind(error))
+    return {"type": "error", "error": {"type": known, "message": shown(str(error))}}
+
+
+ERRORS = described(anthropic_body)
+
+
+# --------------------------------------------------------------------------- what is asked
 
 
 class AnthropicMessage(BaseModel):
@@ -66,7 +119,7 @@ class AnthropicMessage(BaseModel):
                 said.say(self.role, text_of([block], where))
 
 
-class AnthropicTool(Form):
+class AnthropicTool(forms.Form):
     """A function that an answer may call. How long it is cached is ignored."""
 
     name: ToolName
@@ -77,17 +130,17 @@ class AnthropicTool(Form):
     strict: bool | None = Field(None, description="Calls that tool_choice requires follow the schema in any case.")
 
 
-class ToolChoice(Form):
+class ToolChoice(forms.Form):
     type: Literal["auto", "any", "tool", "none"]
     name: ToolName | None = None
     disable_parallel_tool_use: bool | None = None
 
 
-class Thinking(Form):
+class Thinking(forms.Form):
     type: Literal["disabled"]
 
 
-class Counted(Form):
+class Counted(forms.Form):
     """A conversation whose tokens are to be counted."""
 
     model: str
@@ -104,7 +157,7 @@ class Counted(Form):
             said.say("system", system)
         for i, message in enumerate(self.messages):
             message.add_to(said, f"messages.{i}")
-        return Ask(turns_of(said.messages), 1, 0, None, (), TextConditions(), tools=self.callable())
+        return Ask(turns_of(said.messages), 1, 0, None, (), forms.TextConditions(), tools=self.callable())
 
     def callable(self) -> Tools | None:
         """The tools that the answer may call. Raises Refused for a choice without its name."""
@@ -122,20 +175,20 @@ class MessageForm(Counted):
     """A request for the answer to the last message."""
 
     ignored = ("metadata", "service_tier")  # who asks, and how Anthropic's service routes requests
-    max_tokens: Length
-    temperature: Annotated[Finite, Field(ge=0, le=10)] | None = None
-    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
+    max_tokens: forms.Length
+    temperature: Annotated[forms.Finite, Field(ge=0, le=10)] | None = None
+    top_p: Annotated[forms.Finite, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    stop_sequences: Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
-    seed: Seed | None = None
+    stop_sequences: Annotated[list[forms.Stop], Field(max_length=forms.MOST_STOPS)] | None = None
+    seed: forms.Seed | None = None
     stream: bool | None = False
-    afresh: TextConditions = Field(default_factory=TextConditions)
+    afresh: forms.TextConditions = Field(default_factory=forms.TextConditions)
 
     def ask(self) -> Ask:
         settings = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k, "scored": False}
         stops = tuple(self.stop_sequences or ())
-        ask, seed = super().ask(), seed_of(self.seed)
-        length = capped(self.max_tokens)
+        ask, seed = super().ask(), forms.seed_of(self.seed)
+        length = forms.capped(self.max_tokens)
         return Ask(ask.turns, 1, seed, length, stops, self.afresh, settings=settings, tools=ask.tools)
 
 
@@ -150,17 +203,7 @@ def ending(texts: WrittenTexts, ask: Ask, calls: int) -> dict[str, Any]:
 
 
 def usage(read: int, written: int) -> dict[str, Any]:
-    return {
-        "input_tokens": read,
-        "cache_creation": None,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
-        "inference_geo": None,
-        "output_tokens": written,
-        "output_tokens_details": None,
-        "server_tool_use": None,
-        "service_tier": "standard",
-    }
+    return MessageUsage(input_tokens=read, output_tokens=written).model_dump()
 
 
 def text_block(text: str) -> dict[str, Any]:
@@ -169,30 +212,28 @@ def text_block(text: str) -> dict[str, Any]:
 
 def call_block(call: Call) -> dict[str, Any]:
     caller = {"type": "direct"}
-    return {"type": "tool_use", "id": name("toolu"), "name": call.name, "input": call.arguments, "caller": caller}
+    return {"type": "tool_use", "id": forms.name("toolu"), "name": call.name, "input": call.arguments, "caller": caller}
 
 
 def blocks(text: str, tools: Tools | None) -> list[dict[str, Any]]:
     """The content of an answer: its text, and the calls of tools after it."""
-    parts = [text] if tools is None else parts_of(text)
-    calls = calls_in(parts)
-    said = "".join(p for p in parts if isinstance(p, str))
+    said, calls = split(parts_of(text, tools))
     return [*([text_block(said)] if said or not calls else []), *map(call_block, calls)]
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["Anthropic"], route_class=JsonRoute, responses=ERRORS, dependencies=[needs(USE)])
+    router = json_router("Anthropic", responses=ERRORS)
 
     @router.post(
         "/v1/messages",
         summary="The answer to a conversation, as Anthropic's API gives it",
-        responses=streamed_too(MessageAnswer),
+        responses=forms.streamed_too(MessageAnswer),
     )
     async def messages(form: MessageForm, request: Request) -> Response:
         ask = form.ask()
-        head = {"id": name("msg"), "type": "message", "role": "assistant", "model": form.model}
+        head = {"id": forms.name("msg"), "type": "message", "role": "assistant", "model": form.model}
         if form.stream:
-            return event_stream(await streamed(desk, form, ask, head), form.max_tokens)
+            return forms.event_stream(await streamed(desk, form, ask, head), form.max_tokens)
 
         def work(served: Served) -> dict[str, Any]:
             done = respond(served.run, ask)
@@ -202,7 +243,7 @@ def routes(desk: Desk) -> APIRouter:
             more = {"container": None, "usage": used, "seed": done.seed}
             return {**head, "content": content, **ending(done, ask, calls), **more}
 
-        return JSONResponse(await desk.run(request, form.model, work), headers=cap_headers(form.max_tokens))
+        return JSONResponse(await desk.run(request, form.model, work), headers=forms.cap_headers(form.max_tokens))
 
     @router.post("/v1/messages/count_tokens", summary="How many tokens a conversation has", response_model=TokenCount)
     async def count_tokens(form: Counted, request: Request) -> Response:
@@ -219,18 +260,18 @@ def routes(desk: Desk) -> APIRouter:
 async def streamed(desk: Desk, form: MessageForm, ask: Ask, head: dict[str, Any]) -> AsyncIterator[str]:
     """The events of a stream."""
     read = 0
-    reader, indices = CallReader(), count()
+    reader, indices = AnswerReader(ask.tools), count()
     open_block: int | None = None  # the block of text that is being written
 
     def delta(index: int, kind: str, **fields: str) -> str:
-        return named_event({"type": "content_block_delta", "index": index, "delta": {"type": kind, **fields}})
+        return forms.named_event({"type": "content_block_delta", "index": index, "delta": {"type": kind, **fields}})
 
     def start(block: dict[str, Any]) -> tuple[int, str]:
         index = next(indices)
-        return index, named_event({"type": "content_block_start", "index": index, "content_block": block})
+        return index, forms.named_event({"type": "content_block_start", "index": index, "content_block": block})
 
     def stop(index: int) -> str:
-        return named_event({"type": "content_block_stop", "index": index})
+        return forms.named_event({"type": "content_block_stop", "index": index})
 
     def part(value: str | Call) -> list[str]:
         """The events of more text, or of a call."""
@@ -252,26 +293,25 @@ async def streamed(desk: Desk, form: MessageForm, ask: Ask, head: dict[str, Any]
         read = begun.prompt_tokens
         ends = {"stop_reason": None, "stop_sequence": None, "stop_details": None, "container": None}
         about = {**head, "content": [], **ends, "usage": usage(read, 0)}
-        begin = named_event({"type": "message_start", "message": about})
+        begin = forms.named_event({"type": "message_start", "message": about})
         return [begin, *(part("") if ask.tools is None else ())]
 
     def written_piece(run: Run, piece: TextPiece) -> list[str]:
-        parts = [piece.text] if ask.tools is None else reader.add(piece.text)
-        return [e for p in parts for e in part(p)]
+        return [e for p in reader.add(piece.text) for e in part(p)]
 
     def closing(run: Run, texts: WrittenTexts) -> list[str]:
-        out = [e for p in (reader.close() if ask.tools is not None else ()) for e in part(p)]
+        out = [e for p in reader.close() for e in part(p)]
         if open_block is None and not reader.calls:
             out += part("")
         out += [stop(open_block)] if open_block is not None else []
         used = usage(read, texts.usage["completion_tokens"])
         ends = ending(texts, ask, reader.calls) | {"container": None}
-        out.append(named_event({"type": "message_delta", "delta": ends, "usage": used}))
-        return [*out, named_event({"type": "message_stop"})]
+        out.append(forms.named_event({"type": "message_delta", "delta": ends, "usage": used}))
+        return [*out, forms.named_event({"type": "message_stop"})]
 
     stream = answering(desk, form.model, ask)
     events = events_of(stream, opening, written_piece, closing)
-    return await once_begun(events, lambda error: [named_event(anthropic_body(error))])
+    return await once_begun(events, lambda error: [forms.named_event(anthropic_body(error))])
 
 
 PROTOCOL = Protocol(routes, anthropic_body)

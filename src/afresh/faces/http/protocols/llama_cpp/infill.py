@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,53 +17,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from afresh.core import UserError
 from afresh.engine.sampling.constrained import structure
 from afresh.engine.sampling.tokens import Alternatives
-from afresh.faces.http.errors import RefusedRequest
-from afresh.faces.http.json_route import JsonRoute
+from afresh.faces.http.errors import RefusedRequest, described, kind, shown
+from afresh.faces.http.json_route import json_router
 from afresh.faces.http.loaded_runs import Library, Served, made_at
 from afresh.faces.http.protocols import Protocol
-from afresh.faces.http.protocols.llama_cpp.answers import ERRORS, InfillAnswer, llama_cpp_body
 from afresh.faces.http.request_threads import Desk
-from afresh.faces.http.requests.descriptions import streamed_too
-from afresh.faces.http.requests.forms import (
-    MOST_STOPS,
-    MOST_TOKENS,
-    Finite,
-    Sampling,
-    Seed,
-    Stop,
-    TextConditions,
-    cap_headers,
-    capped,
-    event,
-    event_stream,
-    seed_of,
-)
+from afresh.faces.http.requests import forms
 from afresh.faces.http.requests.holes import FilledHoles, check_characters, check_fills, fill
-from afresh.faces.http.requests.neutral import SAMPLERS, Neutral, check_neutral, check_window
 from afresh.faces.http.requests.text import prompt_text
-from afresh.faces.http.rights import USE, needs
 from afresh.runs.run import Run
 from afresh.verbs.cursor import FILL_IN, Hole, fit, mode_of, why_not
 
 MOST_EXTRA = 1_000  # other files, or parts of them
 NOT_TOLD = "The end of a text that repeats what follows is removed, so its tokens are not told."
-NEUTRAL = {
-    **SAMPLERS,
-    "dynatemp_range": Neutral((0,)),
-    "dry_multiplier": Neutral((0,), "Use frequency_penalty or presence_penalty."),
-    "xtc_probability": Neutral((0,)),
-    "top_n_sigma": Neutral((-1,), "Use top_p or min_p."),
-    "adaptive_target": Neutral((-1,)),
-    "min_keep": Neutral((0, 1)),
-    "n_cmpl": Neutral((1,), "Send a request for each text, or n to POST /v1/completions."),
-    "n": Neutral((1,), "Send a request for each text, or n to POST /v1/completions."),
-    "n_probs": Neutral((0,), NOT_TOLD),
-    "post_sampling_probs": Neutral((False,), NOT_TOLD),
-    "return_tokens": Neutral((False,), NOT_TOLD),
-    "return_progress": Neutral((False,)),
-    "ignore_eos": Neutral((False,)),
-    "lora": Neutral(([],), "The adapter of a person is a model of its own: RUN:NAME."),
-}
 SamplerName = Literal[
     "penalties", "dry", "top_n_sigma", "top_k", "typ_p", "typical_p", "top_p", "min_p", "xtc", "temperature", "infill"
 ]
@@ -74,6 +40,38 @@ SAMPLER_OF = {
 }
 
 
+class InfillAnswer(BaseModel):
+    """The text at a cursor. `response_fields` chooses among these fields."""
+
+    index: Literal[0]
+    content: str
+    tokens: list[int]
+    id_slot: Literal[-1]
+    stop: Literal[True]
+    model: str
+    tokens_predicted: int
+    tokens_evaluated: int
+    generation_settings: dict[str, Any]
+    prompt: str
+    has_new_line: bool
+    truncated: bool
+    stop_type: Literal["eos", "word", "limit"]
+    stopping_word: str
+    tokens_cached: int
+    timings: dict[str, float]  # counts of tokens, and milliseconds
+
+
+def llama_cpp_body(error: RefusedRequest) -> dict[str, Any]:
+    """{"error": {code, message, type}}, as clients of llama.cpp's server expect it."""
+    return {"error": {"code": error.status, "message": shown(str(error)), "type": kind(error)}}
+
+
+ERRORS = described(llama_cpp_body)
+
+
+# --------------------------------------------------------------------------- what is asked
+
+
 class Extra(BaseModel):
     """Another file, or a part of one. What editors add to it, such as when it was read, is ignored."""
 
@@ -82,6 +80,23 @@ class Extra(BaseModel):
     filename: str = ""
 
 
+ACCEPTED = {
+    **forms.WindowSampling.only,
+    "dynatemp_range": forms.Only((0,)),
+    "dry_multiplier": forms.Only((0,), "Use frequency_penalty or presence_penalty."),
+    "xtc_probability": forms.Only((0,)),
+    "top_n_sigma": forms.Only((-1,), "Use top_p or min_p."),
+    "adaptive_target": forms.Only((-1,)),
+    "min_keep": forms.Only((0, 1)),
+    "n_cmpl": forms.Only((1,), "Send a request for each text, or n to POST /v1/completions."),
+    "n": forms.Only((1,), "Send a request for each text, or n to POST /v1/completions."),
+    "n_probs": forms.Only((0,), NOT_TOLD),
+    "post_sampling_probs": forms.Only((False,), NOT_TOLD),
+    "return_tokens": forms.Only((False,), NOT_TOLD),
+    "return_progress": forms.Only((False,)),
+    "ignore_eos": forms.Only((False,)),
+    "lora": forms.Only(([],), "The adapter of a person is a model of its own: RUN:NAME."),
+}
 # Details of samplers that are not used here, and how llama.cpp computes.
 IGNORED_DETAILS = (
     *("dynatemp_exponent", "dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"),
@@ -90,10 +105,10 @@ IGNORED_DETAILS = (
 )
 
 
-class InfillForm(Sampling):
+class InfillForm(forms.WindowSampling):
     """A request for the text between a prefix and a suffix."""
 
-    ignored = IGNORED_DETAILS
+    ignored, only = IGNORED_DETAILS, ACCEPTED
     model: str | None = Field(None, description="May be left out where one run alone fills in the middle.")
     input_prefix: str = ""
     input_suffix: str = ""
@@ -107,51 +122,25 @@ class InfillForm(Sampling):
         0, description="After so long the text ends, once it has a line. 0: never."
     )
     stream: bool | None = False
-    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
-    logit_bias: dict[int, Finite | Literal[False]] | list[tuple[int, Finite | Literal[False]]] | None = None
+    logit_bias: dict[int, forms.Finite | Literal[False]] | list[tuple[int, forms.Finite | Literal[False]]] | None = None
     samplers: list[SamplerName] | None = Field(
         None, description="Which of top_k, top_p, min_p, temperature and penalties apply; their order is our own."
     )
-    seed: Seed | None = None
     grammar: Annotated[str, Field(max_length=100_000)] | None = None
     json_schema: dict[str, Any] | bool | None = None
     response_fields: Annotated[list[str], Field(max_length=100)] | None = None
-    # Accepted at the value that changes nothing (NEUTRAL).
-    typical_p: Finite | None = None
-    mirostat: int | None = None
-    repeat_penalty: Finite | None = None
-    repeat_last_n: int | None = None
-    dynatemp_range: Finite | None = None
-    dry_multiplier: Finite | None = None
-    xtc_probability: Finite | None = None
-    top_n_sigma: Finite | None = None
-    adaptive_target: Finite | None = None
-    min_keep: int | None = None
-    n_cmpl: int | None = None
-    n: int | None = None
-    n_probs: int | None = None
-    post_sampling_probs: bool | None = None
-    return_tokens: bool | None = None
-    return_progress: bool | None = None
-    ignore_eos: bool | None = None
-    lora: list[dict[str, Any]] | None = None
-    afresh: TextConditions = Field(default_factory=TextConditions)
+    afresh: forms.TextConditions = Field(default_factory=forms.TextConditions)
 
     def check(self) -> None:
         """Raises Refused for what is not supported."""
-        check_neutral(self, NEUTRAL)
-        check_window(self.repeat_last_n, bool(self.frequency_penalty or self.presence_penalty))
+        self.check_window()
         if self.grammar and self.afresh.grammar:
             raise RefusedRequest(400, "Two grammars are given. Leave one out.", "given_twice", "grammar")
 
     @property
-    def stops(self) -> tuple[str, ...]:
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-
-    @property
     def length(self) -> int:
         """The tokens that the text may have."""
-        return MOST_TOKENS if self.n_predict < 0 else capped(self.n_predict)
+        return forms.MOST_TOKENS if self.n_predict < 0 else forms.capped(self.n_predict)
 
     @property
     def hole(self) -> Hole:
@@ -199,28 +188,15 @@ class Clock:
         return out
 
 
-@dataclass(frozen=True)
-class Inserted:
-    """The text to insert, and why it ended."""
-
-    text: str
-    stop_type: Literal["eos", "word", "limit"]
-    stopping_word: str = ""
-
-
-def inserted(filled: FilledHoles, form: InfillForm, clock: Clock) -> Inserted:
-    """The text of a completion: ended where its lines are indented less than they may be."""
+def inserted(filled: FilledHoles, form: InfillForm, clock: Clock) -> tuple[str, str, str]:
+    """The text of a completion, ended where its lines are indented less than they may be; why it ended (eos, word or
+    limit); and the word before which it did."""
     written = filled.texts.texts[0]
-    word = written.stop_string(form.stops) if filled.completions[0].ended else None
-    stop_type: Literal["eos", "word", "limit"] = "eos" if written.finish == "stop" else "limit"
-    if clock.is_up:
-        stop_type = "limit"
-    elif word is not None:
-        stop_type = "word"
     text = indented(written.text, form.n_indent)
-    if text != written.text:
-        return Inserted(text, "limit")
-    return Inserted(text, stop_type, (word or "") if stop_type == "word" else "")
+    word = written.stop_string(form.stops) if filled.completions[0].ended else None
+    if clock.is_up or text != written.text:
+        return text, "limit", ""
+    return text, "word" if word is not None else "eos" if written.finish == "stop" else "limit", word or ""
 
 
 def indented(text: str, least: int) -> str:
@@ -254,7 +230,7 @@ def only_model(library: Library) -> str:
 
 def infill(served: Served, form: InfillForm) -> dict[str, Any]:
     """The answer of a run. Raises UserError for what it cannot do."""
-    run, hole, seed = served.run, form.hole, seed_of(None if form.seed == -1 else form.seed)
+    run, hole, seed = served.run, form.hole, forms.seed_of(None if form.seed == -1 else form.seed)
     check_fills(run, hole.suffix)
     check_characters(hole)
     if (reason := why_not(run)) is not None:
@@ -273,16 +249,17 @@ def infill(served: Served, form: InfillForm) -> dict[str, Any]:
     context = run.space.shape[0]
     if form.n_predict == 0:  # the prompt alone is to be read
         prompt = fit(texts, hole, context - 1)
-        filled, end = FilledHoles([], [prompt], 0, seed), Inserted("", "limit")
+        filled, end = FilledHoles([], [prompt], 0, seed), ("", "limit", "")
     else:
         request = replace(wanted.request(stop=form.stops), prompt=None)
         filled = fill(run, [hole], seed, request, settings, form.length)
         prompt, end = filled.prompts[0], inserted(filled, form, clock)
+    text, stop_type, word = end
     read, drawn = len(prompt.ids), filled.texts.usage["completion_tokens"]
     used = {k: v for k, v in form.sampling().items() if v is not None}
     return {
         "index": 0,
-        "content": end.text,
+        "content": text,
         "tokens": [],
         "id_slot": -1,
         "stop": True,
@@ -297,10 +274,10 @@ def infill(served: Served, form: InfillForm) -> dict[str, Any]:
             "n_ctx": context,
         },
         "prompt": prompt_text(run, tuple(prompt.ids.tolist())),
-        "has_new_line": "\n" in end.text,
+        "has_new_line": "\n" in text,
         "truncated": prompt.prefix[0] < prompt.prefix[1] or prompt.suffix[0] < prompt.suffix[1],
-        "stop_type": end.stop_type,
-        "stopping_word": end.stopping_word,
+        "stop_type": stop_type,
+        "stopping_word": word,
         "tokens_cached": 0,
         "timings": clock.timings(read, drawn),
     }
@@ -320,9 +297,9 @@ def chosen_fields(answer: dict[str, Any], fields: Sequence[str]) -> dict[str, An
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["llama.cpp"], route_class=JsonRoute, responses=ERRORS, dependencies=[needs(USE)])
+    router = json_router("llama.cpp", responses=ERRORS)
 
-    @router.post("/infill", summary="The text at a cursor", responses=streamed_too(InfillAnswer))
+    @router.post("/infill", summary="The text at a cursor", responses=forms.streamed_too(InfillAnswer))
     async def at_cursor(form: InfillForm, request: Request) -> Response:
         form.check()
         model = form.model if form.model else await run_in_threadpool(only_model, desk.library)
@@ -330,15 +307,15 @@ def routes(desk: Desk) -> APIRouter:
         whole = answer if form.response_fields is None else chosen_fields(answer, form.response_fields)
         length = max(form.n_predict, 0)
         if not form.stream:
-            return JSONResponse(whole, headers=cap_headers(length))
+            return JSONResponse(whole, headers=forms.cap_headers(length))
 
         async def events() -> AsyncIterator[str]:
             """The text as one piece, as what repeats the suffix is only known at its end, and the rest."""
             shared = {k: answer[k] for k in ("index", "content", "id_slot", "tokens_predicted", "tokens_evaluated")}
-            yield event({**shared, "tokens": [], "stop": False})
-            yield event(whole | {"content": ""} if "content" in whole else whole)
+            yield forms.event({**shared, "tokens": [], "stop": False})
+            yield forms.event(whole | {"content": ""} if "content" in whole else whole)
 
-        return event_stream(events(), length)
+        return forms.event_stream(events(), length)
 
     return router
 

@@ -6,32 +6,25 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import Field
+from pydantic import BaseModel, Field
 
-from afresh.data.text.tool_calls import Call, CallReader
+from afresh.data.text.tool_calls import Call
 from afresh.engine.sampling.tokens import Alternatives, Watch
-from afresh.faces.http.errors import RefusedRequest
+from afresh.faces.http.errors import RefusedRequest, described, shown
 from afresh.faces.http.loaded_runs import Library, Served
-from afresh.faces.http.protocols.ollama.answers import ollama_body
 from afresh.faces.http.request_threads import Desk, once_begun
-from afresh.faces.http.requests.forms import Finite, Form, Sampling, Seed, Stops, TextConditions, cap_headers, capped
-from afresh.faces.http.requests.neutral import SAMPLERS, Neutral, check_neutral, check_window
+from afresh.faces.http.requests.forms import Form, Only, TextConditions, WindowSampling, cap_headers, capped
 from afresh.faces.http.requests.text import Put, TextPiece, WrittenTexts, events_of, token_logprobs
-from afresh.faces.http.requests.tools import Tools, calls_in, finish_of, parts_of
+from afresh.faces.http.requests.tools import AnswerReader, Tools, finish_of, parts_of, split
 from afresh.runs.run import Run
 
 LATEST = ":latest"  # the tag that clients add to a name without one
 LINES = "application/x-ndjson"
-NEUTRAL_OPTIONS = {**SAMPLERS, "tfs_z": Neutral((1,), "Use top_p or min_p.")}
-NEUTRAL = {
-    "think": Neutral((False,), "Models here do not think before they answer."),
-    "truncate": Neutral((False,), "Nothing is cut in silence: shorten the prompt or the conversation."),
-}
 
 
 # Details of samplers that are not used here, and how Ollama computes. The context is that of the model.
@@ -42,35 +35,51 @@ IGNORED_OPTIONS = (
 )
 
 
-class OllamaOptions(Sampling):
+class Ended(BaseModel):
+    """What the last line of an answer says of all. A model that was only loaded has no counts."""
+
+    model: str
+    created_at: str
+    done: Literal[True]
+    done_reason: Literal["stop", "length", "load", "unload"]
+    total_duration: int | None = None
+    load_duration: int | None = None
+    prompt_eval_count: int | None = None
+    prompt_eval_duration: int | None = None
+    eval_count: int | None = None
+    eval_duration: int | None = None
+    logprobs: list[dict[str, Any]] | None = None
+
+
+def ollama_body(error: RefusedRequest) -> dict[str, Any]:
+    """{"error": message}, as clients of Ollama's API expect it."""
+    return {"error": shown(str(error))}
+
+
+ERRORS = described(ollama_body)
+
+
+class OllamaOptions(WindowSampling):
     """How a text is drawn. What is left out is as the model learnt it: temperature 1, every token."""
 
     ignored = IGNORED_OPTIONS
-    seed: Seed | None = None
-    stop: Stops = None
+    only: ClassVar = {**WindowSampling.only, "tfs_z": Only((1,), "Use top_p or min_p.")}
     num_predict: int | None = Field(None, description="Tokens, at most; 0 or less: what the context has room for.")
-    # Accepted at the value that changes nothing (NEUTRAL_OPTIONS).
-    repeat_penalty: Finite | None = None
-    repeat_last_n: int | None = None
-    typical_p: Finite | None = None
-    tfs_z: Finite | None = None
-    mirostat: int | None = None
 
     @property
     def length(self) -> int | None:
         """The tokens that a text may have; None for what the context has room for."""
         return capped(self.num_predict) if self.num_predict is not None and self.num_predict > 0 else None
 
-    @property
-    def stops(self) -> tuple[str, ...]:
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-
 
 class AskForm(Form):
     """What both requests have. `shift`: whether a text may outgrow the context, which none does here."""
 
-    ignored = ("shift", *(f"options.{name}" for name in IGNORED_OPTIONS))
-
+    ignored = ("shift",)
+    only: ClassVar = {
+        "think": Only((False,), "Models here do not think before they answer."),
+        "truncate": Only((False,), "Nothing is cut in silence: shorten the prompt or the conversation."),
+    }
     model: Annotated[str, Field(min_length=1)]
     stream: bool | None = True
     format: Literal["", "json"] | dict[str, Any] | bool | None = Field(
@@ -79,8 +88,6 @@ class AskForm(Form):
     options: OllamaOptions | None = None
     logprobs: bool | None = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    think: bool | Literal["low", "medium", "high", "max"] | None = None
-    truncate: bool | None = None
     keep_alive: float | str | None = Field(
         None, description="0 without a prompt: the model is let go. How long it stays is up to the memory otherwise."
     )
@@ -89,9 +96,7 @@ class AskForm(Form):
     def check(self) -> OllamaOptions:
         """The options. Raises Refused for what is not supported."""
         options = self.options or OllamaOptions()
-        check_neutral(self, NEUTRAL)
-        check_neutral(options, NEUTRAL_OPTIONS, "options.")
-        check_window(options.repeat_last_n, bool(options.frequency_penalty or options.presence_penalty), "options.")
+        options.check_window("options.")
         if self.top_logprobs and not self.logprobs:
             raise RefusedRequest(400, "top_logprobs needs logprobs.", None, "top_logprobs")
         return options
@@ -162,7 +167,7 @@ async def answered(
 ) -> Response:
     """The answer of a run. `write` draws it, and calls a watch with every token; `fields` puts its texts and calls into
     the form of the endpoint."""
-    model, timer, reader = named(desk.library, form.model), Timer(), CallReader()
+    model, timer, reader = named(desk.library, form.model), Timer(), AnswerReader(tools)
     headers = cap_headers(None if form.options is None else form.options.num_predict)
 
     def said(parts: Sequence[str | Call], done: bool, **more: Any) -> dict[str, Any]:
@@ -179,19 +184,19 @@ async def answered(
             timer.start()
             texts = write(served.run, None, timer.watch)
             text = texts.texts[0]
-            parts = [text.text] if tools is None else parts_of(text.text)
+            parts = parts_of(text.text, tools)
             rows = {"logprobs": token_logprobs(served.run, text.tokens)["content"]} if form.logprobs else {}
-            return {**last(parts, texts, len(calls_in(parts))), **rows}
+            return {**last(parts, texts, len(split(parts)[1])), **rows}
 
         return JSONResponse(await desk.run(request, model, work), headers=headers)
 
     def written_piece(run: Run, piece: TextPiece) -> list[str]:
-        parts: Sequence[str | Call] = [piece.text] if tools is None else reader.add(piece.text)
+        parts = reader.add(piece.text)
         rows = {"logprobs": token_logprobs(run, piece.tokens)["content"]} if form.logprobs and piece.tokens else {}
         return [line(said(parts, False, **rows))] if any(parts) or rows else []
 
     def end(run: Run, texts: WrittenTexts) -> list[str]:
-        parts = [] if tools is None else [*reader.close()]
+        parts = reader.close()
         more = [line(said(parts, False))] if any(parts) else []
         return [*more, line(last([], texts, reader.calls))]
 

@@ -4,31 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from afresh.data.text.tool_calls import Call
 from afresh.engine.sampling.tokens import Watch
 from afresh.faces.http.errors import RefusedRequest
-from afresh.faces.http.json_route import JsonRoute
-from afresh.faces.http.protocols.ollama.answers import ERRORS, OllamaChatAnswer
-from afresh.faces.http.protocols.ollama.asking import LINES, AskForm, answered, loaded
+from afresh.faces.http.json_route import json_router
+from afresh.faces.http.protocols.ollama.asking import ERRORS, LINES, AskForm, Ended, answered, loaded
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.requests.conversation import Ask, respond, turns_of
-from afresh.faces.http.requests.forms import Form, seed_of
-from afresh.faces.http.requests.neutral import Neutral, check_neutral
+from afresh.faces.http.requests.forms import Form, Only, seed_of
 from afresh.faces.http.requests.text import Put, WrittenTexts
-from afresh.faces.http.requests.tools import MOST_TOOLS, Said, Tool, Tools, calls_in
-from afresh.faces.http.rights import USE, needs
+from afresh.faces.http.requests.tools import MOST_TOOLS, Said, Tool, Tools, split
 from afresh.runs.run import Run
 
-NEUTRAL = {
-    "images": Neutral(([],), "Models here read text only."),
-    "thinking": Neutral(("",), "Models here do not think before they answer."),
-}
+
+class OllamaFunction(BaseModel):
+    name: str
+    arguments: dict[str, Any]
+
+
+class OllamaCall(BaseModel):
+    function: OllamaFunction
+
+
+class OllamaMessageAnswer(BaseModel):
+    role: Literal["assistant"]
+    content: str
+    tool_calls: list[OllamaCall] | None = None
+
+
+class OllamaChatAnswer(Ended):
+    message: OllamaMessageAnswer
 
 
 @dataclass
@@ -64,17 +75,18 @@ class OpenCalls:
 class OllamaMessage(Form):
     """A message: a text, calls of tools, or the result of one."""
 
+    only: ClassVar = {
+        "images": Only(([],), "Models here read text only."),
+        "thinking": Only(("",), "Models here do not think before they answer."),
+    }
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
-    images: list[str] | None = None
-    thinking: str | None = None
 
     def add_to(self, said: Said, calls: OpenCalls, param: str) -> None:
         """Raises Refused for what is no text and no call."""
-        check_neutral(self, NEUTRAL, f"{param}.")
         if self.role == "tool":
             calls.result(self.tool_call_id, self.tool_name, self.content or "", param)
             return
@@ -113,13 +125,13 @@ class ChatForm(AskForm):
 
 def message(parts: Sequence[str | Call]) -> dict[str, Any]:
     """Texts and calls as a message."""
-    calls = [{"function": {"name": c.name, "arguments": c.arguments}} for c in calls_in(parts)]
-    content = "".join(p for p in parts if isinstance(p, str))
-    return {"message": {"role": "assistant", "content": content, **({"tool_calls": calls} if calls else {})}}
+    said, calls = split(parts)
+    rows = [{"function": {"name": c.name, "arguments": c.arguments}} for c in calls]
+    return {"message": {"role": "assistant", "content": said, **({"tool_calls": rows} if rows else {})}}
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["Ollama"], route_class=JsonRoute, responses=ERRORS, dependencies=[needs(USE)])
+    router = json_router("Ollama", responses=ERRORS)
     described: dict[int | str, dict[str, Any]] = {
         200: {"model": OllamaChatAnswer, "content": {LINES: {"schema": {"type": "string"}}}}
     }

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from afresh.faces.http.protocols import Protocol
 from afresh.faces.http.protocols.ollama import chat, generate, models
-from afresh.faces.http.protocols.ollama.answers import ollama_body
+from afresh.faces.http.protocols.ollama.asking import ollama_body
 from afresh.faces.http.request_threads import Desk
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -13,44 +13,39 @@ from afresh.data.text.tool_calls import Call
 from afresh.engine.sampling.request import converses
 from afresh.engine.sampling.tokens import Watch
 from afresh.faces.http.errors import RefusedRequest
-from afresh.faces.http.json_route import JsonRoute
-from afresh.faces.http.protocols.ollama.answers import ERRORS, OllamaTextAnswer
-from afresh.faces.http.protocols.ollama.asking import LINES, AskForm, OllamaOptions, answered, loaded
+from afresh.faces.http.json_route import json_router
+from afresh.faces.http.protocols.ollama.asking import ERRORS, LINES, AskForm, Ended, OllamaOptions, answered, loaded
 from afresh.faces.http.request_threads import Desk
-from afresh.faces.http.requests.forms import MOST_TOKENS, constraint, seed_of
+from afresh.faces.http.requests.forms import MOST_TOKENS, Only, constraint, seed_of
 from afresh.faces.http.requests.holes import fill
-from afresh.faces.http.requests.neutral import Neutral, check_neutral
 from afresh.faces.http.requests.text import Put, WrittenTexts, check_writes, write
-from afresh.faces.http.rights import USE, needs
+from afresh.faces.http.requests.tools import split
 from afresh.runs.run import Run
 from afresh.verbs.cursor import Hole
 
-NEUTRAL = {
-    "template": Neutral(("",), "The template is that of the model; with `raw` the prompt is continued as it is."),
-    "context": Neutral(([],), "Answers are not kept: send the messages before to POST /api/chat."),
-    "images": Neutral(([],), "Models here read text only."),
-    "width": Neutral((0,), "Images come from POST /v1/images/generations."),
-    "height": Neutral((0,), "Images come from POST /v1/images/generations."),
-    "steps": Neutral((0,), "Images come from POST /v1/images/generations."),
-}
+
+class OllamaTextAnswer(Ended):
+    response: str
 
 
 class GenerateForm(AskForm):
     """A request for a text. A model of conversations answers the prompt, others go on from it."""
 
+    only: ClassVar = {
+        **AskForm.only,
+        "template": Only(("",), "The template is that of the model; with `raw` the prompt is continued as it is."),
+        "context": Only(([],), "Answers are not kept: send the messages before to POST /api/chat."),
+        "images": Only(([],), "Models here read text only."),
+        "width": Only((0,), "Images come from POST /v1/images/generations."),
+        "height": Only((0,), "Images come from POST /v1/images/generations."),
+        "steps": Only((0,), "Images come from POST /v1/images/generations."),
+    }
     prompt: str | None = ""
     suffix: str | None = None
     system: str | None = None
     raw: bool | None = False
-    template: str | None = None
-    context: list[int] | None = None
-    images: list[str] | None = None
-    width: int | None = None
-    height: int | None = None
-    steps: int | None = None
 
     def check(self) -> OllamaOptions:
-        check_neutral(self, NEUTRAL)
         if self.system and (self.raw or self.suffix):
             raise RefusedRequest(
                 400, "With `raw` or a suffix there is no template that has a place for `system`.", None, "system"
@@ -81,11 +76,11 @@ def written(run: Run, form: GenerateForm, options: OllamaOptions, put: Put | Non
 
 
 def response(parts: Sequence[str | Call]) -> dict[str, Any]:
-    return {"response": "".join(p for p in parts if isinstance(p, str))}
+    return {"response": split(parts)[0]}
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["Ollama"], route_class=JsonRoute, responses=ERRORS, dependencies=[needs(USE)])
+    router = json_router("Ollama", responses=ERRORS)
     described: dict[int | str, dict[str, Any]] = {
         200: {"model": OllamaTextAnswer, "content": {LINES: {"schema": {"type": "string"}}}}
     }

@@ -4,27 +4,65 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel
 
 from afresh import __version__
 from afresh.data.text.fim import supports_fim
 from afresh.engine.sampling.request import converses, writes_text
 from afresh.faces.http.errors import RefusedRequest
-from afresh.faces.http.json_route import JsonRoute
+from afresh.faces.http.json_route import json_router
 from afresh.faces.http.loaded_runs import newest
-from afresh.faces.http.protocols.ollama.answers import ERRORS, OllamaModelList, OllamaVersion, ShownModel
-from afresh.faces.http.protocols.ollama.asking import named
+from afresh.faces.http.protocols.ollama.asking import ERRORS, named
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.requests.forms import Form
 from afresh.faces.http.requests.text import check_writes
-from afresh.faces.http.rights import USE, needs
 from afresh.runs.about import AboutRun
 from afresh.runs.run import Run
 
 FOLLOWED = "0.12.11"  # the version of Ollama whose API this is: clients refuse to talk to one that they deem too old
+
+
+class ModelDetails(BaseModel):
+    parent_model: str
+    format: Literal["safetensors"]
+    family: str
+    families: list[str]
+    parameter_size: str
+    quantization_level: str
+
+
+class ListedModel(BaseModel):
+    name: str
+    model: str
+    modified_at: str
+    size: int
+    digest: str
+    details: ModelDetails
+    capabilities: list[str]
+
+
+class OllamaModelList(BaseModel):
+    models: list[ListedModel]
+
+
+class ShownModel(BaseModel):
+    license: str
+    modelfile: str
+    parameters: str
+    template: str
+    details: ModelDetails
+    model_info: dict[str, Any]
+    capabilities: list[str]
+    modified_at: str
+
+
+class OllamaVersion(BaseModel):
+    version: str
+    afresh: str
 
 
 class ShowForm(Form):
@@ -102,7 +140,7 @@ def shown(name: str, run: Run) -> dict[str, Any]:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["Ollama"], route_class=JsonRoute, responses=ERRORS, dependencies=[needs(USE)])
+    router = json_router("Ollama", responses=ERRORS)
 
     @router.get("/api/tags", summary="The runs that write texts", response_model=OllamaModelList)
     async def tags() -> dict[str, Any]:

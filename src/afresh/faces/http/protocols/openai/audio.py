@@ -17,22 +17,10 @@ from afresh.data.audio.compressed import MEDIA_TYPES, Format, encode_sound
 from afresh.engine.sampling.samples import from_prompts, marked_sound, signed_content
 from afresh.engine.sampling.text_conditions import conditions_from_text, with_labels
 from afresh.faces.http.errors import RefusedRequest
-from afresh.faces.http.json_route import JsonRoute
+from afresh.faces.http.json_route import json_router
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.request_threads import Desk, noted
-from afresh.faces.http.requests.descriptions import files
-from afresh.faces.http.requests.forms import (
-    Conditions,
-    Finite,
-    Form,
-    Seed,
-    Words,
-    event,
-    event_stream,
-    named_event,
-    seed_of,
-)
-from afresh.faces.http.rights import USE, needs
+from afresh.faces.http.requests import forms
 from afresh.runs.run import Run
 from afresh.services.provenance.sign_work import Signed
 from afresh.verbs.sample import Sampler
@@ -41,24 +29,24 @@ PIECE = 1 << 15  # bytes of a sound that are sent at once
 DEFAULT = "default"  # the voice of whoever asks for none
 
 
-class VoiceId(Form):
-    id: Words
+class VoiceId(forms.Form):
+    id: forms.Words
 
 
-class Speech(Form):
+class Speech(forms.Form):
     """A request for a sound."""
 
     model: str
-    input: Words = Field(
+    input: forms.Words = Field(
         description="A caption if the run learnt captions, else labels with commas between them; empty: anything."
     )
-    voice: Words | VoiceId = Field(DEFAULT, description="One of the labels of the run, or `default`.")
+    voice: forms.Words | VoiceId = Field(DEFAULT, description="One of the labels of the run, or `default`.")
     instructions: Literal[""] | None = None  # how to speak: nothing here depends on it
     response_format: Format = "mp3"
-    speed: Finite = 1.0
+    speed: forms.Finite = 1.0
     stream_format: Literal["audio", "sse"] = "audio"
-    seed: Seed | None = None
-    afresh: Conditions = Field(default_factory=Conditions)
+    seed: forms.Seed | None = None
+    afresh: forms.Conditions = Field(default_factory=forms.Conditions)
 
     def check(self) -> None:
         """Raises Refused for what cannot be had."""
@@ -120,7 +108,7 @@ def speak(served: Served, form: Speech) -> Spoken:
     """The sound of a request: that of `afresh sample` for the same seed."""
     run = served.run
     check_sounds(run)
-    seed = seed_of(form.seed)
+    seed = forms.seed_of(form.seed)
     try:
         request = with_labels(run.conds, form.named_voice, form.afresh.request())
     except UserError as error:
@@ -138,15 +126,17 @@ def speak(served: Served, form: Speech) -> Spoken:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute, dependencies=[needs(USE)])
+    router = json_router("OpenAI")
 
-    @router.post("/v1/audio/speech", summary="A sound", response_class=Response, responses=files(MEDIA_TYPES.values()))
+    @router.post(
+        "/v1/audio/speech", summary="A sound", response_class=Response, responses=forms.files(MEDIA_TYPES.values())
+    )
     async def speech(form: Speech, request: Request) -> Response:
         form.check()
         spoken = await desk.run(request, form.model, lambda served: speak(served, form))
         if form.stream_format == "audio":
             return Response(spoken.content, media_type=MEDIA_TYPES[form.response_format], headers=spoken.headers)
-        return event_stream(events_of(spoken), headers=spoken.headers)
+        return forms.event_stream(events_of(spoken), headers=spoken.headers)
 
     return router
 
@@ -155,6 +145,6 @@ def events_of(spoken: Spoken) -> Iterator[str]:
     """The events of a sound, which is known as a whole before the first is sent."""
     for start in range(0, len(spoken.content), PIECE):
         audio = base64.b64encode(spoken.content[start : start + PIECE]).decode()
-        yield named_event({"type": "speech.audio.delta", "audio": audio})
-    yield named_event({"type": "speech.audio.done", "usage": spoken.usage})
-    yield event("[DONE]")
+        yield forms.named_event({"type": "speech.audio.delta", "audio": audio})
+    yield forms.named_event({"type": "speech.audio.done", "usage": spoken.usage})
+    yield forms.event("[DONE]")

@@ -10,37 +10,26 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.data.text.tool_calls import Call, CallReader
+from afresh.data.text.tool_calls import Call
 from afresh.faces.http.errors import RefusedRequest, body
-from afresh.faces.http.json_route import JsonRoute
+from afresh.faces.http.json_route import json_router
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.protocols.openai.answers import ChatAnswer
 from afresh.faces.http.request_threads import Desk, once_begun
+from afresh.faces.http.requests import forms
 from afresh.faces.http.requests.conversation import Ask, answering, respond, text_of, turns_of
-from afresh.faces.http.requests.descriptions import streamed_too
-from afresh.faces.http.requests.forms import (
-    OPENAI_IDENTITY,
-    OPENAI_IGNORED,
-    Count,
-    Finite,
-    Length,
-    ResponseFormat,
-    Sampling,
-    Seed,
-    Stops,
-    StreamOptions,
-    TextConditions,
-    cap_headers,
-    capped,
-    event,
-    event_stream,
-    name,
-    now,
-    seed_of,
-)
 from afresh.faces.http.requests.text import TextPiece, WrittenText, WrittenTexts, events_of, token_logprobs
-from afresh.faces.http.requests.tools import MOST_TOOLS, NamedTool, Said, Tool, Tools, calls_in, finish_of, parts_of
-from afresh.faces.http.rights import USE, needs
+from afresh.faces.http.requests.tools import (
+    MOST_TOOLS,
+    AnswerReader,
+    NamedTool,
+    Said,
+    Tool,
+    Tools,
+    finish_of,
+    parts_of,
+    split,
+)
 from afresh.runs.run import Run
 
 
@@ -71,28 +60,19 @@ class ChatMessage(BaseModel):
             said.call(call.get("id"), given.get("name"), given.get("arguments"), param)
 
 
-class ChatCompletion(Sampling):
+class ChatCompletion(forms.OpenAIText):
     """A request for answers to the last of the messages."""
 
-    ignored = (*OPENAI_IGNORED, *OPENAI_IDENTITY)
-    model: str
+    ignored = (*forms.OPENAI_IGNORED, *forms.OPENAI_IDENTITY)
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000)]
-    max_completion_tokens: Length | None = None
-    max_tokens: Length | None = None
-    n: Count | None = 1
-    logit_bias: dict[int, Annotated[Finite, Field(ge=-100, le=100)]] | None = None
+    max_completion_tokens: forms.Length | None = None
+    max_tokens: forms.Length | None = None
     logprobs: bool | None = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    stop: Stops = None
-    seed: Seed | None = None
-    stream: bool | None = False
-    stream_options: StreamOptions | None = None
-    response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     modalities: list[str] | None = None
-    afresh: TextConditions = Field(default_factory=TextConditions)
 
     @property
     def length(self) -> int | None:
@@ -108,17 +88,13 @@ class ChatCompletion(Sampling):
             raise RefusedRequest(400, "A chat answers in text here.", "unsupported_value", "modalities")
         if self.top_logprobs and not self.logprobs:
             raise RefusedRequest(400, "top_logprobs needs logprobs.", None, "top_logprobs")
-        if self.stream_options is not None:
-            if not self.stream:
-                raise RefusedRequest(400, "stream_options applies to streams: set stream.", None, "stream_options")
-            self.stream_options.check()
+        self.check_stream()
         said = Said()
         for i, message in enumerate(self.messages):
             message.add_to(said, f"messages.{i}")
         named = self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else None
         choice = self.tool_choice if isinstance(self.tool_choice, str) else None
         tools = Tools.of([t.function for t in self.tools or ()], choice, named, self.parallel_tool_calls is not False)
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         settings = {
             **self.sampling(),
             "logit_bias": self.logit_bias,
@@ -128,43 +104,41 @@ class ChatCompletion(Sampling):
         return Ask(
             turns_of(said.messages),
             self.n or 1,
-            seed_of(self.seed),
-            capped(self.length),
-            stop,
+            forms.seed_of(self.seed),
+            forms.capped(self.length),
+            forms.stops_of(self.stop),
             self.afresh,
-            None if self.response_format is None else self.response_format.schema_of(),
+            self.schema_of,
             settings,
             tools,
         )
 
 
 def tool_call(call: Call) -> dict[str, Any]:
-    return {"id": name("call"), "type": "function", "function": {"name": call.name, "arguments": call.json}}
+    return {"id": forms.name("call"), "type": "function", "function": {"name": call.name, "arguments": call.json}}
 
 
 def message_of(text: WrittenText, tools: Tools | None) -> tuple[dict[str, Any], str]:
     """An answer as a message, and why it ended."""
-    message: dict[str, Any] = {"role": "assistant", "content": text.text, "refusal": None, "annotations": []}
-    calls: list[Call] = []
-    if tools is not None:
-        parts = parts_of(text.text)
-        calls = calls_in(parts)
-        if calls:
-            content = "".join(p for p in parts if isinstance(p, str))
-            message |= {"content": content or None, "tool_calls": [tool_call(c) for c in calls]}
+    said, calls = split(parts_of(text.text, tools))
+    message: dict[str, Any] = {"role": "assistant", "content": said, "refusal": None, "annotations": []}
+    if calls:
+        message |= {"content": said or None, "tool_calls": [tool_call(c) for c in calls]}
     return message, finish_of(text.finish, tools, len(calls))
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute, dependencies=[needs(USE)])
+    router = json_router("OpenAI")
 
-    @router.post("/v1/chat/completions", summary="The answer to a conversation", responses=streamed_too(ChatAnswer))
+    @router.post(
+        "/v1/chat/completions", summary="The answer to a conversation", responses=forms.streamed_too(ChatAnswer)
+    )
     async def chat(form: ChatCompletion, request: Request) -> Response:
         ask = form.ask()
-        head = {"id": name("chatcmpl"), "created": now(), "model": form.model}
+        head = {"id": forms.name("chatcmpl"), "created": forms.now(), "model": form.model}
         if form.stream:
             chunks = await streamed(desk, form, ask, {**head, "object": "chat.completion.chunk"})
-            return event_stream(chunks, form.length)
+            return forms.event_stream(chunks, form.length)
 
         def choice(run: Run, index: int, text: WrittenText) -> dict[str, Any]:
             logprobs = token_logprobs(run, text.tokens) if form.logprobs else None
@@ -177,21 +151,20 @@ def routes(desk: Desk) -> APIRouter:
             more = {"system_fingerprint": f"fp_{served.version}", "seed": done.seed}
             return {**head, "object": "chat.completion", "choices": choices, "usage": done.usage, **more}
 
-        return JSONResponse(await desk.run(request, form.model, work), headers=cap_headers(form.length))
+        return JSONResponse(await desk.run(request, form.model, work), headers=forms.cap_headers(form.length))
 
     return router
 
 
 async def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, Any]) -> AsyncIterator[str]:
     """The events of a stream."""
-    usage: dict[str, Any] = {"usage": None} if form.stream_options and form.stream_options.include_usage else {}
     begun: set[int] = set()
     ended: set[int] = set()
-    readers: defaultdict[int, CallReader] = defaultdict(CallReader)
+    readers = defaultdict[int, AnswerReader](lambda: AnswerReader(ask.tools))
 
     def chunk(index: int, delta: dict[str, Any], logprobs: Any = None, finish: str | None = None) -> str:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
-        return event({**head, "choices": [choice], **usage})
+        return forms.event({**head, "choices": [choice], **form.counted})
 
     def written_piece(run: Run, piece: TextPiece) -> list[str]:
         out = []
@@ -199,17 +172,14 @@ async def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, A
             begun.add(piece.index)
             out.append(chunk(piece.index, {"role": "assistant", "content": ""}))
         logprobs = token_logprobs(run, piece.tokens) if form.logprobs and piece.tokens else None
-        text, calls = piece.text, []
-        if ask.tools is not None:
-            reader = readers[piece.index]
-            number = reader.calls
-            parts = [*reader.add(piece.text), *(reader.close() if piece.finish else ())]
-            text = "".join(p for p in parts if isinstance(p, str))
-            calls = [{"index": i, **tool_call(c)} for i, c in enumerate(calls_in(parts), number)]
+        reader = readers[piece.index]
+        number = reader.calls
+        text, calls = split([*reader.add(piece.text), *(reader.close() if piece.finish else ())])
         if text or logprobs:
             out.append(chunk(piece.index, {"content": text}, logprobs))
         if calls:
-            out.append(chunk(piece.index, {"tool_calls": calls}))
+            rows = [{"index": i, **tool_call(c)} for i, c in enumerate(calls, number)]
+            out.append(chunk(piece.index, {"tool_calls": rows}))
         if piece.finish:
             out.append(ending(piece.index, piece.finish))
         return out
@@ -220,8 +190,8 @@ async def streamed(desk: Desk, form: ChatCompletion, ask: Ask, head: dict[str, A
 
     def end(run: Run, texts: WrittenTexts) -> list[str]:
         left = [ending(i, text.finish) for i, text in enumerate(texts.texts) if i not in ended]
-        return [*left, *([event({**head, "choices": [], "usage": texts.usage})] if usage else []), event("[DONE]")]
+        return [*left, *form.last(head, texts.usage)]
 
     stream = answering(desk, form.model, ask)
     events = events_of(stream, lambda begun: [], written_piece, end)
-    return await once_begun(events, lambda error: [event(body(error)), event("[DONE]")])
+    return await once_begun(events, lambda error: [forms.event(body(error)), forms.event("[DONE]")])

@@ -13,30 +13,11 @@ from pydantic import Field
 from afresh.engine.sampling.request import Prompt
 from afresh.engine.sampling.text_stream import Token
 from afresh.faces.http.errors import RefusedRequest, body
-from afresh.faces.http.json_route import JsonRoute
+from afresh.faces.http.json_route import json_router
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.protocols.openai.answers import CompletionAnswer
 from afresh.faces.http.request_threads import Desk, once_begun
-from afresh.faces.http.requests.descriptions import streamed_too
-from afresh.faces.http.requests.forms import (
-    MOST_SAMPLES,
-    Count,
-    Finite,
-    ResponseFormat,
-    Sampling,
-    Seed,
-    Stops,
-    StreamOptions,
-    TextConditions,
-    cap_headers,
-    capped,
-    constraint,
-    event,
-    event_stream,
-    name,
-    now,
-    seed_of,
-)
+from afresh.faces.http.requests import forms
 from afresh.faces.http.requests.holes import fill
 from afresh.faces.http.requests.text import (
     Begun,
@@ -51,34 +32,24 @@ from afresh.faces.http.requests.text import (
     spelled,
     write,
 )
-from afresh.faces.http.rights import USE, needs
 from afresh.runs.run import Run
 from afresh.verbs.cursor import Hole
 
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=1_000_000)]
-Texts_ = Annotated[list[str], Field(min_length=1, max_length=MOST_SAMPLES)]
-ManyIds = Annotated[list[Ids], Field(min_length=1, max_length=MOST_SAMPLES)]
+Texts_ = Annotated[list[str], Field(min_length=1, max_length=forms.MOST_SAMPLES)]
+ManyIds = Annotated[list[Ids], Field(min_length=1, max_length=forms.MOST_SAMPLES)]
 
 
-class CompletionForm(Sampling):
+class CompletionForm(forms.OpenAIText):
     """A request for completions. Token ids are those of the model."""
 
     ignored = ("user",)
-    model: str
     prompt: str | Texts_ | Ids | ManyIds | None = ""
     suffix: str | None = Field(None, description="What follows after the text: fill in the middle.")
     max_tokens: Annotated[int, Field(ge=0)] | None = 16
-    n: Count | None = 1
-    best_of: Annotated[int, Field(ge=0, le=MOST_SAMPLES)] | None = None
-    logit_bias: dict[int, Annotated[Finite, Field(ge=-100, le=100)]] | None = None
+    best_of: Annotated[int, Field(ge=0, le=forms.MOST_SAMPLES)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: bool | None = False
-    stop: Stops = None
-    seed: Seed | None = None
-    stream: bool | None = False
-    stream_options: StreamOptions | None = None
-    response_format: ResponseFormat | None = None
-    afresh: TextConditions = Field(default_factory=TextConditions)
 
     def prompts(self) -> list[Prompt]:
         """The prompts, each a text or ids."""
@@ -99,12 +70,9 @@ class CompletionForm(Sampling):
                 "/afresh/v1/samples.",
                 param="best_of",
             )
-        if len(self.prompts()) * n > MOST_SAMPLES:
-            raise RefusedRequest(400, f"At most {MOST_SAMPLES} completions at once: ask for fewer.", param="n")
-        if self.stream_options is not None:
-            if not self.stream:
-                raise RefusedRequest(400, "stream_options applies to streams: set stream.", param="stream_options")
-            self.stream_options.check()
+        if len(self.prompts()) * n > forms.MOST_SAMPLES:
+            raise RefusedRequest(400, f"At most {forms.MOST_SAMPLES} completions at once: ask for fewer.", param="n")
+        self.check_stream()
         if self.echo and self.logprobs is not None:
             raise RefusedRequest(400, "Log-probabilities of a prompt come from POST /afresh/v1/score.", param="echo")
         if self.suffix is not None and (self.echo or self.logprobs is not None):
@@ -131,14 +99,16 @@ def logprobs_of(run: Run, tokens: Sequence[Token], offset: int) -> dict[str, Any
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute, dependencies=[needs(USE)])
+    router = json_router("OpenAI")
 
-    @router.post("/v1/completions", summary="Texts that go on from a prompt", responses=streamed_too(CompletionAnswer))
+    @router.post(
+        "/v1/completions", summary="Texts that go on from a prompt", responses=forms.streamed_too(CompletionAnswer)
+    )
     async def completions(form: CompletionForm, request: Request) -> Response:
         form.check()
-        head = {"id": name("cmpl"), "object": "text_completion", "created": now(), "model": form.model}
+        head = {"id": forms.name("cmpl"), "object": "text_completion", "created": forms.now(), "model": form.model}
         if form.stream:
-            return event_stream(await streamed(desk, form, head), form.max_tokens)
+            return forms.event_stream(await streamed(desk, form, head), form.max_tokens)
 
         def work(served: Served) -> dict[str, Any]:
             done = written(served.run, form, None)
@@ -152,7 +122,7 @@ def routes(desk: Desk) -> APIRouter:
             print_of = f"fp_{served.version}"
             return {**head, "system_fingerprint": print_of, "choices": choices, "usage": done.usage, "seed": done.seed}
 
-        return JSONResponse(await desk.run(request, form.model, work), headers=cap_headers(form.max_tokens))
+        return JSONResponse(await desk.run(request, form.model, work), headers=forms.cap_headers(form.max_tokens))
 
     return router
 
@@ -160,21 +130,18 @@ def routes(desk: Desk) -> APIRouter:
 def written(run: Run, form: CompletionForm, put: Put | None) -> WrittenTexts:
     """The completions of a request."""
     check_writes(run)  # before prompts in ids are read
-    prompts, n, seed = form.prompts(), form.n or 1, seed_of(form.seed)
-    stop = (form.stop,) if isinstance(form.stop, str) else tuple(form.stop or ())
+    prompts, n, seed = form.prompts(), form.n or 1, forms.seed_of(form.seed)
     each = [p for p in prompts for _ in range(n)]
     settings = form.afresh.chosen(
         **form.sampling(),
         logit_bias=form.logit_bias,
         top_logprobs=form.logprobs or None,
         scored=form.logprobs is not None,
-        constraint=constraint(
-            run, form.afresh, None if form.response_format is None else form.response_format.schema_of()
-        ),
+        constraint=forms.constraint(run, form.afresh, form.schema_of),
     )
     wanted = form.afresh.model_copy(update={"raw": True})
-    request = wanted.request(prompt=each, stop=stop, logprobs=True)
-    length = capped(16 if form.max_tokens is None else form.max_tokens)
+    request = wanted.request(prompt=each, stop=forms.stops_of(form.stop), logprobs=True)
+    length = forms.capped(16 if form.max_tokens is None else form.max_tokens)
     if form.suffix is not None:
         holes = [Hole(prompt_text(run, p), form.suffix) for p in each]
         return fill(run, holes, seed, replace(request, prompt=None), settings, length, put).texts
@@ -188,14 +155,13 @@ def written(run: Run, form: CompletionForm, put: Put | None) -> WrittenTexts:
 
 async def streamed(desk: Desk, form: CompletionForm, head: dict[str, Any]) -> AsyncIterator[str]:
     """The events of a stream."""
-    usage: dict[str, Any] = {"usage": None} if form.stream_options and form.stream_options.include_usage else {}
     ended: set[int] = set()
     offsets: dict[int, int] = {}
     prompts, n = form.prompts(), form.n or 1
 
     def chunk(index: int, text: str, logprobs: Any, finish: str | None) -> str:
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
-        return event({**head, "choices": [choice], **usage})
+        return forms.event({**head, "choices": [choice], **form.counted})
 
     def opening(begun: Begun) -> list[str]:
         echoes = [prompt_text(begun.run, p) for p in prompts for _ in range(n)] if form.echo else []
@@ -213,8 +179,8 @@ async def streamed(desk: Desk, form: CompletionForm, head: dict[str, Any]) -> As
 
     def end(run: Run, texts: WrittenTexts) -> list[str]:
         left = [chunk(i, "", None, text.finish) for i, text in enumerate(texts.texts) if i not in ended]
-        return [*left, *([event({**head, "choices": [], "usage": texts.usage})] if usage else []), event("[DONE]")]
+        return [*left, *form.last(head, texts.usage)]
 
     stream = desk.stream(form.model, lambda served, put: written(served.run, form, put))
     events = events_of(stream, opening, written_piece, end)
-    return await once_begun(events, lambda error: [event(body(error)), event("[DONE]")])
+    return await once_begun(events, lambda error: [forms.event(body(error)), forms.event("[DONE]")])

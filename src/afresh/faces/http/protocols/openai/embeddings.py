@@ -12,12 +12,11 @@ from torch import Tensor
 
 from afresh.engine.sampling.request import Prompt
 from afresh.faces.http.errors import RefusedRequest
-from afresh.faces.http.json_route import JsonRoute
+from afresh.faces.http.json_route import json_router
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.protocols.openai.answers import EmbeddingAnswer
 from afresh.faces.http.request_threads import Desk, alone
 from afresh.faces.http.requests.forms import Form
-from afresh.faces.http.rights import USE, needs
 from afresh.verbs.embed import embed
 
 MOST_INPUTS = 2_048
@@ -54,7 +53,7 @@ def written(vector: Tensor, form: str) -> Any:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute, dependencies=[needs(USE)])
+    router = json_router("OpenAI")
 
     @router.post("/v1/embeddings", summary="Texts as vectors", responses={200: {"model": EmbeddingAnswer}})
     async def embeddings(form: EmbeddingForm, request: Request) -> Response:

@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 import base64
+import json
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field
+from pydantic import BaseModel, Field, ValidationError
+from starlette.datastructures import UploadFile
 
 from afresh.core import UserError
 from afresh.core.solver_progress import Step, following
 from afresh.data.image.images import Pixels
 from afresh.engine.sampling.samples import Samples, signed_content
 from afresh.engine.sampling.text_conditions import conditions_from_text
-from afresh.faces.http.errors import RefusedRequest, body
+from afresh.faces.http.errors import RefusedRequest, body, invalid
 from afresh.faces.http.image_files import Format, image_bytes, image_size, read_image, transparent
-from afresh.faces.http.json_route import JsonRoute
+from afresh.faces.http.json_route import json_router
 from afresh.faces.http.loaded_runs import Served
-from afresh.faces.http.multipart import described, read_form
 from afresh.faces.http.protocols.openai.answers import ImageAnswer
 from afresh.faces.http.request_threads import Desk, alone, noted, once_begun
-from afresh.faces.http.requests.descriptions import streamed_too
-from afresh.faces.http.requests.forms import (
-    Conditions,
-    Count,
-    Finite,
-    Form,
-    Seed,
-    Words,
-    event,
-    event_stream,
-    named_event,
-    now,
-    seed_of,
-)
-from afresh.faces.http.rights import USE, needs
+from afresh.faces.http.requests import forms
 from afresh.runs.run import Run
 from afresh.verbs.edit import Change, Editor, edit
 from afresh.verbs.editor import STRENGTH
@@ -46,26 +35,29 @@ from afresh.verbs.outpaint import outpainted
 from afresh.verbs.sample import Sampler
 
 MOST_INPUTS = 16  # images of one request
+MOST_FILES, MOST_FIELDS = 16, 200  # of a form
+NESTED = re.compile(r"\w+(\[\w+\]){1,3}")  # afresh[label], afresh[settings][steps]
+T = TypeVar("T", bound=forms.Form)
 FURTHEST = 4  # times the width or height of a model's images, up to which they are continued
 Size = Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")]
-Strength = Annotated[Finite, Field(gt=0, le=1)]
+Strength = Annotated[forms.Finite, Field(gt=0, le=1)]
 
 
-class Wishes(Conditions):
+class Wishes(forms.Conditions):
     """Conditions, and how much of an image may change."""
 
     strength: Strength | None = Field(None, description=f"How much may change; {STRENGTH} without a mask.")
 
 
-class ImagesForm(Form):
+class ImagesForm(forms.Form):
     """What all requests for images have in common. What only other models do is accepted as `auto` alone."""
 
+    ignored: ClassVar[tuple[str, ...]] = ("user",)
     model: str
-    n: Count | None = 1
+    n: forms.Count | None = 1
     size: Size | None = Field("auto", description="`auto`, or the size of the model's images, as in 64x64.")
     response_format: Literal["b64_json", "url"] | None = "b64_json"
-    seed: Seed | None = None
-    user: str | None = None  # who asks: nothing here depends on it
+    seed: forms.Seed | None = None
 
     def check(self) -> None:
         """Raises Refused for what cannot be had."""
@@ -81,15 +73,13 @@ class ImagesForm(Form):
 class DrawnForm(ImagesForm):
     """A request for images in a format of choice, which may be streamed."""
 
-    prompt: Words = Field(
+    ignored = ("user", "safety_identifier", "moderation")
+    only: ClassVar = {"quality": forms.Only(("auto",)), "background": forms.Only(("auto", "opaque"))}
+    prompt: forms.Words = Field(
         description="A caption if the run learnt captions, else one of its labels, or several with commas between them."
     )
     output_format: Format | None = "png"
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = 100
-    background: Literal["auto", "opaque"] | None = "auto"
-    quality: Literal["auto"] | None = "auto"
-    moderation: Literal["auto", "low"] | None = "auto"  # there is none
-    safety_identifier: str | None = None  # who asks
     stream: bool | None = False
     partial_images: Annotated[int, Field(ge=0, le=3)] | None = Field(
         0, description="How often an image is sent while it is drawn; families that draw at once send none."
@@ -116,11 +106,11 @@ class DrawnForm(ImagesForm):
 class ImageGeneration(DrawnForm):
     """A request for new images."""
 
-    prompt: Words = Field(
+    only: ClassVar = {**DrawnForm.only, "style": forms.Only(("auto",))}
+    prompt: forms.Words = Field(
         "", description="A caption if the run learnt captions, else labels with commas between them; empty: anything."
     )
-    style: Literal["auto"] | None = None
-    afresh: Conditions = Field(default_factory=Conditions)
+    afresh: forms.Conditions = Field(default_factory=forms.Conditions)
 
 
 class ImageEdit(DrawnForm):
@@ -128,7 +118,6 @@ class ImageEdit(DrawnForm):
 
     image: Annotated[list[bytes], Field(min_length=1, max_length=MOST_INPUTS)]
     mask: bytes | None = None
-    input_fidelity: None = None
     afresh: Wishes = Field(default_factory=Wishes)
 
 
@@ -235,7 +224,7 @@ def generate(served: Served, form: ImageGeneration, put: Callable[[Any], None] |
     """New images: those of `afresh sample` for the same seed, continued beyond their edges for a larger size."""
     run = served.run
     check_images(run)
-    seed, sides = seed_of(form.seed), added(run, form.size)
+    seed, sides = forms.seed_of(form.seed), added(run, form.size)
     request, settings = conditions_from_text(run.conds, form.prompt, form.afresh.request()), form.afresh.chosen()
     with noted() as notes:
         samples = followed(run, form, Sampler(run, form.n or 1, request, seed, settings), put)
@@ -317,7 +306,11 @@ def change(served: Served, form: ImageEdit, put: Callable[[Any], None] | None = 
     check_size(run, form, form.image)
     if form.mask is not None:
         check_size(run, form, [form.mask], "mask")
-    images, mask, seed = [read_image(content, "image") for content in form.image], mask_of(form), seed_of(form.seed)
+    images, mask, seed = (
+        [read_image(content, "image") for content in form.image],
+        mask_of(form),
+        forms.seed_of(form.seed),
+    )
     strength = form.afresh.strength if form.afresh.strength is not None else (STRENGTH if mask is None else None)
     editor = Editor(
         run, conditions_from_text(run.conds, form.prompt, form.afresh.request()), form.afresh.chosen(), seed
@@ -335,7 +328,7 @@ def vary(served: Served, form: ImageVariation) -> Images:
     """Images like another: those of `afresh edit` with a strength, for the same seed."""
     run = served.run
     check_size(run, form, [form.image])
-    seed, wishes = seed_of(form.seed), form.afresh
+    seed, wishes = forms.seed_of(form.seed), form.afresh
     editor = Editor(run, wishes.request(), wishes.chosen(), seed)
     image, strength = read_image(form.image, "image"), STRENGTH if wishes.strength is None else wishes.strength
     with noted() as notes, alone(served):
@@ -346,38 +339,99 @@ def vary(served: Served, form: ImageVariation) -> Images:
 def answered(images: Images, kind: Format = "png") -> dict[str, Any]:
     """The body of an answer. The size stands under `afresh`, as OpenAI's schema has a word for three sizes only."""
     data = [{"b64_json": image} for image in images.images]
-    head = {"created": now(), "background": "opaque", "output_format": kind}
+    head = {"created": forms.now(), "background": "opaque", "output_format": kind}
     return {**head, "data": data, "usage": images.usage, **images.more}
 
 
 async def streamed(desk: Desk, form: DrawnForm, kind: str, work: Callable[..., Images]) -> AsyncIterator[str]:
     """The events of a stream of `kind`."""
     settings = {"size": "auto", "quality": "auto"}  # no others have a name in OpenAI's schema
-    head = {"created_at": now(), "output_format": form.kind, "background": "opaque", **settings}
+    head = {"created_at": forms.now(), "output_format": form.kind, "background": "opaque", **settings}
     async for items in desk.stream(form.model, lambda served, put: work(served, form, put)):
         for item in items:
             if isinstance(item, Partial):
                 own = {"b64_json": item.image, "partial_image_index": item.number, "index": item.index}
-                yield named_event({"type": f"{kind}.partial_image", **own, **head})
+                yield forms.named_event({"type": f"{kind}.partial_image", **own, **head})
                 continue
             for i, image in enumerate(item.images):
                 own = {"b64_json": image, "index": i, "usage": item.usage, **item.more}
-                yield named_event({"type": f"{kind}.completed", **own, **head})
-            yield event("[DONE]")
+                yield forms.named_event({"type": f"{kind}.completed", **own, **head})
+            yield forms.event("[DONE]")
+
+
+# --------------------------------------------------------------------------- forms with files
+
+
+async def read_form(request: Request, form: type[T]) -> T:
+    """The form of a request. Files become bytes, NAME[] a list, NAME[KEY] a value of a dictionary, which may also be
+    given as JSON. Raises Refused for a body of another form."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise RefusedRequest(400, "Send the form as multipart/form-data.", "wrong_content_type")
+    nested = {name for name, field in form.model_fields.items() if is_model(field.annotation)}
+    lists = {name for name, field in form.model_fields.items() if "list" in str(field.annotation)}
+    values: dict[str, Any] = {}
+    async with request.form(max_files=MOST_FILES, max_fields=MOST_FIELDS) as parts:
+        for name, part in parts.multi_items():
+            value: Any = await part.read() if isinstance(part, UploadFile) else part
+            put_value(values, name, value, lists)
+    for name in nested & set(values):
+        if isinstance(values[name], str):
+            try:
+                values[name] = json.loads(values[name])
+            except (ValueError, RecursionError):
+                raise RefusedRequest(400, f"{name} is not valid JSON.", "invalid_json", name) from None
+    request.state.ignored = forms.take_extras(form, values)
+    try:
+        return form.model_validate(values)
+    except ValidationError as error:
+        raise invalid(RequestValidationError(error.errors(include_url=False))) from None
+
+
+def is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def put_value(values: dict[str, Any], name: str, value: Any, lists: set[str]) -> None:
+    """Set one value of a form. Raises Refused for a name that comes twice."""
+    name = name.removesuffix("[]")
+    if name in lists:
+        values.setdefault(name, []).append(value)
+        return
+    path = re.findall(r"\w+", name) if NESTED.fullmatch(name) else [name]
+    place: Any = values
+    for key in path[:-1]:
+        place = place.setdefault(key, {})
+        if not isinstance(place, dict):
+            raise RefusedRequest(400, f"{key} is given in two ways.", "given_twice", key)
+    if path[-1] in place:
+        raise RefusedRequest(400, f"{name} is given twice. Give it once.", "given_twice", name)
+    place[path[-1]] = value
+
+
+def described(form: type[BaseModel]) -> dict[str, Any]:
+    """The form for OpenAPI. What is nested is JSON there."""
+    schema = form.model_json_schema()
+    schema.pop("$defs", None)
+    for name, field in form.model_fields.items():
+        if is_model(field.annotation):
+            schema["properties"][name] = {"type": "string", "contentMediaType": "application/json"}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute, dependencies=[needs(USE)])
+    router = json_router("OpenAI")
 
     async def drawn(request: Request, form: DrawnForm, kind: str, work: Callable[..., Images]) -> Response:
         form.check()
         if form.stream:
             pieces = streamed(desk, form, kind, work)
-            return event_stream(await once_begun(pieces, lambda error: [event(body(error), "error"), event("[DONE]")]))
+            return forms.event_stream(
+                await once_begun(pieces, lambda error: [forms.event(body(error), "error"), forms.event("[DONE]")])
+            )
         images = await desk.run(request, form.model, lambda served: work(served, form))
         return JSONResponse(answered(images, form.kind))
 
-    streams = streamed_too(ImageAnswer)
+    streams = forms.streamed_too(ImageAnswer)
 
     @router.post("/v1/images/generations", summary="New images", responses=streams)
     async def generations(form: ImageGeneration, request: Request) -> Response:

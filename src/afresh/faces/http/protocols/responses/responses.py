@@ -10,47 +10,80 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.data.text.tool_calls import Call, CallReader
+from afresh.data.text.tool_calls import Call
 from afresh.faces.http.errors import RefusedRequest, body
-from afresh.faces.http.json_route import JsonRoute
+from afresh.faces.http.json_route import json_router
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.protocols import Protocol
-from afresh.faces.http.protocols.responses.answers import ResponseAnswer
 from afresh.faces.http.request_threads import Desk, once_begun
+from afresh.faces.http.requests import forms
 from afresh.faces.http.requests.conversation import Ask, answering, respond, text_of, turns_of
-from afresh.faces.http.requests.descriptions import streamed_too
-from afresh.faces.http.requests.forms import (
-    OPENAI_IGNORED,
-    Finite,
-    Form,
-    JsonSchema,
-    Length,
-    Metadata,
-    Seed,
-    TextConditions,
-    cap_headers,
-    capped,
-    event_stream,
-    name,
-    named_event,
-    now,
-    seed_of,
-)
 from afresh.faces.http.requests.text import Begun, TextPiece, WrittenText, WrittenTexts, events_of, token_logprobs
 from afresh.faces.http.requests.tools import (
     MOST_TOOLS,
+    AnswerReader,
     Function,
     NamedFunction,
     Said,
     Tools,
-    calls_in,
     finish_of,
     parts_of,
+    split,
 )
-from afresh.faces.http.rights import USE, needs
 from afresh.runs.run import Run
 
 LOGPROBS = "message.output_text.logprobs"
+
+
+class OutputText(BaseModel):
+    type: Literal["output_text"]
+    text: str
+    annotations: list[Any]
+    logprobs: list[dict[str, Any]]
+
+
+class OutputMessage(BaseModel):
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    status: Literal["completed", "incomplete"]
+    content: list[OutputText]
+
+
+class FunctionCall(BaseModel):
+    id: str
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+    status: Literal["completed"]
+
+
+class ResponseUsage(BaseModel):
+    input_tokens: int
+    input_tokens_details: dict[str, int]
+    output_tokens: int
+    output_tokens_details: dict[str, int]
+    total_tokens: int
+
+
+class ResponseAnswer(BaseModel):
+    """The parameters of the request come back with it."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    completed_at: int | None
+    status: Literal["completed", "incomplete"]
+    incomplete_details: dict[str, str] | None
+    error: None
+    model: str
+    output: list[OutputMessage | FunctionCall]
+    usage: ResponseUsage
+    seed: int
+
+
+# --------------------------------------------------------------------------- what is asked
 
 
 class InputItem(BaseModel):
@@ -93,44 +126,44 @@ class ResponseChoice(NamedFunction):
     type: Literal["function"]
 
 
-class ResponseTextFormat(JsonSchema):
+class ResponseTextFormat(forms.JsonSchema):
     type: Literal["text", "json_object", "json_schema"] = "text"
 
 
-class ResponseTextOptions(Form):
+class ResponseTextOptions(forms.Form):
     format: ResponseTextFormat = Field(default_factory=ResponseTextFormat)
     verbosity: Literal["medium"] | None = None
 
 
-class ResponseStreamOptions(Form):
+class ResponseStreamOptions(forms.Form):
     include_obfuscation: Literal[False] = False
 
 
-class Reasoning(Form):
+class Reasoning(forms.Form):
     effort: Literal["none"] | None = None
     summary: None = None
 
 
-class ResponseForm(Form):
+class ResponseForm(forms.Form):
     """A request for the answer to the last message of the input. Who asks comes back with the answer."""
 
-    ignored = OPENAI_IGNORED
+    ignored = forms.OPENAI_IGNORED
     user: str | None = None
-    metadata: Metadata | None = None
+    metadata: forms.Metadata | None = None
     safety_identifier: Annotated[str, Field(max_length=64)] | None = None
     prompt_cache_key: str | None = None
     model: str
     input: str | Annotated[list[InputItem], Field(min_length=1, max_length=10_000)]
     instructions: str | None = None
-    max_output_tokens: Length | None = None
-    temperature: Annotated[Finite, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
-    frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
+    max_output_tokens: forms.Length | None = None
+    temperature: Annotated[forms.Finite, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[forms.Finite, Field(gt=0, le=1)] | None = None
+    frequency_penalty: Annotated[forms.Finite, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[forms.Finite, Field(ge=-2, le=2)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     include: list[Literal["message.output_text.logprobs"]] | None = None
     text: ResponseTextOptions | None = None
-    seed: Seed | None = None
+    seed: forms.Seed | None = None
     stream: bool | None = False
     stream_options: ResponseStreamOptions | None = None
     tools: Annotated[list[ResponseTool], Field(max_length=MOST_TOOLS)] | None = None
@@ -142,7 +175,7 @@ class ResponseForm(Form):
     background: Literal[False] | None = None
     previous_response_id: str | None = None
     conversation: Any = None
-    afresh: TextConditions = Field(default_factory=TextConditions)
+    afresh: forms.TextConditions = Field(default_factory=forms.TextConditions)
 
     @property
     def logprobs(self) -> bool:
@@ -181,16 +214,11 @@ class ResponseForm(Form):
         schema: Mapping[str, Any] | bool | None = None
         if form.type != "text":
             schema = {"type": "object"} if form.type == "json_object" else form.schema_
-        settings = {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "frequency_penalty": self.frequency_penalty,
-            "presence_penalty": self.presence_penalty,
-            "top_logprobs": self.top_logprobs or None,
-            "scored": self.logprobs,
-        }
+        names = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
+        settings: dict[str, Any] = {name: getattr(self, name) for name in names}
+        settings |= {"top_logprobs": self.top_logprobs or None, "scored": self.logprobs}
         turns = turns_of(self.messages(), "input")
-        seed, length, tools = seed_of(self.seed), capped(self.max_output_tokens), self.callable()
+        seed, length, tools = forms.seed_of(self.seed), forms.capped(self.max_output_tokens), self.callable()
         return Ask(turns, 1, seed, length, (), self.afresh, schema, settings, tools)
 
 
@@ -203,7 +231,7 @@ def description(form: ResponseForm, ask: Ask, begun: int) -> dict[str, Any]:
     else:
         text["format"]["description"] = text["format"]["description"] or ""
     return {
-        "id": name("resp"),
+        "id": forms.name("resp"),
         "object": "response",
         "created_at": begun,
         "completed_at": None,
@@ -272,7 +300,7 @@ def completed(about: dict[str, Any], output: list[dict[str, Any]], texts: Writte
     return {
         **about,
         "status": "incomplete" if cut else "completed",
-        "completed_at": None if cut else now(),
+        "completed_at": None if cut else forms.now(),
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
         "output": output,
         "usage": usage_of(usage["prompt_tokens"], usage["completion_tokens"]),
@@ -285,33 +313,34 @@ def message(identity: str, content: dict[str, Any], cut: bool) -> dict[str, Any]
 
 
 def call_item(call: Call) -> dict[str, Any]:
-    ids = {"id": name("fc"), "call_id": name("call")}
+    ids = {"id": forms.name("fc"), "call_id": forms.name("call")}
     return {**ids, "type": "function_call", "name": call.name, "arguments": call.json, "status": "completed"}
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"], route_class=JsonRoute, dependencies=[needs(USE)])
+    router = json_router("OpenAI")
 
     @router.post(
-        "/v1/responses", summary="The answer to a conversation, as a response", responses=streamed_too(ResponseAnswer)
+        "/v1/responses",
+        summary="The answer to a conversation, as a response",
+        responses=forms.streamed_too(ResponseAnswer),
     )
     async def responses(form: ResponseForm, request: Request) -> Response:
         ask = form.ask()
-        about = description(form, ask, now())
+        about = description(form, ask, forms.now())
         if form.stream:
-            return event_stream(await streamed(desk, form, ask, about), form.max_output_tokens)
+            return forms.event_stream(await streamed(desk, form, ask, about), form.max_output_tokens)
 
         def work(served: Served) -> dict[str, Any]:
             done = respond(served.run, ask)
             text = done.texts[0]
-            parts = [text.text] if ask.tools is None else parts_of(text.text)
-            calls = calls_in(parts)
-            cut, said = is_cut(done, ask, len(calls)), "".join(p for p in parts if isinstance(p, str))
+            said, calls = split(parts_of(text.text, ask.tools))
+            cut = is_cut(done, ask, len(calls))
             content = part(served.run, text, said, form.logprobs)
-            first_item = [message(name("msg"), content, cut)] if said or not calls else []
+            first_item = [message(forms.name("msg"), content, cut)] if said or not calls else []
             return completed(about, [*first_item, *map(call_item, calls)], done, cut)
 
-        headers = cap_headers(form.max_output_tokens)
+        headers = forms.cap_headers(form.max_output_tokens)
         return JSONResponse(await desk.run(request, form.model, work), headers=headers)
 
     return router
@@ -320,14 +349,14 @@ def routes(desk: Desk) -> APIRouter:
 async def streamed(desk: Desk, form: ResponseForm, ask: Ask, about: dict[str, Any]) -> AsyncIterator[str]:
     """The events of a stream."""
     numbers = count()
-    identity = name("msg")
+    identity = forms.name("msg")
     inside = {"item_id": identity, "output_index": 0, "content_index": 0}
     saying = False
-    reader = CallReader()
+    reader = AnswerReader(ask.tools)
     said, calls = "", list[Call]()
 
     def event(kind: str, **fields: Any) -> str:
-        return named_event({"type": kind, "sequence_number": next(numbers), **fields})
+        return forms.named_event({"type": kind, "sequence_number": next(numbers), **fields})
 
     def opening(begun: Begun) -> list[str]:
         about["usage"] = usage_of(begun.prompt_tokens, 0)
@@ -361,17 +390,17 @@ async def streamed(desk: Desk, form: ResponseForm, ask: Ask, about: dict[str, An
 
     def more_of(parts: Sequence[str | Call], rows: list[Any]) -> list[str]:
         """The events of more text, and of calls, which are kept for the end."""
-        calls.extend(calls_in(parts))
-        text = "".join(p for p in parts if isinstance(p, str))
+        text, more = split(parts)
+        calls.extend(more)
         return say(text, rows) if text or rows else []
 
     def written_piece(run: Run, piece: TextPiece) -> list[str]:
         rows: list[Any] = token_logprobs(run, piece.tokens)["content"] if form.logprobs else []
-        return more_of([piece.text] if ask.tools is None else reader.add(piece.text), rows)
+        return more_of(reader.add(piece.text), rows)
 
     def closing(run: Run, texts: WrittenTexts) -> list[str]:
         """The events at the end. Calls come after the message, which texts between them continue."""
-        more = [] if ask.tools is None else more_of(reader.close(), [])
+        more = more_of(reader.close(), [])
         cut = is_cut(texts, ask, len(calls))
         out, output = [] if saying or calls else say("", []), list[dict[str, Any]]()
         if saying:
