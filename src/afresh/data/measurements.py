@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from statistics import median_high
 from typing import Any
 
 from afresh.core import ItemKind, Refused, UserError
@@ -66,7 +67,7 @@ def read_observed(paths: Sequence[Path], kind: ItemKind, column: str, item_colum
         out.rows.extend(found.rows)
         out.refused.extend(found.refused)
         out.notes.extend(found.notes)
-        sizes.append((path.name, median([abs(r.value) for r in found.measured if r.value])))
+        sizes.append((path.name, median_high([abs(r.value) for r in found.measured if r.value] or [0.0])))
     sizes = [(name, size) for name, size in sizes if size > 0]
     if sizes and (high := max(sizes, key=lambda s: s[1]))[1] > FAR * (low := min(sizes, key=lambda s: s[1]))[1]:
         out.notes.append(
@@ -85,10 +86,6 @@ def read_observed(paths: Sequence[Path], kind: ItemKind, column: str, item_colum
             "it holds"
         )
     return out
-
-
-def median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2] if values else 0.0
 
 
 def read_one(

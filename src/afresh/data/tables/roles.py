@@ -60,11 +60,13 @@ def columns_by_role(
     *,
     plain: Callable[[str], str] = plain_name,
     suits: Callable[[str, str], bool] = lambda role, column: True,
+    events: Callable[[str], Sequence[Any]] | None = None,
 ) -> dict[str, str]:
     """The column of each role: the one that is given, or the likeliest by its name that has no role yet.
 
-    `plain` makes the names that are compared, and `suits` (role, column) tests the values of a column. Roles without a
-    column are left out.
+    `plain` makes the names that are compared, and `suits` (role, column) tests the values of a column. `events` gives
+    some values of a column of a log of events, which may have two roles more: `time`, and `clock` for the time of day
+    if that has the day only. Roles without a column are left out.
     """
     of = dict(given or {})
     by_name: dict[str, list[str]] = {}
@@ -79,7 +81,21 @@ def columns_by_role(
         best = next((c for c in likely if suits(role, c)), None)
         if best is not None:
             of[role] = best
+    if events is not None:
+        if "time" not in of and (when := time_column([c for c in columns if c not in of.values()], events)):
+            of["time"] = when
+        left = [c for c in columns if c not in of.values()]
+        if "time" in of and "clock" not in of and (clock := clock_column(left, of["time"], events)):
+            of["clock"] = clock
     return of
+
+
+def role_words(of: Mapping[str, str], between: str) -> str:
+    """Which column was taken for what, for a note."""
+    words = {role: repr(column) for role, column in of.items()}
+    if "time" in words and "clock" in words:
+        words["time"] += f" and {words.pop('clock')} together"
+    return between.join(f"{role} is {column}" for role, column in words.items())
 
 
 def _rank(name: str) -> int:
