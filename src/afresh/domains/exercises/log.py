@@ -93,11 +93,9 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
     reading = Reading(options)
 
     def add(file: DataFile, batches: Iterator[Any], unusable: Unusable) -> None:
-        first, columns = 1, None
+        first, columns = 1, dict[str, str]()
         for batch in batches:
             columns = columns or columns_of_batch(batch, options)
-            if isinstance(columns, str):
-                raise FileError(columns)
             reading.columns[role_words(columns, "; ")] = columns
             add_answers(reading, batch, columns, split_of_name(file.name) or "", unusable, first)
             first += batch.num_rows
@@ -123,17 +121,17 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
     return corpus
 
 
-def columns_of_batch(batch: Any, options: LogOptions) -> dict[str, str] | str:
-    """The columns, or why it is no log. Raises UserError if one that was named is missing."""
+def columns_of_batch(batch: Any, options: LogOptions) -> dict[str, str]:
+    """The columns. Raises UserError if one that was named is missing, and FileError if it is no log."""
     names = batch.schema.names
     check_given(names, options.by_hand)
     columns = log_columns(batch.slice(0, LOOKED_AT).to_pylist(), names, options.by_hand)
-    if not isinstance(columns, str):
-        return columns
-    return (
-        f"{columns}; its columns are {', '.join(names) or 'none'}, and `data.learner`, `data.item` and `data.correct` "
-        "name those of a log"
-    )
+    if isinstance(columns, str):
+        raise FileError(
+            f"{columns}; its columns are {', '.join(names) or 'none'}, and `data.learner`, `data.item` and "
+            "`data.correct` name those of a log"
+        )
+    return columns
 
 
 def add_answers(

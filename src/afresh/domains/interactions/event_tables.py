@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from afresh.core import Refused
-from afresh.data.files import DataFile, suffix_of, walk
-from afresh.data.tables.batches import SUFFIXES
+from afresh.data.files import DataFile
 from afresh.data.tables.numbers import is_number
 from afresh.data.tables.roles import TEXT_NAMES, TITLE_NAMES, is_prose, lowered, plain_name
 from afresh.data.tables.rows import RowTable
@@ -19,13 +17,6 @@ SEQUENCES = frozenset({"items", "history", "sequence", "itemids", "itemsequence"
 VARYING = 0.05  # share of the rows of items seen before in which a column that describes them may say something else
 ONE = dict.fromkeys(SEQUENCES, "item") | {"times": "time", "timestamps": "time", "ratings": "rating"}
 HEADERLESS = {2: ("user", "item"), 3: ("user", "item", "rating"), 4: ("user", "item", "rating", "time")}
-
-
-def log_files(path: Path) -> tuple[list[DataFile], list[Refused]]:
-    """The files that may be tables of a log, and the others."""
-    files, refused = walk(path)
-    ours = [f for f in files if suffix_of(f.name) in SUFFIXES]
-    return ours, [*refused, *(Refused(f.name, "not a table") for f in files if suffix_of(f.name) not in SUFFIXES)]
 
 
 def events_of(file: DataFile, read: Iterable[Any]) -> Iterator[Any]:
