@@ -176,7 +176,7 @@ def most_frequent_value(
                 values = [str(v).strip() for v in first.column(name).slice(0, LOOKED_AT).to_pylist() if v is not None]
                 names = Counter(v.removesuffix(".0") if v.removesuffix(".0").isdigit() else v for v in values if v)
                 return names.most_common(1)[0][0] if names else None
-    except (UserError, FileError, OSError, EOFError, LookupError):
+    except (UserError, FileError, OSError, EOFError, LookupError, TypeError, ValueError):
         pass
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time
+from difflib import get_close_matches
 from typing import Any
 
 from afresh.core import UserError
@@ -157,14 +158,23 @@ def are_times(values: Sequence[Any], counted: bool, numbers: bool = True) -> boo
     return bool(known) and 2 * sum(map(is_time, known)) > len(known)
 
 
-def check_given(columns: Sequence[str], given: Mapping[str, str]) -> None:
-    """Raises UserError if a column that was given for a role does not exist."""
+def check_given(columns: Sequence[str], given: Mapping[str, str], prefix: str = "data.") -> None:
+    """Raises UserError if a column that was given for a role does not exist. `prefix`: of the options' names."""
     for role, column in given.items():
         if column not in columns:
             raise UserError(
-                f"There is no column {column!r} for `data.{role}`. The columns are: {', '.join(columns) or 'none'}.",
+                f"There is no column {column!r} for `{prefix}{role}`. The columns are: {', '.join(columns) or 'none'}.",
                 "unknown_column",
             )
+
+
+def check_column(table: object, columns: Sequence[str], wanted: str) -> None:
+    """Raises UserError, with the name that is most like it, if a table has no column of this name."""
+    if wanted not in columns:
+        alike = [c for c in columns if lowered(c) == lowered(wanted)]
+        near = get_close_matches(wanted, columns, n=1, cutoff=0.5) or alike
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{table} has no column {wanted!r}.{hint} Its columns: {', '.join(columns[:20])}.", "no_column")
 
 
 # --------------------------------------------------------------------------- tests of values

@@ -17,6 +17,7 @@ from afresh.data.refusals import refusal_lines
 from afresh.data.split import split_of_name
 from afresh.data.tables.batches import TABLES, read_tables
 from afresh.data.tables.delimited import Unusable
+from afresh.data.tables.roles import check_given
 from afresh.domains.table.columns import Choice, cell_reader, choose_kind, left_out, notes_on
 from afresh.domains.table.row import Cell, Header, Kind, Row
 
@@ -141,11 +142,7 @@ def check_named(names: Sequence[str], options: ReadingOptions) -> None:
     """Raises UserError if a column that an option names does not exist, or is named for two kinds."""
     for option in (*BY_HAND, "leave_out"):
         for name in getattr(options, option):
-            if name not in names:
-                raise UserError(
-                    f"There is no column {name!r} for `data.{option}`. The columns are: {', '.join(names)}.",
-                    "unknown_column",
-                )
+            check_given(names, {option: name})
     if options.target is not None and (options.target not in names or options.target in options.leave_out):
         raise UserError(
             f"There is no column {options.target!r} to predict (`data.target`). The columns are: {', '.join(names)}.",
