@@ -33,10 +33,10 @@ from afresh.data.imported import (
     write_aside,
     written_aside,
 )
-from afresh.data.limits import Limits, Meter
+from afresh.data.limits import Limits, Meter, parsing
 from afresh.data.media_folder import TABLES
 from afresh.data.split import split_of_name
-from afresh.data.tables.parquet import DAMAGED, MADE, MANY, MOST_FOR_A_BYTE, RATIO, SECONDS, read_schema, stream_parquet
+from afresh.data.tables.parquet import MADE, MANY, MOST_FOR_A_BYTE, RATIO, SECONDS, read_schema, stream_parquet
 
 SUFFIXES = frozenset({".parquet", ".arrow", ".feather"})
 FEATURES: Mapping[str, Kind] = {"Image": "image", "Audio": "sound"}
@@ -229,23 +229,10 @@ def _schema(file: DataFile) -> Any:
 
 @contextmanager
 def _reading(file: DataFile) -> Iterator[None]:
-    """Every error within, but FileError, becomes one that names the file."""
-    import pyarrow
-
+    """Every error within becomes a FileError that names the file."""
     try:
-        yield
-    except FileError:
-        raise
-    except (pyarrow.ArrowException, *DAMAGED) as error:
-        kind = file.suffix.removeprefix(".").capitalize()
-        raise FileError(f"{file.name} is not a readable {kind} file: {error or type(error).__name__}") from None
-
-
-@contextmanager
-def _naming(file: DataFile) -> Iterator[None]:
-    """A FileError within names the file."""
-    try:
-        yield
+        with parsing(f"{file.suffix.removeprefix('.').capitalize()} file"):
+            yield
     except FileError as error:
         raise FileError(str(error) if file.name in str(error) else f"{file.name}: {error}") from None
 
@@ -288,11 +275,11 @@ def _check_messages(file: DataFile, meter: Meter) -> None:
 def _rows(file: DataFile, columns: Sequence[str] | None = None) -> Iterator[Row]:
     """Rows of a file. Raises FileError if it is damaged or too large."""
     if file.suffix == ".parquet":
-        with _naming(file):
+        with _reading(file):
             yield from stream_parquet(file, MAX_MB, lambda schema: columns or schema.names)
         return
     meter = Meter(Limits(max(MADE, RATIO * file.size), max(MANY, MOST_FOR_A_BYTE * file.size), SECONDS))
-    with _naming(file), _reading(file):
+    with _reading(file):
         _check_messages(file, meter)
         with _open_arrow(file) as reader:
             for batch in reader:

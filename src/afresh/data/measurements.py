@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
+from statistics import median_high
 from typing import Any
 
 from afresh.core import ItemKind, Refused, UserError
@@ -14,7 +14,7 @@ from afresh.core.plural import counted
 from afresh.data.files import MB, FileError, must_exist, named, read_bytes, suffix_of
 from afresh.data.tables import rows as tables
 from afresh.data.tables.numbers import UNITS, as_number, is_missing, units_of
-from afresh.data.tables.roles import columns_by_role, lowered
+from afresh.data.tables.roles import check_column, columns_by_role, lowered
 
 MOST_MB = 512
 TABLE = "proposals.csv"  # in a folder of proposals
@@ -66,7 +66,7 @@ def read_observed(paths: Sequence[Path], kind: ItemKind, column: str, item_colum
         out.rows.extend(found.rows)
         out.refused.extend(found.refused)
         out.notes.extend(found.notes)
-        sizes.append((path.name, median([abs(r.value) for r in found.measured if r.value])))
+        sizes.append((path.name, median_high([abs(r.value) for r in found.measured if r.value] or [0.0])))
     sizes = [(name, size) for name, size in sizes if size > 0]
     if sizes and (high := max(sizes, key=lambda s: s[1]))[1] > FAR * (low := min(sizes, key=lambda s: s[1]))[1]:
         out.notes.append(
@@ -87,23 +87,12 @@ def read_observed(paths: Sequence[Path], kind: ItemKind, column: str, item_colum
     return out
 
 
-def median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2] if values else 0.0
-
-
 def read_one(
     path: Path, kind: ItemKind, column: str, item_column: str | None, known: Mapping[str, Any] | None = None
 ) -> Observed:
     """The rows of one table. Its items may be `known` by their ids."""
     table = table_of(path)
-    if column not in table.columns:
-        near = get_close_matches(column, table.columns, n=1, cutoff=0.5) or [
-            c for c in table.columns if c.strip().lower() == column.strip().lower()
-        ]
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UserError(
-            f"{path} has no column {column!r}.{hint} Its columns: {', '.join(table.columns[:20])}.", "no_column"
-        )
+    check_column(path, table.columns, column)
     out = Observed(refused=[Refused(f"{path.name}, row {n}", reason) for n, reason in table.bad])
     out.notes.extend(f"{path.name}: {note}" for note in table.notes)
     ids = known or {}
@@ -164,10 +153,7 @@ def items_column(path: Path, table: tables.RowTable, kind: ItemKind, column: str
     """The column of items, or of the files that hold them: the one that is `wanted`, one with a usual name, or the one
     whose cells are items. Raises UserError if there is none."""
     if wanted is not None:
-        if wanted not in table.columns:
-            raise UserError(
-                f"{path} has no column {wanted!r}. Its columns: {', '.join(table.columns[:20])}.", "no_column"
-            )
+        check_column(path, table.columns, wanted)
         return wanted
     usual = (ITEM, kind.name) if kind.inline else (FILE, ITEM, kind.name, "path", ID)
     rows = table.rows[:LOOKED_AT]

@@ -19,7 +19,7 @@ from afresh.data.tables.rows import RowTable, read_head, read_table
 from afresh.data.tables.times import seconds
 from afresh.data.text.chat import chat_columns
 from afresh.data.text.encodings import TextDecoder
-from afresh.domains.exercises.columns import LogColumns, log_columns
+from afresh.domains.exercises.columns import log_columns
 from afresh.domains.interactions.event_tables import columns_of_head
 from afresh.domains.interactions.modality import MODALITY as INTERACTIONS
 from afresh.domains.interactions.modality import InteractionOptions
@@ -40,10 +40,10 @@ def roles_of(export: Export, table: RowTable) -> Mapping[str, str | None]:
     rows = [row for _, row in table.rows]
     if export.kind == "interactions":
         columns = columns_of_head(table)
-        return {} if columns is None else {role: getattr(columns, role) for role in export.roles}
+        return {} if columns is None else {role: columns.get(role) for role in export.roles}
     if export.kind == "exercises":
         log = log_columns(rows, table.columns, {})
-        return {role: log.of.get(role) for role in export.roles} if isinstance(log, LogColumns) else {}
+        return {} if isinstance(log, str) else {role: log.get(role) for role in export.roles}
     if export.kind == "molecule":
         return {"smiles": smiles_column_of(export.name, table, None)}
     if export.kind == "text":

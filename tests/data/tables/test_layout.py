@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from afresh.data.files import FileError, named
 from afresh.data.tables.batches import batches
-from afresh.data.tables.delimited import Unusable
+from afresh.data.tables.delimited import BLOCK, Unusable, delimited_batches
 from afresh.data.tables.layout import encoding_of, layout_of
 from afresh.data.tables.rows import read_table
 from afresh.data.tables.totals import lines_of_totals
@@ -81,3 +82,11 @@ def test_letters_of_the_east_are_not_taken_for_those_of_the_west() -> None:
 def test_a_file_of_names_alone_has_no_rows(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("user,item\n")
     assert list(batches(named(tmp_path / "a.csv"), Unusable())) == []
+
+
+@pytest.mark.parametrize("more", [5, 6])
+def test_two_colons_may_lie_at_the_end_of_what_is_read_at_once(more: int) -> None:
+    text = b"1::2::3" + b"3" * more + b"\n" + b"1::2::3\n" * (BLOCK // 8)
+    unusable = Unusable()
+    read = delimited_batches(lambda: BytesIO(text), unusable, lambda first: ("a", "b", "c"))
+    assert sum(batch.num_rows for batch in read) == BLOCK // 8 + 1 and not unusable.reasons

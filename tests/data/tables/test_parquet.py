@@ -103,7 +103,7 @@ def test_too_many_rows_and_columns_are_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_damaged_files_are_refused() -> None:
     raw = written({"text": ["a"] * 100})
     for broken in (raw[:50], raw[:-6], b"PAR1", raw[:10] + b"\xff" * 20 + raw[30:]):
-        with pytest.raises(FileError, match="not a readable Parquet file"):
+        with pytest.raises(FileError, match="damaged or unusual Parquet file"):
             read(broken)
 
 

@@ -294,7 +294,7 @@ def test_bad_rows_are_refused_one_by_one(tmp_path: Path) -> None:
         ("metadata.csv", b"file_name,text,text\n1.png,a,b\n", "more than once"),
         ("metadata.csv", b'file_name,text\n1.png,"open\n', "damaged at line 2"),
         ("metadata.jsonl", b'{"file_name": "1.png", "text": "\xff"}', "invalid UTF-8"),
-        ("metadata.parquet", b"PAR1 not really", "not a readable Parquet"),
+        ("metadata.parquet", b"PAR1 not really", "damaged or unusual Parquet"),
     ],
 )
 def test_unreadable_metadata_stops_with_instructions(tmp_path: Path, name: str, content: bytes, words: str) -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
-from afresh.core import UserError
+from afresh.core import Refused, UserError
+from afresh.core.data import about
 from afresh.data.files import MB, DataFile, FileError, open_plain, read_bytes, suffix_of, walk
+from afresh.data.limits import parsing
 from afresh.data.tables import rows
-from afresh.data.tables.delimited import Numbered, Row, Unusable, delimited_batches, too_long
-from afresh.data.tables.layout import NamesOf, too_wide
-from afresh.data.tables.parquet import DAMAGED, MOST_COLUMNS, stream_batches
+from afresh.data.tables.delimited import Numbered, Row, Unusable, delimited_batches
+from afresh.data.tables.layout import UTF8, NamesOf, too_wide
+from afresh.data.tables.parquet import MOST_COLUMNS, stream_batches
 from afresh.data.tables.spelling import LOOKED_AT, ColumnEvidence, Spelling, spelling_of
 from afresh.data.tables.spreadsheet import SEPARATOR, text_of_sheet
 from afresh.data.tables.spreadsheet import SUFFIXES as SPREADSHEETS
@@ -49,15 +50,41 @@ def batches(
     spelling = _spelling(first, lambda: _as_written(file, Unusable(), query, names_of), unusable.separator)
     unusable.notes += spelling.notes
     seen = 0
-    for batch, ended in _with_end(chain([first], read)):
-        yield _spelled(_without_totals(batch, ended, unusable, seen), spelling)
+    for batch, after in pairwise(chain([first], read, [None])):
+        yield _spelled(_without_totals(batch, after is None, unusable, seen), spelling)
         seen += batch.num_rows
+
+
+def read_tables(
+    path: Path,
+    add: Callable[[DataFile, Iterator[Any], Unusable], None],
+    query: str | None = None,
+    names_of: NamesOf = lambda first: None,
+    suffixes: Collection[str] = TABLES,
+) -> tuple[list[Refused], list[str], Counter[str]]:
+    """Give `add` the batches of each table at a path. Returns what was refused, notes on the tables, and how many rows
+    were left out for each reason."""
+    files, refused = walk(path)
+    notes: list[str] = []
+    left_out: Counter[str] = Counter()
+    for file in files:
+        if suffix_of(file.name) not in suffixes:
+            refused.append(Refused(file.name, f"not a table ({file.suffix or 'no suffix'})"))
+            continue
+        unusable = Unusable()
+        try:
+            with parsing("table"):
+                add(file, batches(file, unusable, query, names_of), unusable)
+        except FileError as error:
+            refused.append(Refused(file.name, str(error), damaged=True))
+        refused += unusable.refused(file.name)
+        notes += [about(file.name, note) for note in unusable.notes]
+        left_out.update({reason: count for reason, (count, _) in unusable.reasons.items()})
+    return refused, notes, left_out
 
 
 def _as_written(file: DataFile, unusable: Unusable, query: str | None, names_of: NamesOf) -> Iterator[Any]:
     """The batches of `batches` as the file has them."""
-    import pyarrow
-
     suffix = suffix_of(file.path.name)
     if suffix == ".parquet":
         read = _parquet(file)
@@ -70,24 +97,11 @@ def _as_written(file: DataFile, unusable: Unusable, query: str | None, names_of:
         read = delimited_batches(lambda: io.BytesIO(text), unusable, names_of, SEPARATOR)
     else:
         read = delimited_batches(lambda: open_plain(file), unusable, names_of)
-    try:
+    with parsing("table"):
         for batch in read:
             if len(set(batch.schema.names)) != len(batch.schema.names):
                 raise FileError("two columns have the same name: give one of them another")
             yield batch
-    except (pyarrow.ArrowException, *DAMAGED, sqlite3.Error) as error:
-        raise FileError(f"not a readable table: {str(error).strip().splitlines()[0] or type(error).__name__}") from None
-
-
-def _with_end(batches: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
-    """Each batch, and whether it is the last."""
-    before = None
-    for batch in batches:
-        if before is not None:
-            yield before, False
-        before = batch
-    if before is not None:
-        yield before, True
 
 
 def _spelling(first: Any, again: Callable[[], Iterator[Any]], separator: str) -> Spelling:
@@ -162,29 +176,21 @@ def most_frequent_value(
                 values = [str(v).strip() for v in first.column(name).slice(0, LOOKED_AT).to_pylist() if v is not None]
                 names = Counter(v.removesuffix(".0") if v.removesuffix(".0").isdigit() else v for v in values if v)
                 return names.most_common(1)[0][0] if names else None
-    except (UserError, FileError, OSError, EOFError, LookupError):
+    except (UserError, FileError, OSError, EOFError, LookupError, TypeError, ValueError):
         pass
     return None
 
 
 def _parquet(file: DataFile) -> Iterator[Any]:
-    held: list[Any] = []
-    number = size = 0
-    for piece in stream_batches(file, MOST_MB):
-        if held and (number + piece.num_rows > ROWS or size > AT_ONCE):
-            yield _joined(held)
-            held, number, size = [], 0, 0
-        held.append(piece)
-        number, size = number + piece.num_rows, size + piece.nbytes
-    if held:
-        yield _joined(held)
-
-
-def _joined(batches: list[Any]) -> Any:
     import pyarrow
 
-    [whole] = pyarrow.Table.from_batches(batches).combine_chunks().to_batches()
-    return whole
+    held: list[Any] = []
+    for piece in chain(stream_batches(file, MOST_MB), [None]):
+        count = sum(part.num_rows for part in held)
+        if held and (piece is None or count + piece.num_rows > ROWS or sum(part.nbytes for part in held) > AT_ONCE):
+            yield from pyarrow.Table.from_batches(held).combine_chunks().to_batches()
+            held = []
+        held.append(piece)
 
 
 def _sqlite(file: DataFile, query: str | None) -> Iterator[Any]:
@@ -216,13 +222,8 @@ def _json(file: DataFile, suffix: str, unusable: Unusable) -> Iterator[Any]:
 
 
 def _json_lines(file: DataFile) -> Iterator[Numbered]:
-    with open_plain(file) as stream:
-        lines = enumerate(rows.bounded_lines(stream, rows.LONGEST), 1)
-        for number, raw in lines:
-            if raw is None:
-                yield number, too_long(rows.LONGEST)
-            elif raw.strip():
-                yield number, rows.json_row(raw.decode("utf-8", "replace"))
+    with open_plain(file) as stream, io.TextIOWrapper(stream, UTF8, "replace", newline="\n") as lines:
+        yield from rows.json_rows(rows.bounded_lines(lines, rows.LONGEST))
 
 
 def _of_rows(held: Sequence[Row]) -> Any:

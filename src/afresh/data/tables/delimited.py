@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
-from typing import IO, Any, BinaryIO, Literal, cast
+from typing import IO, Any, Literal
 
 from afresh.core import Refused
 from afresh.data.files import MB, FileError
@@ -156,7 +157,7 @@ def delimited_batches(
 
     with open_table() as stream:
         rows = _Rows(stream, encoding, layout)
-        if rows.ended:
+        if not rows.ready:
             return
         for batch in pyarrow.csv.open_csv(
             rows,
@@ -177,48 +178,30 @@ class _Rows:
     """A stream of the rows of a table in UTF-8, without what stands above them, whose fields are separated by one
     character."""
 
-    def __init__(self, stream: Any, encoding: str, layout: Layout) -> None:
-        self.stream, self.closed = cast(BinaryIO, stream), False
-        self.decoder = codecs.getincrementaldecoder(encoding)("surrogateescape" if encoding == UTF8 else "replace")
-        self.skipped, self.colon, self.ready, self.odd = layout.characters, "", b"", 0
+    def __init__(self, stream: IO[bytes], encoding: str, layout: Layout) -> None:
+        errors = "surrogateescape" if encoding == UTF8 else "replace"
+        self.text = io.TextIOWrapper(stream, encoding, errors, newline="")
+        self.text.read(layout.characters)
+        self.closed, self.odd = False, 0
         self.colons = layout.separator == COLONS
         self.separator = "\x1f" if self.colons else layout.separator
+        self.ready = self._more()
 
-    @property
-    def ended(self) -> bool:
-        """Whether there is no row left."""
-        while not self.ready and (raw := self.stream.read(BEGINNING)):
-            self.ready = self._decoded(raw)
-        return not self.ready
-
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int) -> bytes:
         """At most `size` bytes, which may be fewer, and none at the end."""
-        while not self.ready and (raw := self.stream.read(size)):
-            self.ready = self._decoded(raw)
-        if not self.ready:
-            self.ready, self.colon = self.colon.encode(), ""
-        end = size if size >= 0 else len(self.ready)
-        out, self.ready = self.ready[:end], self.ready[end:]
+        out, self.ready = self.ready[:size], self.ready[size:] or self._more()
         return out
 
-    def _decoded(self, raw: bytes) -> bytes:
-        text = self._valid(self.decoder.decode(raw))
-        skipped = min(self.skipped, len(text))
-        self.skipped -= skipped
-        text = self.colon + text[skipped:]
-        if self.colons:  # the second colon of a pair may still come
-            cut = len(text) - text.endswith(":")
-            text, self.colon = text[:cut].replace(COLONS, self.separator), text[cut:]
-        return text.encode()
-
-    def _valid(self, text: str) -> str:
-        """The text with bytes that are not UTF-8 as the characters that they most often are."""
+    def _more(self) -> bytes:
+        text = self.text.read(BLOCK)
+        while self.colons and text.endswith(":") and (more := self.text.read(1)):  # it may be the first of a pair
+            text += more
+        text = text.replace(COLONS, self.separator) if self.colons else text
         try:
-            text.encode()
-        except UnicodeEncodeError:
+            return text.encode()
+        except UnicodeEncodeError:  # bytes that are not UTF-8 become the characters that they most often are
             self.odd += len(INVALID.findall(text))
-            return INVALID.sub(lambda m: bytes([ord(m[0]) - 0xDC00]).decode("cp1252", "replace"), text)
-        return text
+            return INVALID.sub(lambda m: bytes([ord(m[0]) - 0xDC00]).decode("cp1252", "replace"), text).encode()
 
     def close(self) -> None:
         self.closed = True

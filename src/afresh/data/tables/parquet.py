@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from afresh.data.arrow_values import Row, content, pieces, rows, without_references
 from afresh.data.files import MB, PER_VALUE, FileError, Given, check_memory, mapped, too_large
-from afresh.data.limits import Limits, Meter
+from afresh.data.limits import Limits, Meter, parsing
 from afresh.data.tables.parquet_pages import (
     BY_DICTIONARY,
     SHARES_PREFIX,
@@ -40,7 +39,6 @@ RATIO, RATIO_FROM = 200, 64 * MB  # unpacked bytes of pages divided by packed on
 LIST_RATIO = 20  # the same of texts in lists
 MADE = 1024 * MB  # of values that a file may become, or RATIO times its size
 SECONDS = 300.0  # of the processor for one file
-DAMAGED = (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, MemoryError)
 
 
 def read_parquet(raw: bytes, max_mb: int, choose: Callable[[Any], Sequence[str]]) -> list[Row]:
@@ -48,7 +46,8 @@ def read_parquet(raw: bytes, max_mb: int, choose: Callable[[Any], Sequence[str]]
 
     Raises FileError if the file is damaged, has more than `max_mb` MB of values, or needs more memory than is free.
     """
-    return list(_rows(raw, max_mb, choose, whole=True))
+    with parsing("Parquet file"):
+        return [row for batch, meter in _batches(raw, max_mb, choose, whole=True) for row in rows(batch, meter)]
 
 
 def stream_parquet(
@@ -56,22 +55,23 @@ def stream_parquet(
 ) -> Iterator[Row]:
     """The rows like `read_parquet`, a few at a time in memory; so only as many may not have more than `max_mb` MB.
     `groups`: the numbers of the groups of rows that are read; None for all."""
-    # The map is closed when nothing refers to it.
-    yield from _rows(_mapped(file), max_mb, choose, whole=False, groups=groups)
+    with parsing("Parquet file"):
+        for batch, meter in _batches(mapped(file), max_mb, choose, groups):
+            yield from rows(batch, meter)
 
 
 def group_sizes(file: Given) -> list[int]:
     """About how many bytes each group of rows has when unpacked. Raises FileError if the file cannot be read."""
-    with _reading():
-        groups = declared(_mapped(file)).groups
+    with parsing("Parquet file"):
+        groups = declared(mapped(file)).groups
         return [sum(max(c.stop - c.start, c.unpacked) for c in group) for group in groups]
 
 
 def stream_batches(file: Given, max_mb: int) -> Iterator[Any]:
     """All columns like `stream_parquet`, as batches (pyarrow.RecordBatch) whose rows take a bounded amount of memory.
     Times keep their types."""
-    with _reading():
-        for batch, meter in _batches(_mapped(file), max_mb, lambda schema: schema.names, whole=False):
+    with parsing("Parquet file"):
+        for batch, meter in _batches(mapped(file), max_mb, lambda schema: schema.names):
             meter.add(bytes=sum(map(content, batch.columns)), items=batch.num_rows)
             for piece in pieces(batch):
                 with meter.paused():
@@ -80,27 +80,8 @@ def stream_batches(file: Given, max_mb: int) -> Iterator[Any]:
 
 def read_schema(file: Given) -> Any:
     """The schema, of pyarrow, with the metadata of the file. Raises FileError if it cannot be read."""
-    raw = _mapped(file)
-    with _reading():
-        return _schema(raw, declared(raw))
-
-
-def _mapped(file: Given) -> mmap.mmap:
-    with _reading():
-        return mapped(file)
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    """Every error within, but FileError, becomes one."""
-    import pyarrow
-
-    try:
-        yield
-    except FileError:
-        raise
-    except (pyarrow.ArrowException, *DAMAGED) as error:
-        raise FileError(f"not a readable Parquet file: {error or type(error).__name__}") from None
+    with parsing("Parquet file"):
+        return _schema(raw := mapped(file), declared(raw))
 
 
 def _schema(raw: bytes | mmap.mmap, file: Declared) -> Any:
@@ -113,29 +94,16 @@ def _schema(raw: bytes | mmap.mmap, file: Declared) -> Any:
     return pyarrow.parquet.read_schema(pyarrow.BufferReader(raw))
 
 
-def _rows(
-    raw: bytes | mmap.mmap,
-    max_mb: int,
-    choose: Callable[[Any], Sequence[str]],
-    *,
-    whole: bool,
-    groups: Sequence[int] | None = None,
-) -> Iterator[Row]:
-    """The rows. Limits are those of the whole file, or of what is decoded at once."""
-    with _reading():
-        for batch, meter in _batches(raw, max_mb, choose, whole=whole, groups=groups):
-            yield from rows(batch, meter)
-
-
 def _batches(
     raw: bytes | mmap.mmap,
     max_mb: int,
     choose: Callable[[Any], Sequence[str]],
-    *,
-    whole: bool,
     groups: Sequence[int] | None = None,
+    *,
+    whole: bool = False,
 ) -> Iterator[tuple[Any, Meter]]:
-    """Batches of rows, some of whose texts are references, with the meter of the file."""
+    """Batches of rows, some of whose texts are references, with the meter of the file. `whole`: limits are those of the
+    file, and not of what is decoded at once."""
     import pyarrow
     import pyarrow.parquet
 

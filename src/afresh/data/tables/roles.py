@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time
+from difflib import get_close_matches
 from typing import Any
 
 from afresh.core import UserError
@@ -60,11 +61,13 @@ def columns_by_role(
     *,
     plain: Callable[[str], str] = plain_name,
     suits: Callable[[str, str], bool] = lambda role, column: True,
+    events: Callable[[str], Sequence[Any]] | None = None,
 ) -> dict[str, str]:
     """The column of each role: the one that is given, or the likeliest by its name that has no role yet.
 
-    `plain` makes the names that are compared, and `suits` (role, column) tests the values of a column. Roles without a
-    column are left out.
+    `plain` makes the names that are compared, and `suits` (role, column) tests the values of a column. `events` gives
+    some values of a column of a log of events, which may have two roles more: `time`, and `clock` for the time of day
+    if that has the day only. Roles without a column are left out.
     """
     of = dict(given or {})
     by_name: dict[str, list[str]] = {}
@@ -79,7 +82,21 @@ def columns_by_role(
         best = next((c for c in likely if suits(role, c)), None)
         if best is not None:
             of[role] = best
+    if events is not None:
+        if "time" not in of and (when := time_column([c for c in columns if c not in of.values()], events)):
+            of["time"] = when
+        left = [c for c in columns if c not in of.values()]
+        if "time" in of and "clock" not in of and (clock := clock_column(left, of["time"], events)):
+            of["clock"] = clock
     return of
+
+
+def role_words(of: Mapping[str, str], between: str) -> str:
+    """Which column was taken for what, for a note."""
+    words = {role: repr(column) for role, column in of.items()}
+    if "time" in words and "clock" in words:
+        words["time"] += f" and {words.pop('clock')} together"
+    return between.join(f"{role} is {column}" for role, column in words.items())
 
 
 def _rank(name: str) -> int:
@@ -141,14 +158,23 @@ def are_times(values: Sequence[Any], counted: bool, numbers: bool = True) -> boo
     return bool(known) and 2 * sum(map(is_time, known)) > len(known)
 
 
-def check_given(columns: Sequence[str], given: Mapping[str, str]) -> None:
-    """Raises UserError if a column that was given for a role does not exist."""
+def check_given(columns: Sequence[str], given: Mapping[str, str], prefix: str = "data.") -> None:
+    """Raises UserError if a column that was given for a role does not exist. `prefix`: of the options' names."""
     for role, column in given.items():
         if column not in columns:
             raise UserError(
-                f"There is no column {column!r} for `data.{role}`. The columns are: {', '.join(columns) or 'none'}.",
+                f"There is no column {column!r} for `{prefix}{role}`. The columns are: {', '.join(columns) or 'none'}.",
                 "unknown_column",
             )
+
+
+def check_column(table: object, columns: Sequence[str], wanted: str) -> None:
+    """Raises UserError, with the name that is most like it, if a table has no column of this name."""
+    if wanted not in columns:
+        alike = [c for c in columns if lowered(c) == lowered(wanted)]
+        near = get_close_matches(wanted, columns, n=1, cutoff=0.5) or alike
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{table} has no column {wanted!r}.{hint} Its columns: {', '.join(columns[:20])}.", "no_column")
 
 
 # --------------------------------------------------------------------------- tests of values

@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
@@ -14,7 +15,7 @@ from typing import IO, Any, AnyStr
 
 from afresh.data.files import DataFile, FileError, check_values, decode_text, open_plain, read_bytes, suffix_of
 from afresh.data.limits import parsing
-from afresh.data.tables.delimited import Numbered, Row, delimited_rows
+from afresh.data.tables.delimited import Numbered, Row, delimited_rows, too_long
 from afresh.data.tables.layout import ABOVE, decode_table, encoding_of, too_wide
 from afresh.data.tables.numbers import is_number
 from afresh.data.tables.parquet import MOST_COLUMNS, read_parquet, stream_parquet
@@ -103,6 +104,13 @@ def read_head(file: DataFile) -> RowTable:
         return replace(table, rows=table.rows[:HEAD_ROWS])
 
 
+def read_heads(files: Iterable[DataFile]) -> Iterator[tuple[DataFile, RowTable]]:
+    """`read_head` of those that can be read."""
+    for file in files:
+        with suppress(FileError):
+            yield file, read_head(file)
+
+
 def _good_and_bad(numbered: Iterable[Numbered]) -> tuple[list[tuple[int, Row]], list[tuple[int, str]]]:
     rows: list[tuple[int, Row]] = []
     bad: list[tuple[int, str]] = []
@@ -163,10 +171,12 @@ def json_row(line: str) -> Row | str:
         return HUGE
 
 
-def json_rows(lines: Iterable[str]) -> Iterator[Numbered]:
-    """The rows in lines of JSON that are not blank, with the numbers of their lines."""
+def json_rows(lines: Iterable[str | None]) -> Iterator[Numbered]:
+    """The rows in lines of JSON that are not blank, with the numbers of their lines. None is one that is too long."""
     for number, line in enumerate(lines, 1):
-        if line.strip():
+        if line is None:
+            yield number, too_long(LONGEST)
+        elif line.strip():
             yield number, json_row(line)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from afresh.data.tables.numbers import Floats, as_number, numbers_of_texts, values_of
 from afresh.data.tables.spelling import LOOKED_AT, date_seconds, order_of, written_date
@@ -77,6 +78,16 @@ def clock_times(column: Any) -> Floats:
     encoded = column.dictionary_encode()
     times = [np.nan if (t := clock_time(v)) is None else t for v in encoded.dictionary.to_pylist()]
     return np.array([*times, np.nan])[encoded.indices.fill_null(len(times)).to_numpy(zero_copy_only=False)]
+
+
+def times_of(batch: Any, of: Mapping[str, str]) -> tuple[Floats, Counter[str], NDArray[np.bool_]]:
+    """Of each row of a log the seconds by its columns of the roles `time` and `clock`, NaN where there are none, how
+    many were in each unit, and whether its time of day is missing."""
+    if "time" not in of:
+        return np.full(batch.num_rows, np.nan), Counter(), np.zeros(batch.num_rows, dtype=bool)
+    times, units = seconds_of(batch.column(of["time"]))
+    clock = clock_times(batch.column(of["clock"])) if "clock" in of else np.zeros(len(times))
+    return times + np.nan_to_num(clock), units, np.isnan(clock)
 
 
 def _scaled(numbers: Floats) -> tuple[Floats, Counter[str]]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from afresh.data.tables.numbers import as_number
-from afresh.data.tables.roles import clock_column, columns_by_role, plain_name, time_column
+from afresh.data.tables.roles import columns_by_role, plain_name
 
 # Names of columns without case, spaces, marks and a last "id" or "name"; the first that there is counts.
 NAMES: Mapping[str, Sequence[str]] = {
@@ -59,21 +58,6 @@ FIELDS = ("learner", "item", "correct", "time", "clock", "skill")
 TIME_ROWS = 200  # that say whether a column holds times
 
 
-@dataclass(frozen=True)
-class LogColumns:
-    """The columns of a log of answers by what they are: learner, item, correct, and perhaps time and skill;
-    clock is the time of day, if that of the time has the day only."""
-
-    of: Mapping[str, str]
-
-    def words(self) -> str:
-        """What was chosen, for a note."""
-        of = {what: repr(column) for what, column in self.of.items()}
-        if clock := of.pop("clock", None):
-            of["time"] += f" and {clock} together"
-        return "; ".join(f"{what} is {column}" for what, column in of.items())
-
-
 def plain(name: str) -> str:
     """A column's plain name without a last "id" or "name"."""
     bare = plain_name(name)
@@ -95,30 +79,26 @@ def outcome_of(value: Any) -> float | None:
 
 def log_columns(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], set_by_hand: Mapping[str, str]
-) -> LogColumns | str:
-    """The columns of a log of answers, by their names and by what the outcomes are; or the reason why there are none.
+) -> dict[str, str] | str:
+    """The columns of a log of answers by what they are (FIELDS), by their names and by what the outcomes are; or the
+    reason why there are none.
 
     `set_by_hand` names columns by what they are.
     """
     of = columns_by_role(
-        columns, NAMES, set_by_hand, plain=plain, suits=lambda what, c: what != "correct" or _are_outcomes(rows, c)
+        columns,
+        NAMES,
+        set_by_hand,
+        plain=plain,
+        suits=lambda what, c: what != "correct" or _are_outcomes(rows, c),
+        events=lambda name: [row.get(name) for row in rows[:TIME_ROWS]],
     )
-
-    def values_of(name: str) -> list[Any]:
-        return [row.get(name) for row in rows[:TIME_ROWS]]
-
-    if "time" not in of:
-        when = time_column([c for c in columns if c not in of.values()], values_of)
-        of |= {} if when is None else {"time": when}
-    if "time" in of and "clock" not in of:
-        clock = clock_column([c for c in columns if c not in of.values()], of["time"], values_of)
-        of |= {} if clock is None else {"clock": clock}
     if "item" not in of and "skill" in of and "skill" not in set_by_hand:
         of["item"] = of.pop("skill")  # an exercise is known by its skill alone
     missing = [what for what in ("learner", "item", "correct") if what not in of]
     if missing:
         return f"no column is {' or '.join(missing)} by its name (and holds outcomes, right or wrong)"
-    return LogColumns({what: of[what] for what in FIELDS if what in of})
+    return {what: of[what] for what in FIELDS if what in of}
 
 
 def _are_outcomes(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
@@ -132,6 +112,6 @@ def is_log(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bool:
     """Whether a table is a log of answers: who, what, and an outcome that is sometimes right and sometimes wrong, under
     names that nothing else has."""
     known = log_columns(rows, columns, {})
-    if isinstance(known, str) or not TELLING & {plain(c) for c in known.of.values()}:
+    if isinstance(known, str) or not TELLING & {plain(c) for c in known.values()}:
         return False
-    return len({outcome_of(row.get(known.of["correct"])) for row in rows[:ROWS]} & {0.0, 1.0}) == 2
+    return len({outcome_of(row.get(known["correct"])) for row in rows[:ROWS]} & {0.0, 1.0}) == 2

@@ -117,7 +117,7 @@ def practise_command(run: str, data: Path | None, options: Mapping[str, Any]) ->
 
     def column(batch: Any) -> str | None:
         columns = log_columns(batch.slice(0, ROWS).to_pylist(), batch.schema.names, by_hand)
-        return None if isinstance(columns, str) else columns.of["learner"]
+        return None if isinstance(columns, str) else columns["learner"]
 
     learner = most_frequent_value(data, column, lambda file: batches(file, Unusable(), options.get("query")))
     return f"afresh practise {run} --learner {shell_word(learner)}" if learner else f"afresh practise {run}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,17 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.core import Corpus, Item, Omission, Refused, Sniff, UserError
-from afresh.core.data import about
 from afresh.core.plural import counted
-from afresh.data.files import FileError, suffix_of, walk
-from afresh.data.limits import parsing
+from afresh.data.files import DataFile, FileError, suffix_of, walk
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import split_of_name
-from afresh.data.tables.batches import TABLES, batches
+from afresh.data.tables.batches import TABLES, read_tables
 from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import id_of, is_number
-from afresh.data.tables.roles import check_given
-from afresh.data.tables.rows import read_head
-from afresh.data.tables.times import clock_times, seconds_of
-from afresh.domains.exercises.columns import FIELDS, LogColumns, is_log, log_columns, outcome_of
+from afresh.data.tables.roles import check_given, role_words
+from afresh.data.tables.rows import read_heads
+from afresh.data.tables.times import times_of
+from afresh.domains.exercises.columns import FIELDS, is_log, log_columns, outcome_of
 from afresh.domains.exercises.history import Answer, AnswerHistory, with_gaps
 
 LOOKED_AT = 500  # rows of a table, to find its columns
@@ -67,7 +65,7 @@ class Reading:
     options: LogOptions
     learners: dict[tuple[str, str], list[Answer]] = field(default_factory=dict)
     events: set[tuple[Any, ...]] = field(default_factory=set)
-    columns: dict[str, LogColumns] = field(default_factory=dict)  # by their description
+    columns: dict[str, dict[str, str]] = field(default_factory=dict)  # by their description
     left_out: Counter[str] = field(default_factory=Counter)  # reasons
     units: Counter[str] = field(default_factory=Counter)  # of times
     types: dict[str, Counter[str]] = field(default_factory=dict)  # of ids of learners and exercises
@@ -80,11 +78,7 @@ def recognise(path: Path) -> Sniff:
     """How many of the files are tables of answers, judged by their names and the first rows of the first."""
     files = walk(path)[0]
     ours = [f for f in files if suffix_of(f.name) in TABLES]
-    try:
-        head = read_head(ours[0]) if ours else None
-    except (FileError, OSError, EOFError):
-        head = None
-    if head is None or not is_log([row for _, row in head.rows], head.columns):
+    if not any(is_log([row for _, row in head.rows], head.columns) for _, head in read_heads(ours[:1])):
         ours = []
     share = len(ours) / len(files) if files else 0.0
     reason = f"{len(ours):,} of {len(files):,} files are logs of answers to exercises"
@@ -96,29 +90,18 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
 
     Raises UserError if no answer can be used, or if a column that was named is missing.
     """
-    corpus = Corpus([])
     reading = Reading(options)
-    files, corpus.refused = walk(path)
-    for file in files:
-        if suffix_of(file.name) not in TABLES:
-            corpus.refused.append(Refused(file.name, f"not a table ({file.suffix or 'no suffix'})"))
-            continue
-        unusable = Unusable()
-        try:
-            first, columns = 1, None
-            with parsing("table"):
-                for batch in batches(file, unusable, options.query):
-                    columns = columns or columns_of_batch(batch, options)
-                    if isinstance(columns, str):
-                        raise FileError(columns)
-                    reading.columns[columns.words()] = columns
-                    add_answers(reading, batch, columns, split_of_name(file.name) or "", unusable, first)
-                    first += batch.num_rows
-        except FileError as error:
-            corpus.refused.append(Refused(file.name, str(error)))
-        corpus.refused += unusable.refused(file.name)
-        corpus.notes += [about(file.name, note) for note in unusable.notes]
-        reading.left_out.update({reason: count for reason, (count, _) in unusable.reasons.items()})
+
+    def add(file: DataFile, batches: Iterator[Any], unusable: Unusable) -> None:
+        first, columns = 1, dict[str, str]()
+        for batch in batches:
+            columns = columns or columns_of_batch(batch, options)
+            reading.columns[role_words(columns, "; ")] = columns
+            add_answers(reading, batch, columns, split_of_name(file.name) or "", unusable, first)
+            first += batch.num_rows
+
+    corpus = Corpus([])
+    corpus.refused, corpus.notes, reading.left_out = read_tables(path, add, options.query)
     for (_, learner), answers in sorted(reading.learners.items()):
         if len(answers) < LEAST:
             corpus.refused.append(Refused(f"learner {learner}", "one answer only, with no other to predict it from"))
@@ -134,40 +117,36 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
         )
     corpus.notes += [*reading.columns, *notes_on(reading)]
     if len(reading.columns) == 1:
-        corpus.settled = dict(next(iter(reading.columns.values())).of)
+        corpus.settled = dict(next(iter(reading.columns.values())))
     return corpus
 
 
-def columns_of_batch(batch: Any, options: LogOptions) -> LogColumns | str:
-    """The columns, or why it is no log. Raises UserError if one that was named is missing."""
+def columns_of_batch(batch: Any, options: LogOptions) -> dict[str, str]:
+    """The columns. Raises UserError if one that was named is missing, and FileError if it is no log."""
     names = batch.schema.names
     check_given(names, options.by_hand)
     columns = log_columns(batch.slice(0, LOOKED_AT).to_pylist(), names, options.by_hand)
-    if isinstance(columns, LogColumns):
-        return columns
-    return (
-        f"{columns}; its columns are {', '.join(names) or 'none'}, and `data.learner`, `data.item` and `data.correct` "
-        "name those of a log"
-    )
+    if isinstance(columns, str):
+        raise FileError(
+            f"{columns}; its columns are {', '.join(names) or 'none'}, and `data.learner`, `data.item` and "
+            "`data.correct` name those of a log"
+        )
+    return columns
 
 
-def add_answers(reading: Reading, batch: Any, columns: LogColumns, split: str, unusable: Unusable, first: int) -> None:
+def add_answers(
+    reading: Reading, batch: Any, columns: Mapping[str, str], split: str, unusable: Unusable, first: int
+) -> None:
     """The answers of some rows, the first of which has the number `first`."""
-    values = {what: batch.column(column).to_pylist() for what, column in columns.of.items()}
-    rows = batch.num_rows
+    values = {what: batch.column(column).to_pylist() for what, column in columns.items()}
     names: dict[str, list[str]] = {
         what: list(map(id_of, values[what])) for what in ("learner", "item", "skill") if what in values
     }
-    times: list[float | None] = [None] * rows
-    if "time" in values:
-        read, units = seconds_of(batch.column(columns.of["time"]))
-        reading.units += units
-        if "clock" in values:
-            clock = clock_times(batch.column(columns.of["clock"]))
-            reading.clockless += int(np.isnan(clock).sum())
-            read += np.nan_to_num(clock)
-        times = [None if np.isnan(t) else float(t) for t in read]
-    for i in range(rows):
+    read, units, clockless = times_of(batch, columns)
+    reading.units += units
+    reading.clockless += int(clockless.sum())
+    times = [None if np.isnan(t) else float(t) for t in read]
+    for i in range(batch.num_rows):
         outcome = outcome_of(values["correct"][i])
         reason = unusable_reason(reading, values, names, times, outcome, i)
         if reason is not None:

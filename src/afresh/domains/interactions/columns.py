@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from afresh.data.tables.roles import clock_column, columns_by_role, time_column
+from afresh.data.tables.roles import columns_by_role
 
 NUMBERED = "(id|nr|no|number|nummer|code|key)"
 USERS = re.compile(
@@ -33,41 +32,12 @@ ROLES = ("user", "item", "time", "clock", "rating", "event", "session")
 LOOKED_AT = 200  # values that say whether a column holds times
 
 
-@dataclass(frozen=True)
-class InteractionColumns:
-    """The names of the columns of a log; None for what it lacks. `clock`: that of the time of day, if that of the time
-    has the day only. `others`: those that may be features."""
-
-    user: str | None = None
-    item: str | None = None
-    time: str | None = None
-    clock: str | None = None
-    rating: str | None = None
-    event: str | None = None
-    session: str | None = None
-    others: tuple[str, ...] = ()
-
-    def words(self) -> str:
-        """What was chosen, for a note."""
-        of = {role: repr(column) for role in ROLES if (column := getattr(self, role)) is not None}
-        if clock := of.pop("clock", None):
-            of["time"] += f" and {clock} together"
-        return ", ".join(f"{role} is {column}" for role, column in of.items())
-
-
 def columns_by_name(
     names: Sequence[str], named: Mapping[str, str | None], values_of: Callable[[str], Sequence[Any]] = lambda name: ()
-) -> InteractionColumns:
-    """The columns by their names, and that of times by its values as well, of which `values_of` gives some; `named`
-    gives those that a user chose, by role."""
-    of = columns_by_role(names, NAMES, {role: column for role, column in named.items() if column is not None})
-    if "time" not in of:
-        when = time_column([n for n in names if n not in of.values()], values_of)
-        of |= {} if when is None else {"time": when}
-    if "time" in of and "clock" not in of:
-        clock = clock_column([n for n in names if n not in of.values()], of["time"], values_of)
-        of |= {} if clock is None else {"clock": clock}
-    others = tuple(n for n in names if n not in of.values())
+) -> dict[str, str]:
+    """The columns of a log by their roles: by their names, and that of times by its values as well, of which
+    `values_of` gives some; `named` gives those that a user chose. A session stands for a user where none is named."""
+    of = columns_by_role(names, NAMES, {role: c for role, c in named.items() if c is not None}, events=values_of)
     if "session" in of:
         of.setdefault("user", of["session"])
-    return InteractionColumns(**of, others=others)
+    return {role: of[role] for role in ROLES if role in of}

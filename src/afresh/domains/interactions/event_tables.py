@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from afresh.core import Refused
-from afresh.data.files import DataFile, suffix_of, walk
-from afresh.data.limits import parsing
-from afresh.data.tables.batches import SUFFIXES, batches
-from afresh.data.tables.delimited import Unusable
+from afresh.data.files import DataFile
 from afresh.data.tables.numbers import is_number
 from afresh.data.tables.roles import TEXT_NAMES, TITLE_NAMES, is_prose, lowered, plain_name
 from afresh.data.tables.rows import RowTable
 from afresh.data.tables.times import UNITS
-from afresh.domains.interactions.columns import LOOKED_AT, USERS, InteractionColumns, columns_by_name
+from afresh.domains.interactions.columns import LOOKED_AT, USERS, columns_by_name
 
 SEQUENCES = frozenset({"items", "history", "sequence", "itemids", "itemsequence"})  # columns of lists of items
 VARYING = 0.05  # share of the rows of items seen before in which a column that describes them may say something else
@@ -23,23 +19,13 @@ ONE = dict.fromkeys(SEQUENCES, "item") | {"times": "time", "timestamps": "time",
 HEADERLESS = {2: ("user", "item"), 3: ("user", "item", "rating"), 4: ("user", "item", "rating", "time")}
 
 
-def log_files(path: Path) -> tuple[list[DataFile], list[Refused]]:
-    """The files that may be tables of a log, and the others."""
-    files, refused = walk(path)
-    ours = [f for f in files if suffix_of(f.name) in SUFFIXES]
-    return ours, [*refused, *(Refused(f.name, "not a table") for f in files if suffix_of(f.name) not in SUFFIXES)]
+def events_of(file: DataFile, read: Iterable[Any]) -> Iterator[Any]:
+    """The batches (pyarrow.RecordBatch) of a file with an event in each row, also where a row has a list of them."""
+    for number, batch in enumerate(read):
+        yield event_a_row(batch, f"{Path(file.name).stem} {number}" if number else Path(file.name).stem)
 
 
-def events_of(file: DataFile, unusable: Unusable, query: str | None = None) -> Iterator[Any]:
-    """Batches (pyarrow.RecordBatch) of a file with an event in each row, also where a row has a list of them. Raises
-    FileError if the file cannot be read."""
-    for number, batch in enumerate(batches(file, unusable, query, headerless_names)):
-        with parsing("table"):
-            one = event_a_row(batch, f"{Path(file.name).stem} {number}" if number else Path(file.name).stem)
-        yield one
-
-
-def columns_of_head(table: RowTable) -> InteractionColumns | None:
+def columns_of_head(table: RowTable) -> dict[str, str] | None:
     """The columns of a log of events by its first rows: it says who, and which item, and has no column of sentences
     but titles. None if it is none."""
     names: Sequence[str] = [*table.columns, *table.skipped]
@@ -49,15 +35,15 @@ def columns_of_head(table: RowTable) -> InteractionColumns | None:
     if any(n in table.skipped or any(isinstance(row.get(n), list) for _, row in table.rows) for n in sequences):
         names = [ONE.get(plain_name(n), n) for n in names]
         names += [] if any(USERS.fullmatch(plain_name(n)) for n in names) else ["user"]
-    columns = columns_by_name(names, {}, lambda name: [row.get(name) for _, row in table.rows[:LOOKED_AT]])
-    if columns.user is None or columns.item is None:
+    of = columns_by_name(names, {}, lambda name: [row.get(name) for _, row in table.rows[:LOOKED_AT]])
+    if "user" not in of or "item" not in of:
         return None
-    words = [n for n in table.texts if n != columns.user and plain_name(n) not in TITLE_NAMES]
-    if any(is_prose(n, table.texts_of(n)) and not _says_what_items_are(table, columns.item, n) for n in words):
+    words = [n for n in table.texts if n != of["user"] and plain_name(n) not in TITLE_NAMES]
+    if any(is_prose(n, table.texts_of(n)) and not _says_what_items_are(table, of["item"], n) for n in words):
         return None
-    if plain_name(columns.item) in TITLE_NAMES and not _recurs(table.texts_of(columns.user)):
+    if plain_name(of["item"]) in TITLE_NAMES and not _recurs(table.texts_of(of["user"])):
         return None  # a table of people, who have titles too
-    return columns
+    return of
 
 
 def _says_what_items_are(table: RowTable, item: str, column: str) -> bool:

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import UserError
-from afresh.data.files import FileError
-from afresh.data.tables.batches import batches
+from afresh.data.files import FileError, suffix_of, walk
+from afresh.data.tables.batches import SUFFIXES, batches
 from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import as_number
 from afresh.data.tables.roles import Names, columns_by_role
 from afresh.domains.interactions.columns import ITEMS, USERS
-from afresh.domains.interactions.event_tables import headerless_names, log_files
+from afresh.domains.interactions.event_tables import headerless_names
 
 NAMES: dict[str, Names] = {  # of columns of each role
     "history": ("history", "items", "sequence", "before", "context"),
@@ -60,7 +60,7 @@ def read_shown(path: Path) -> ShownLog:
     probability or a reward: to leave it out would bias what is estimated.
     """
     rows: list[dict[str, Any]] = []
-    for file in log_files(path)[0]:
+    for file in (f for f in walk(path)[0] if suffix_of(f.name) in SUFFIXES):
         unusable = Unusable()
         try:
             for batch in batches(file, unusable, None, headerless_names):

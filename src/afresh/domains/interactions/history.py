@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from json.encoder import encode_basestring
@@ -17,10 +17,11 @@ import numpy as np
 from afresh.core import ItemKind, NearDuplicate, Preview
 from afresh.core.item_kind import Array
 from afresh.core.safe_text import shell_word
-from afresh.data.tables.batches import most_frequent_value
+from afresh.data.files import DataFile
+from afresh.data.tables.batches import batches, most_frequent_value
 from afresh.data.tables.delimited import Unusable
 from afresh.domains.interactions.columns import ROLES, columns_by_name
-from afresh.domains.interactions.event_tables import events_of
+from afresh.domains.interactions.event_tables import events_of, headerless_names
 
 SHOWN = 12  # items of a history that are shown
 ALIKE = 5  # items that histories of different users must have for their equality to be worth a note
@@ -146,11 +147,14 @@ def recommend_command(run: str, data: Path | None, options: Mapping[str, Any]) -
 
     def column(batch: Any) -> str | None:
         named = {role: options.get(role) for role in ROLES}
-        columns = columns_by_name(batch.schema.names, named)
-        by_session = options.get("by") == "session" and columns.session is not None
-        return None if columns.item is None else columns.session if by_session else columns.user
+        of = columns_by_name(batch.schema.names, named)
+        by_session = options.get("by") == "session" and "session" in of
+        return None if "item" not in of else of["session"] if by_session else of.get("user")
 
-    user = most_frequent_value(data, column, lambda file: events_of(file, Unusable(), options.get("query")))
+    def events(file: DataFile) -> Iterator[Any]:
+        return events_of(file, batches(file, Unusable(), options.get("query"), headerless_names))
+
+    user = most_frequent_value(data, column, events)
     if not user:
         return f"afresh recommend {run} --all --out lists.parquet"
     return f"afresh recommend {run} --user {shell_word(user)}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import Omission, Refused, UserError
-from afresh.core.data import about
 from afresh.core.plural import counted
-from afresh.data.files import FileError
-from afresh.data.limits import parsing
-from afresh.data.tables.batches import SUFFIXES
+from afresh.data.files import DataFile
+from afresh.data.tables.batches import SUFFIXES, read_tables
 from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import id_of, numbers_of, values_of
-from afresh.data.tables.roles import check_given
-from afresh.data.tables.times import clock_times, seconds_of
+from afresh.data.tables.roles import check_given, role_words
+from afresh.data.tables.times import times_of
 from afresh.domains.interactions.catalogue import are_pictures
-from afresh.domains.interactions.columns import LOOKED_AT, InteractionColumns, columns_by_name
-from afresh.domains.interactions.event_tables import events_of, log_files
+from afresh.domains.interactions.columns import LOOKED_AT, columns_by_name
+from afresh.domains.interactions.event_tables import events_of, headerless_names
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -72,14 +70,13 @@ class _Reading:
     features: dict[str, dict[int, Any]] = field(default_factory=dict)
     traits: dict[str, dict[int, Any]] = field(default_factory=dict)
     varies: Counter[str] = field(default_factory=Counter)
-    refused: list[Refused] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     words: str = ""
     seen: dict[str, None] = field(default_factory=dict)  # names of columns, of all tables
     rows: int = 0
     retyped: int = 0
     clockless: int = 0  # events
-    columns: dict[tuple[str, ...], InteractionColumns] = field(default_factory=dict)  # by the names of all columns
+    columns: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict)  # their roles, by the names of all
 
 
 def read_log(
@@ -90,29 +87,24 @@ def read_log(
     `named`: columns by role that a user chose. Also returns what was refused and notes on what was found. Raises
     UserError if there is no event.
     """
-    files, refused = log_files(path)
-    reading = _Reading(named, by_session, refused=refused)
-    for file in files:
-        unusable = Unusable()
-        try:
-            with parsing("table"):
-                for batch in events_of(file, unusable, query):
-                    _add(reading, batch, unusable)
-        except FileError as error:
-            reading.refused.append(Refused(file.name, str(error), damaged=True))
-        reading.refused += unusable.refused(file.name)
-        reading.notes += [about(file.name, note) for note in unusable.notes]
+    reading = _Reading(named, by_session)
+
+    def add(file: DataFile, batches: Iterator[Any], unusable: Unusable) -> None:
+        for batch in events_of(file, batches):
+            _add(reading, batch, unusable)
+
+    refused, reading.notes, _ = read_tables(path, add, query, headerless_names, SUFFIXES)
     if reading.seen:
         check_given(tuple(reading.seen), {role: column for role, column in named.items() if column is not None})
     if not reading.parts:
         raise UserError(
             f"There is no log of who did what in {path}: it needs a column of users and one of items, in "
             f"{', '.join(sorted(SUFFIXES))}. Name them by `data.user` and `data.item`.",
-            lines=[f"{r.source}: {r.reason}" for r in reading.refused[:5]],
+            lines=[f"{r.source}: {r.reason}" for r in refused[:5]],
         )
     log = _sorted(reading)
     pictures = {str(v) for values in log.features.values() if are_pictures(values) for v in values}
-    return log, [r for r in reading.refused if r.source not in pictures], _notes(reading)
+    return log, [r for r in refused if r.source not in pictures], _notes(reading)
 
 
 def _add(reading: _Reading, batch: Any, unusable: Unusable) -> None:
@@ -123,38 +115,35 @@ def _add(reading: _Reading, batch: Any, unusable: Unusable) -> None:
         reading.columns[names] = columns_by_name(
             names, named, lambda name: batch.column(name).slice(0, LOOKED_AT).to_pylist()
         )
-    columns = reading.columns[names]
-    if reading.by_session and columns.session is not None:
-        columns = replace(columns, user=columns.session, session=None)
-    if columns.user is None and columns.item is None:
+    of = dict(reading.columns[names])
+    others = [name for name in names if name not in of.values()]  # which may be features
+    if reading.by_session and "session" in of:
+        of["user"] = of.pop("session")
+    if "user" not in of and "item" not in of:
         unusable.add(f"neither users nor items in the columns {', '.join(batch.schema.names[:8])}", 1, batch.num_rows)
         return
-    if columns.user is None or columns.item is None:
-        _describe(reading, columns, batch)
+    if "user" not in of or "item" not in of:
+        _describe(reading, of, others, batch)
         return
-    reading.words = reading.words or columns.words()
-    user, item = (_ids(reading, batch.column(c)) for c in (columns.user, columns.item))
+    reading.words = reading.words or role_words(of, ", ")
+    user, item = (_ids(reading, batch.column(of[role])) for role in ("user", "item"))
     rows = np.arange(batch.num_rows)
     bad = user.missing | item.missing
     _count_bad(unusable, "no user or no item", rows[bad], reading.rows)
-    time = np.full(batch.num_rows, np.nan)
-    if columns.time is not None:
-        time, units = seconds_of(batch.column(columns.time))
-        reading.units += units
-        if columns.clock is not None:
-            clock = clock_times(batch.column(columns.clock))
-            reading.clockless += int((~bad & np.isnan(clock)).sum())
-            time += np.nan_to_num(clock)
+    time, units, clockless = times_of(batch, of)
+    reading.units += units
+    reading.clockless += int((~bad & clockless).sum())
+    if "time" in of:
         _count_bad(unusable, "unreadable time", rows[~bad & np.isnan(time)], reading.rows)
         bad |= np.isnan(time)
-    rating = numbers_of(batch.column(columns.rating)) if columns.rating is not None else np.full(batch.num_rows, np.nan)
+    rating = numbers_of(batch.column(of["rating"])) if "rating" in of else np.full(batch.num_rows, np.nan)
     event = np.zeros(batch.num_rows, dtype=np.int32)
-    if columns.event is not None:
-        event = _ids(reading, batch.column(columns.event)).numbered(reading.events)
+    if "event" in of:
+        event = _ids(reading, batch.column(of["event"])).numbered(reading.events)
     keep = ~bad
     users, items = user.numbered(reading.users, keep), item.numbered(reading.items, keep)
     reading.parts.append((users, items, time[keep], rating[keep], event[keep]))
-    for column in columns.others[:MOST_FEATURES]:
+    for column in others[:MOST_FEATURES]:
         _feature(reading, column, items, [v for v, k in zip(values_of(batch.column(column)), keep, strict=True) if k])
     reading.rows += batch.num_rows
 
@@ -203,16 +192,15 @@ def _ids(reading: _Reading, column: Any) -> _Ids:
     return _Ids(names, codes)
 
 
-def _describe(reading: _Reading, columns: InteractionColumns, batch: Any) -> None:
+def _describe(reading: _Reading, of: Mapping[str, str], others: Sequence[str], batch: Any) -> None:
     """A table of items or of users with their features."""
-    whose, key = (reading.items, columns.item) if columns.user is None else (reading.users, columns.user)
-    assert key is not None
-    rows = _ids(reading, batch.column(key)).numbered(whose)
-    named = [
-        c for c in (columns.time, columns.clock, columns.rating, columns.event, columns.session, *columns.others) if c
-    ]
-    into = reading.features if columns.user is None else reading.traits
-    for column in named[:MOST_FEATURES]:
+    items = "user" not in of
+    rows = _ids(reading, batch.column(of["item" if items else "user"])).numbered(
+        reading.items if items else reading.users
+    )
+    into = reading.features if items else reading.traits
+    named = [column for role, column in of.items() if role not in ("user", "item")]
+    for column in [*named, *others][:MOST_FEATURES]:
         values = into.setdefault(column, {})
         for row, value in zip(rows.tolist(), batch.column(column).to_pylist(), strict=True):
             if value is not None:

@@ -16,13 +16,14 @@ from afresh.core.plural import counted
 from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.columns import add_columns
 from afresh.data.conditions import fit_conditions
-from afresh.data.files import FileError, suffix_of
-from afresh.data.tables.batches import TABLES
-from afresh.data.tables.rows import read_head
+from afresh.data.files import suffix_of, walk
+from afresh.data.tables.batches import SUFFIXES, TABLES
+from afresh.data.tables.roles import role_words
+from afresh.data.tables.rows import read_heads
 from afresh.domains.interactions.catalogue import Catalogue
 from afresh.domains.interactions.columns import ROLES
 from afresh.domains.interactions.encoder import HistoryEncoder, chosen, load_histories
-from afresh.domains.interactions.event_tables import columns_of_head, log_files
+from afresh.domains.interactions.event_tables import columns_of_head
 from afresh.domains.interactions.filters import narrowed
 from afresh.domains.interactions.history import HISTORY, History
 from afresh.domains.interactions.log import read_log
@@ -91,16 +92,13 @@ class InteractionModality:
         """By the columns of the first tables."""
         if not path.exists() or (path.is_file() and suffix_of(path.name) == ".zip"):
             return Sniff(0.0, "not a table")
-        files, others = log_files(path)
+        files, refused = walk(path)
+        only_tables = not refused and all(suffix_of(f.name) in SUFFIXES for f in files)
         tables = [f for f in files if suffix_of(f.name) in TABLES | {".inter"}]
-        for file in tables[:LOOKED_AT]:
-            try:
-                columns = columns_of_head(read_head(file))
-            except FileError:
-                continue
-            if columns is not None:
-                reason = f"{file.name} is a log: {columns.words()}"
-                return Sniff(1.0 if not others else 0.8, reason, columns=2)  # the user and the item
+        for file, head in read_heads(tables[:LOOKED_AT]):
+            if (of := columns_of_head(head)) is not None:
+                reason = f"{file.name} is a log: {role_words(of, ', ')}"
+                return Sniff(1.0 if only_tables else 0.8, reason, columns=2)  # the user and the item
         return Sniff(0.0, "no table with users and items")
 
     def read(self, path: Path, options: InteractionOptions) -> Corpus:

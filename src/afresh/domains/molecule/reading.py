@@ -26,7 +26,7 @@ from afresh.data.files import (
 )
 from afresh.data.tables import rows as tables
 from afresh.data.tables.numbers import as_number, units_of
-from afresh.data.tables.roles import columns_by_role, lowered, share
+from afresh.data.tables.roles import check_column, columns_by_role, lowered, share
 from afresh.domains.molecule.chem import MoleculeError, chem, require, surviving
 
 LISTS = frozenset({".smi", ".smiles"})
@@ -156,10 +156,8 @@ def _read_table(name: str, table: tables.RowTable, smiles_column: str | None, ra
 
 def smiles_column_of(name: str, table: tables.RowTable, wanted: str | None) -> str:
     """The column of SMILES. Raises UserError if there is none, or if it cannot be chosen."""
-    known = ", ".join(table.columns[:20])
     if wanted is not None:
-        if wanted not in table.columns:
-            raise UserError(f"{name} has no column {wanted!r}. Its columns: {known}.")
+        check_column(name, table.columns, wanted)
         return wanted
     by_name = columns_by_role(table.columns, {"smiles": NAMES}, plain=lambda name: lowered(name).replace(" ", "_"))
     if by_name:
@@ -174,8 +172,8 @@ def smiles_column_of(name: str, table: tables.RowTable, wanted: str | None) -> s
                 f"{name} has several columns of SMILES: {', '.join(candidates)}. Choose one: `data.smiles_column`."
             )
     raise UserError(
-        f"No column of {name} holds SMILES. Its columns: {known}. Name the column: `data.smiles_column`. InChI and "
-        "names of molecules must be converted first."
+        f"No column of {name} holds SMILES. Its columns: {', '.join(table.columns[:20])}. Name the column: "
+        "`data.smiles_column`. InChI and names of molecules must be converted first."
     )
 
 

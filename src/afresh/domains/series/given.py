@@ -10,12 +10,13 @@ import numpy as np
 
 from afresh.core import UserError
 from afresh.data.files import FileError, named
+from afresh.data.tables.batches import batches
 from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import numbers_of
 from afresh.data.tables.times import seconds_of
 from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.reading.inline import TableSource, arrow_table, words_of
-from afresh.domains.series.reading.read import read_columns
+from afresh.domains.series.reading.read import whole_table
 from afresh.domains.series.reading.regular import Series, regular
 
 
@@ -64,6 +65,6 @@ def table_of(source: TableSource) -> Any:
     if not path.is_file():
         raise UserError(f"There is no file {path}.")
     try:
-        return read_columns(named(path), Unusable())
+        return whole_table(batches(named(path), Unusable()))
     except FileError as error:
         raise UserError(f"{path}: {error}.") from None

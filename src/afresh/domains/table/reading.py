@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.core import Corpus, Item, Omission, Refused, UserError
+from afresh.core import Corpus, Item, Omission, UserError
 from afresh.core.plural import counted
-from afresh.data.files import FileError, suffix_of, walk
-from afresh.data.limits import parsing
+from afresh.data.files import DataFile
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import split_of_name
-from afresh.data.tables.batches import TABLES, batches
+from afresh.data.tables.batches import TABLES, read_tables
 from afresh.data.tables.delimited import Unusable
+from afresh.data.tables.roles import check_given
 from afresh.domains.table.columns import Choice, cell_reader, choose_kind, left_out, notes_on
 from afresh.domains.table.row import Cell, Header, Kind, Row
 
@@ -57,32 +57,25 @@ def read_columns(path: Path, query: str | None, corpus: Corpus) -> Columns:
     """All tables of a path below each other. Refused files and rows are added to the corpus. Raises UserError if files
     have different columns."""
     found = Columns()
-    files, corpus.refused = walk(path)
     first = ""
-    for file in files:
-        if suffix_of(file.name) not in TABLES:
-            corpus.refused.append(Refused(file.name, f"not a table ({file.suffix or 'no suffix'})"))
-            continue
-        unusable = Unusable()
-        try:
-            number = 1
-            with parsing("table"):
-                for batch in batches(file, unusable, query):
-                    names = batch.schema.names
-                    if not found.cells:
-                        found.cells, first = {name: [] for name in names}, file.name
-                    _check_same(list(found.cells), names, first, file.name)
-                    room = max(0, min(batch.num_rows, MOST_ROWS - len(found.sources)))
-                    found.beyond += batch.num_rows - room
-                    for name in names:
-                        found.cells[name] += batch.column(name).slice(0, room).to_pylist()
-                    found.sources += [f"{file.name}, row {number + i:,}" for i in range(room)]
-                    found.splits += [split_of_name(file.name)] * room
-                    number += batch.num_rows
-        except FileError as error:
-            corpus.refused.append(Refused(file.name, str(error)))
-        corpus.refused += unusable.refused(file.name)
-        corpus.notes += [f"{file.name}: {note}" for note in unusable.notes]
+
+    def add(file: DataFile, batches: Iterator[Any], unusable: Unusable) -> None:
+        nonlocal first
+        number = 1
+        for batch in batches:
+            names = batch.schema.names
+            if not found.cells:
+                found.cells, first = {name: [] for name in names}, file.name
+            _check_same(list(found.cells), names, first, file.name)
+            room = max(0, min(batch.num_rows, MOST_ROWS - len(found.sources)))
+            found.beyond += batch.num_rows - room
+            for name in names:
+                found.cells[name] += batch.column(name).slice(0, room).to_pylist()
+            found.sources += [f"{file.name}, row {number + i:,}" for i in range(room)]
+            found.splits += [split_of_name(file.name)] * room
+            number += batch.num_rows
+
+    corpus.refused, corpus.notes, _ = read_tables(path, add, query)
     if found.beyond:
         corpus.notes.append(
             Omission(f"{counted(found.beyond, 'row')} beyond the first {MOST_ROWS:,} are not read: give a sample")
@@ -149,11 +142,7 @@ def check_named(names: Sequence[str], options: ReadingOptions) -> None:
     """Raises UserError if a column that an option names does not exist, or is named for two kinds."""
     for option in (*BY_HAND, "leave_out"):
         for name in getattr(options, option):
-            if name not in names:
-                raise UserError(
-                    f"There is no column {name!r} for `data.{option}`. The columns are: {', '.join(names)}.",
-                    "unknown_column",
-                )
+            check_given(names, {option: name})
     if options.target is not None and (options.target not in names or options.target in options.leave_out):
         raise UserError(
             f"There is no column {options.target!r} to predict (`data.target`). The columns are: {', '.join(names)}.",

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import Sniff
-from afresh.data.files import FileError, suffix_of, walk
+from afresh.data.files import suffix_of, walk
 from afresh.data.tables.batches import TABLES
 from afresh.data.tables.roles import is_prose
-from afresh.data.tables.rows import read_head
+from afresh.data.tables.rows import read_heads
 from afresh.domains.table.columns import choose_kind
 
 HEADS = 32  # files that are looked at until there are ROWS
@@ -31,11 +31,7 @@ def recognise(path: Path) -> Sniff:
     if not ours or 2 * len(ours) < len(files):
         return Sniff(0.0, f"{len(ours):,} of {len(files):,} files are tables")
     columns: dict[str, list[Any]] = {}
-    for file in ours[:HEADS]:
-        try:
-            head = read_head(file)
-        except (FileError, OSError, EOFError):
-            continue
+    for file, head in read_heads(ours[:HEADS]):
         if head.skipped:
             return Sniff(0.0, f"{file.name} has columns of lists or images")
         for name in head.columns:

@@ -32,7 +32,7 @@ from afresh.data.files import (
 from afresh.data.split import split_of_name
 from afresh.data.tables import rows as tables
 from afresh.data.tables.numbers import as_number
-from afresh.data.tables.roles import TEXT_NAMES, columns_by_role, is_prose, lowered
+from afresh.data.tables.roles import TEXT_NAMES, check_column, columns_by_role, is_prose, lowered
 from afresh.data.text import chat, extract
 from afresh.data.text.documents import DocumentOptions
 from afresh.data.text.encodings import TextDecoder
@@ -266,7 +266,7 @@ def items_of_rows(name: str, table: tables.RowTable, options: TextOptions, corpu
     column = "" if form else text_column(name, table, options)
     conditions = (*([options.label_column] if options.label_column else []), *options.number_columns)
     for wanted in conditions:
-        _require_column(name, table, wanted)
+        check_column(name, table.columns, wanted)
     used = form.columns if form else (column,)
     unused = [c for c in (*table.columns, *table.skipped) if c not in (*used, *conditions)]
     what = f"conversations from {_list(used)}, whose answers are learnt" if form else f"the text is column {column!r}"
@@ -300,14 +300,9 @@ def _content(row: tables.Row, column: str, form: chat.ChatColumns | None) -> tup
     return (row[column], ()) if problem is None else problem
 
 
-def _require_column(name: str, table: tables.RowTable, column: str) -> None:
-    if column not in table.columns:
-        raise UserError(f"{name} has no column {column!r}. Its columns: {', '.join(table.columns)}.")
-
-
 def text_column(name: str, table: tables.RowTable, options: TextOptions) -> str:
     if options.text_column is not None:
-        _require_column(name, table, options.text_column)
+        check_column(name, table.columns, options.text_column)
         return options.text_column
     candidates = [c for c in table.texts if c not in (options.label_column, *options.number_columns)]
     if by_name := columns_by_role(candidates, {"text": TEXT_NAMES}, plain=lowered):

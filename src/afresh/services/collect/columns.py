@@ -14,7 +14,7 @@ from afresh.data.columns import CAPTIONS
 from afresh.data.files import FileError
 from afresh.data.imported import ImportedItem, MediaFile, media_file
 from afresh.data.limits import parsing
-from afresh.data.tables.roles import TEXT_NAMES, columns_by_role, lowered
+from afresh.data.tables.roles import TEXT_NAMES, check_given, columns_by_role, lowered
 from afresh.data.text.chat import ChatColumns, chat_columns, parse_turns, text_problem
 from afresh.services.collect.licences import normalised_or_unknown
 from afresh.services.collect.record import About, Found, Rejection
@@ -72,12 +72,7 @@ def choose(names: Sequence[str], texts: Sequence[str], media: Sequence[str], opt
     file.
     """
     named = {k: v for k in ColumnOptions.model_fields if k in GUESSED and (v := getattr(options, k))}
-    for what, column in named.items():
-        if column not in names:
-            raise UserError(
-                f"There is no column {column!r} for {what}. Name one of: {', '.join(names) or 'none'}.",
-                "unknown_column",
-            )
+    check_given(names, named, prefix="")
     of = dict(named)
     chat = None if "text" in named or media else chat_columns(names)
     if chat is None and "file" not in of:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +11,10 @@ import numpy as np
 
 from afresh.core import Omission, Refused, UserError
 from afresh.core.plural import counted
-from afresh.data.files import DataFile, FileError, check_memory, suffix_of, walk
+from afresh.data.files import DataFile, FileError, check_memory
 from afresh.data.limits import parsing
 from afresh.data.refusals import refusal_lines
-from afresh.data.tables.batches import TABLES, batches
+from afresh.data.tables.batches import TABLES, read_tables
 from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import Floats, numbers_of
 from afresh.data.tables.times import COUNTED, seconds_of
@@ -142,32 +142,25 @@ def read_inline(given: Mapping[str, Sequence[Any]], options: ReadingOptions) -> 
 
 def read_series(path: Path, options: ReadingOptions) -> Reading:
     """All series of the tables at a path. Raises UserError if there is none, or if something must be set."""
-    files, refused = walk(path)
     measured = _Measurements()
     columns: SeriesColumns | None = None
-    several = sum(suffix_of(f.name) in TABLES for f in files) > 1
-    for file in files:
-        if suffix_of(file.name) not in TABLES:
-            refused.append(Refused(file.name, f"not a table ({file.suffix or 'no suffix'})"))
-            continue
-        unusable = Unusable()
-        try:
-            table = read_columns(file, unusable)
-            found = columns_of(table, options)
-            if isinstance(found, str):
-                raise FileError(found)
-            if columns is not None and (found.values, found.known) != (columns.values, columns.known):
-                raise FileError(
-                    f"its columns are {', '.join(found.values)}, and those of the files before it "
-                    f"{', '.join(columns.values)}: `data.values` names what to take of all"
-                )
-            columns = columns or found
-            name = file.name if several or path.is_dir() else ""
-            measured.add(table, found, name)
-        except FileError as error:
-            refused.append(Refused(file.name, str(error)))
-        refused += unusable.refused(file.name)
-        measured.notes += unusable.notes
+
+    def add(file: DataFile, batches: Iterator[Any], unusable: Unusable) -> None:
+        nonlocal columns
+        table = whole_table(batches)
+        found = columns_of(table, options)
+        if isinstance(found, str):
+            raise FileError(found)
+        if columns is not None and (found.values, found.known) != (columns.values, columns.known):
+            raise FileError(
+                f"its columns are {', '.join(found.values)}, and those of the files before it "
+                f"{', '.join(columns.values)}: `data.values` names what to take of all"
+            )
+        columns = columns or found
+        measured.add(table, found, file.name if path.is_dir() else "")
+
+    refused, notes, _ = read_tables(path, add)
+    measured.notes[:0] = notes
     if columns is None or not measured.raw:
         raise UserError(
             f"There is no series in {path}: a table with a column of times and columns of numbers "
@@ -177,12 +170,12 @@ def read_series(path: Path, options: ReadingOptions) -> Reading:
     return measured.series(columns, options, refused)
 
 
-def read_columns(file: DataFile, unusable: Unusable) -> Any:
+def whole_table(batches: Iterator[Any]) -> Any:
     """A table of Arrow. Raises FileError."""
     import pyarrow
 
     with parsing("table"):
-        parts = list(batches(file, unusable))
+        parts = list(batches)
     if not parts:
         raise FileError("a table without rows")
     check_memory(sum(p.nbytes for p in parts))
