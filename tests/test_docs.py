@@ -304,9 +304,9 @@ def known_option(verb: str, word: str) -> bool:
 def test_a_command_that_would_be_refused_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "```bash\nafresh train x \\\n  --minutes 1  # so\n.venv/bin/afresh runs\nls\n```\n", encoding="utf-8"
+        "```bash\nafresh train x \\\n  --minutes 1  # so\n.venv/bin/afresh show\nls\n```\n", encoding="utf-8"
     )
-    assert command_lines(page) == [["afresh", "train", "x", "--minutes", "1"], [".venv/bin/afresh", "runs"]]
+    assert command_lines(page) == [["afresh", "train", "x", "--minutes", "1"], [".venv/bin/afresh", "show"]]
     assert problem(["afresh", "train", "x", "--minutes", "1", "--set", "train.lr=0.1", "--data", "size=8"]) is None
     for line in (
         "afresh learn x",

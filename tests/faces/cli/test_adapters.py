@@ -60,7 +60,7 @@ def test_an_adapter_is_a_run_without_a_copy_of_its_base(anna: Path, base: Path, 
 
 
 def test_it_is_named_after_its_base(anna: Path, invoke: Invoke) -> None:
-    _, out, _ = invoke("runs", "--json")
+    _, out, _ = invoke("show", "--json")
     assert [row["run"] for row in parsed(out)["runs"]] == ["runs/base", "runs/base/adapters/anna"]
     for name in ("base:anna", "runs/base:anna", "runs/base/adapters/anna"):
         code, out, err = invoke("show", name, "--json")

@@ -23,9 +23,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "tune": (afresh.tune,),
     "distill": (M.distill,),
     "align": (M.align,),
-    "runs": (afresh.list_models,),
-    "show": (M.__str__,),
-    "label": (afresh.label,),
+    "show": (M.__str__, afresh.list_models, afresh.label),
     "rm": (M.remove, afresh.remove_data),
     "verify": (M.verify, afresh.verify_works),
     "doctor": (afresh.doctor,),
@@ -36,7 +34,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
 NOT_IN_PYTHON = {"demo", "launch", "open", "serve"}
 SHOWN = {"as_json", "run", "context", "yes", "measure"}
 SHOWN |= {"dry_run", "show_rules", "verbose", "examples"}  # of data: a property of its result
-WRITTEN = {"data", "label"}  # whose results have a method `save`
+WRITTEN = {"data", "show"}  # whose results have a method `save`
 # Plural where Python takes several at once, and the keyword arguments of the command line's KEY=VALUE.
 RENAMED = {"setting": "settings", "option": "data", "target": "targets", "root": "folder", "resume": "path"}
 MORE: Mapping[str, Mapping[str, str]] = {

@@ -66,9 +66,9 @@ def test_the_buyer_sees_the_licence_and_the_label_that_were_published(
     code, _, said = invoke("get", "site#text", "--trust-signer", certificate)
     assert code == 0 and "its licence is CC-BY-NC-4.0" in said
     assert "licence:      CC-BY-NC-4.0" in invoke("show", "runs/text")[1]
-    seen = parsed(invoke("label", "runs/text", "--json")[1])["document"]
+    seen = parsed(invoke("show", "runs/text", "--format", "label", "--json")[1])["document"]
     assert seen == json.loads((labels / "label.json").read_text()) and seen["licence"] == "CC-BY-NC-4.0"
-    card = invoke("label", "runs/text", "--format", "card")[1]
+    card = invoke("show", "runs/text", "--format", "card")[1]
     assert card.splitlines() == (labels / "card.md").read_text().splitlines()
     for more in ((), ("--accept", "licence-conflict")):
         code, _, said = invoke("pack", "runs/text", "--licence", "MIT", *more, "-o", "b.bundle")

@@ -33,12 +33,10 @@ from afresh.faces.cli import (
     doctor,
     forget,
     get,
-    label,
     launch,
     make_data,
     open,
     rm,
-    runs,
     serve,
     show_run,
     train,
@@ -47,7 +45,7 @@ from afresh.faces.cli import (
 from afresh.faces.cli.chat import talk
 from afresh.faces.cli.commands import command_of
 from afresh.faces.cli.compare import judge
-from afresh.faces.cli.group import Group, verb_name
+from afresh.faces.cli.group import RENAMED, Group, verb_name
 from afresh.faces.cli.sample import deliver
 from afresh.faces.cli.show import discard_output, fail, one_line, write_json
 from afresh.faces.cli.wording import as_typed, options_of
@@ -109,10 +107,8 @@ VERBS = (
     "pack",
     get.get,
     catalogue.CATALOGUE,
-    label.label,
     serve.serve,
     open.open,
-    runs.runs,
     show_run.show,
     rm.rm,
     verify.verify,
@@ -159,7 +155,7 @@ ENDS: Mapping[str, Callable[..., None]] = {"compare": judge, "chat": talk}  # of
 def names() -> list[str]:
     """The names of all commands, in the order of help."""
     own = [v if isinstance(v, str) else v.name if isinstance(v, Group) else verb_name(v) for v in VERBS]
-    return list(dict.fromkeys([*own, *registry.verb_names()]))
+    return list(dict.fromkeys([*own, *(name for name in registry.verb_names() if name not in RENAMED)]))
 
 
 def function_of(name: str) -> Callable[..., Any]:
@@ -291,6 +287,8 @@ def run(argv: Sequence[str]) -> int:
     output."""
     if argv[:1] == ["help"]:
         argv = [*argv[1:], "--help"]
+    if old := next((name for name in (" ".join(argv[:2]), *argv[:1]) if name in RENAMED), None):
+        return failed(f"afresh {old} is now afresh {RENAMED[old].split()[0]}. Run: afresh {RENAMED[old]}", USAGE, argv)
     completing = "_AFRESH_COMPLETE" in os.environ
     command().commands.brief = not completing and (not argv or argv[0] in ("-h", "--help"))
     try:

@@ -1,10 +1,14 @@
-"""Commands that belong together: `afresh NAME VERB`, each verb a function as those of other commands are."""
+"""Commands that belong together: `afresh NAME VERB`, each verb a function as those of other commands are; and what
+commands of earlier versions are called now."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+# What is typed in place of a command of earlier versions. A verb of such a name has no command of its own.
+RENAMED = {"runs": "show", "label": "show RUN --format label"}
 
 
 @dataclass(frozen=True)
