@@ -178,7 +178,7 @@ def test_forgetting_from_a_data_set_names_the_adapters_that_have_seen_it(
     assert invoke("collect", "rows.jsonl", "--into", "set")[0] == 0
     code, _, err = invoke("tune", "base", "set", "--adapter", "anna", *HOW, "--no-measure")
     assert code == 0, err
-    code, out, err = invoke("forget", "set", "--source", "rows.jsonl", "--yes")
+    code, out, err = invoke("rm", "--data", "set", "--source", "rows.jsonl", "--yes")
     assert code == 0 and "has seen it: runs/base/adapters/anna" in out, out + err
 
 

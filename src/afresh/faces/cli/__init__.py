@@ -31,7 +31,6 @@ from afresh.faces.cli import (
     data,
     demo,
     doctor,
-    forget,
     get,
     launch,
     make_data,
@@ -81,7 +80,6 @@ def afresh(
 
 VERBS = (
     collect.collect,
-    forget.forget,
     demo.demo,
     make_data.make_data,
     data.data,

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 # What is typed in place of a command of earlier versions. A verb of such a name has no command of its own.
-RENAMED = {"runs": "show", "label": "show RUN --format label"}
+RENAMED = {
+    "forget": "rm --data DATASET --person NAME",
+    "label": "show RUN --format label",
+    "runs": "show",
+}
 
 
 @dataclass(frozen=True)
