@@ -26,7 +26,6 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "rm": (M.remove, afresh.remove_data, afresh.forget),
     "verify": (M.verify, afresh.verify_works),
     "doctor": (afresh.doctor,),
-    "make_data": (afresh.make_data,),
 }
 # What the command line alone needs: programs that run until they are stopped, the index of the works of one, command
 # lines as jobs of a cluster, a demonstration, a help text, and how a result is shown or asked for.

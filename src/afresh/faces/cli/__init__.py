@@ -33,7 +33,6 @@ from afresh.faces.cli import (
     doctor,
     get,
     launch,
-    make_data,
     open,
     rm,
     serve,
@@ -81,7 +80,6 @@ def afresh(
 VERBS = (
     collect.collect,
     demo.demo,
-    make_data.make_data,
     data.data,
     train.train,
     train.tune,

@@ -11,6 +11,7 @@ from typing import Any
 RENAMED = {
     "forget": "rm --data DATASET --person NAME",
     "label": "show RUN --format label",
+    "make-data": "demo DATA",
     "runs": "show",
 }
 
