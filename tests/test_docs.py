@@ -317,8 +317,8 @@ def test_a_command_that_would_be_refused_is_found(tmp_path: Path) -> None:
         "afresh sample x --set train.lr=1",
         "afresh train x --data sighs=8",
         "afresh catalogue sell x",
-        "afresh catalogue price x",
-        "afresh catalogue price x free --cost 1",
+        "afresh catalogue publish x",
+        "afresh catalogue add x --price free --cost 1",
     ):
         assert problem(line.split()), line
 

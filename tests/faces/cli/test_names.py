@@ -66,7 +66,7 @@ def test_help_of_a_command(invoke: Invoke) -> None:
 @pytest.mark.parametrize("old", RENAMED)
 def test_a_command_of_before_says_what_it_is_now(old: str, invoke: Invoke) -> None:
     new = RENAMED[old]
-    said = f"afresh {old} is now afresh {new.split()[0]}. Run: afresh {new}"
+    said = f"afresh {old} is now: afresh {new}"
     code, out, err = invoke(*old.split(), "x")
     assert code == 2 and out == "" and " ".join(err.split()) == said
     assert old not in all_commands() and any(new.startswith(name) for name in all_commands())

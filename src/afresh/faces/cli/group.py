@@ -9,6 +9,13 @@ from typing import Any
 
 # What is typed in place of a command of earlier versions. A verb of such a name has no command of its own.
 RENAMED = {
+    "catalogue forget": "catalogue orders --forget PERSON",
+    "catalogue grant": "catalogue orders --grant LISTING --to PERSON",
+    "catalogue init": "catalogue add FILE --licence LICENCE --set name=NAME",
+    "catalogue list": "catalogue publish --dry-run",
+    "catalogue payments": "catalogue orders FILE",
+    "catalogue price": "catalogue add LISTING --price PRICE",
+    "catalogue remove": "catalogue publish --remove LISTING --reason WHY",
     "forget": "rm --data DATASET --person NAME",
     "label": "show RUN --format label",
     "make-data": "demo DATA",
@@ -23,11 +30,6 @@ class Group:
     name: str
     help: str
     verbs: tuple[Callable[..., Any], ...]
-
-    @property
-    def functions(self) -> dict[str, Callable[..., Any]]:
-        """The functions by what is typed after `afresh`."""
-        return {f"{self.name} {verb_name(verb)}": verb for verb in self.verbs}
 
 
 def verb_name(verb: Callable[..., Any]) -> str:
