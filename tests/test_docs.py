@@ -218,8 +218,10 @@ def unknown_settings(verb: str, words: list[str]) -> list[str]:
     known |= {f"align.{k}" for a in registry.aligners().values() for k in a.config.model_fields}
     known |= {f"sample.{k}" for k in drawn}
     wanted = {"--set": drawn if verb in SAMPLING else known, "--data": data}
-    if verb == "measure":
+    if verb in ("measure", "rm"):
         del wanted["--data"]  # a path
+    if verb in ("catalogue", "demo"):
+        del wanted["--set"]  # of a catalogue, or of a maker of data
     return [f"{flag} {key}" for flag, key in pairs if flag in wanted and key not in wanted[flag]]
 
 

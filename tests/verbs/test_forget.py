@@ -103,5 +103,7 @@ def test_the_command_asks_first_and_names_the_runs(dataset: Path, capsys: pytest
     out = " ".join(capsys.readouterr().out.split())
     assert "forgotten: 2 items" in out and "has seen it: " in out and "late" in out and "early" not in out
     assert len(list(rows(dataset))) == 2
+    assert command(["rm", "--person", "bo", "--yes"]) == 2
+    assert "Name one data set" in capsys.readouterr().err
     assert command(["rm", "--data", str(dataset), "--source", "a", "--item", "b"]) == 2
     assert "--source" in capsys.readouterr().err

@@ -69,4 +69,6 @@ def test_the_command_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> 
 
     assert run(["demo", "list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["makers"]
+    assert run(["demo", "burgers", "--quick"]) == 2 and run(["demo", "--seed", "3"]) == 2
+    assert "--quick" in capsys.readouterr().err
     assert set(listed) == set(registry.makers()) and "viscosity" in listed["burgers"]["settings"]

@@ -69,7 +69,7 @@ def test_the_buyer_sees_the_licence_and_the_label_that_were_published(
     card = invoke("show", "runs/text", "--format", "card")[1]
     assert card.splitlines() == (labels / "card.md").read_text().splitlines()
     for more in ((), ("--accept", "licence-conflict")):
-        code, _, said = invoke("pack", "runs/text", "--licence", "MIT", *more, "-o", "b.bundle")
+        code, _, said = invoke("export", "runs/text", "--to", "bundle", "--licence", "MIT", *more, "-o", "b.bundle")
         assert code == 2 and "its maker shares it under CC-BY-NC-4.0" in said and not (here / "b.bundle").exists()
     resale = ("catalogue", "add", "runs/text", "--licence", "MIT", "--accept", "licence-conflict", "--folder", "resold")
     assert invoke(*resale)[0] == 2

@@ -189,6 +189,9 @@ def test_the_command_writes_a_file_and_replaces_none(invoke: Any, text_run: Path
     code, printed, _ = invoke("show", text_run, "--format", "label")
     assert "content hash:" in printed and "licences that follow:" in printed
     assert invoke("show", tmp_path / "nothing")[0] == 2
+    (tmp_path / "poem.txt").write_text("The sea at night. " * 50)
+    code, printed, _ = invoke("show", tmp_path / "poem.txt", "--json")
+    assert code == 0 and parsed(printed)["format"] == "label", "a file is data or a work, and never a run"
     assert isinstance(afresh.label(text_run), Labelled) and afresh.load(text_run).label().label is not None
     with pytest.raises(UserError, match="no format"):
         afresh.label(text_run, format="pdf")  # type: ignore[arg-type]

@@ -100,7 +100,6 @@ VERBS = (
     "practise",
     "propose",
     "export",
-    "pack",
     get.get,
     catalogue.CATALOGUE,
     serve.serve,

@@ -76,7 +76,7 @@ def add(
         o.option("What it was made from, by id or SHA-256, and its share in percent.", metavar="PARENT=SHARE"),
     ] = None,
     accept: Annotated[
-        list[str] | None, o.option("What stands against sharing a run, and may, as for `afresh pack`.")
+        list[str] | None, o.option("What stands against sharing a run, and may, as for `afresh export`.")
     ] = None,
     setting: Annotated[
         list[str] | None,
@@ -100,7 +100,7 @@ def add(
     facts |= {"id": id, "preview": preview, "parents": parent or ()}
     if not licence:
         if price is None or kind or run or accept or setting or any(facts.values()):
-            raise Refusal("Give the --licence of what is added, or a listing with its --price, --link or --stripe-key.")
+            raise Refusal("Give the --licence of what is added, or the id of a listing with its --price.")
         reprice(folder, str(file), price, link, stripe_key, as_json)
         return
     if stripe_key is not None:
@@ -265,8 +265,8 @@ def orders(
             else:
                 outcomes.append(asdict(orders.receive(notice)))
             if not as_json:
-                made = outcomes[-1]
-                answer(f"{made['result']}: {made['detail']}" + (f"; {made['link']}" if made["link"] else ""))
+                x = outcomes[-1]
+                answer(f"{x['result']}: {x['detail']}" + (f"; {x['link']}" if x["link"] else ""))
     if files and as_json:
         emit({"outcomes": outcomes})
 

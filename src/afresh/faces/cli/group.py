@@ -19,6 +19,7 @@ RENAMED = {
     "forget": "rm --data DATASET --person NAME",
     "label": "show RUN --format label",
     "make-data": "demo DATA",
+    "pack": "export RUN --to bundle",
     "runs": "show",
 }
 
