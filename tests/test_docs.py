@@ -218,8 +218,10 @@ def unknown_settings(verb: str, words: list[str]) -> list[str]:
     known |= {f"align.{k}" for a in registry.aligners().values() for k in a.config.model_fields}
     known |= {f"sample.{k}" for k in drawn}
     wanted = {"--set": drawn if verb in SAMPLING else known, "--data": data}
-    if verb == "measure":
+    if verb in ("measure", "rm"):
         del wanted["--data"]  # a path
+    if verb in ("catalogue", "demo"):
+        del wanted["--set"]  # of a catalogue, or of a maker of data
     return [f"{flag} {key}" for flag, key in pairs if flag in wanted and key not in wanted[flag]]
 
 
@@ -304,9 +306,9 @@ def known_option(verb: str, word: str) -> bool:
 def test_a_command_that_would_be_refused_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "```bash\nafresh train x \\\n  --minutes 1  # so\n.venv/bin/afresh runs\nls\n```\n", encoding="utf-8"
+        "```bash\nafresh train x \\\n  --minutes 1  # so\n.venv/bin/afresh show\nls\n```\n", encoding="utf-8"
     )
-    assert command_lines(page) == [["afresh", "train", "x", "--minutes", "1"], [".venv/bin/afresh", "runs"]]
+    assert command_lines(page) == [["afresh", "train", "x", "--minutes", "1"], [".venv/bin/afresh", "show"]]
     assert problem(["afresh", "train", "x", "--minutes", "1", "--set", "train.lr=0.1", "--data", "size=8"]) is None
     for line in (
         "afresh learn x",
@@ -317,8 +319,8 @@ def test_a_command_that_would_be_refused_is_found(tmp_path: Path) -> None:
         "afresh sample x --set train.lr=1",
         "afresh train x --data sighs=8",
         "afresh catalogue sell x",
-        "afresh catalogue price x",
-        "afresh catalogue price x free --cost 1",
+        "afresh catalogue publish x",
+        "afresh catalogue add x --price free --cost 1",
     ):
         assert problem(line.split()), line
 

@@ -57,7 +57,7 @@ def trained(root: Path, minutes: float) -> Run:
     data, run = root / "data", root / f"flow-{minutes:g}"
     if not (data / "states.npz").exists():
         words = ["--set", f"trajectories={TRAJECTORIES}", "--set", f"steps={STEPS}"]
-        processes.run(["afresh", "make-data", SYSTEM.name, "--out", str(data), *words], root / "data.log")
+        processes.run(["afresh", "demo", SYSTEM.name, "--out", str(data), *words], root / "data.log")
     if not (run / "report.json").exists():
         words = ["--family", "flow", "--data", "history=0", "--minutes", f"{minutes:g}", "--no-measure", "--force"]
         processes.run(["afresh", "train", str(data), "--out", str(run), *words], root / "flow.log")

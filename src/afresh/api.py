@@ -420,7 +420,7 @@ def collect_data(
 
 def label(path: PathLike, *, format: Format = "label") -> Labelled:
     """What a run, a file or folder of data, or a generated work is made of, under which licences, and what it cost, as
-    `afresh label` writes it: `document`, in one of the formats label, card, cyclonedx and croissant.
+    `afresh show --format` writes it: `document`, in one of the formats label, card, cyclonedx and croissant.
 
     Raises UserError if there is nothing at the path, if it cannot be read, or for a format that does not fit it.
     """

@@ -97,11 +97,13 @@ def test_of_a_version_that_the_journal_does_not_know_it_is_said_that_it_may(data
 
 def test_the_command_asks_first_and_names_the_runs(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = manifest(dataset)["digest"]
-    assert command(["forget", str(dataset), "--person", "bo"]) == 2
+    assert command(["rm", "--data", str(dataset), "--person", "bo"]) == 2
     assert "Say that it is meant: --yes" in capsys.readouterr().err and manifest(dataset)["digest"] == before
-    assert command(["forget", str(dataset), "--person", "bo", "--yes"]) == 0
+    assert command(["rm", "--data", str(dataset), "--person", "bo", "--yes"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "forgotten: 2 items" in out and "has seen it: " in out and "late" in out and "early" not in out
     assert len(list(rows(dataset))) == 2
-    assert command(["forget", str(dataset)]) == 2
+    assert command(["rm", "--person", "bo", "--yes"]) == 2
+    assert "Name one data set" in capsys.readouterr().err
+    assert command(["rm", "--data", str(dataset), "--source", "a", "--item", "b"]) == 2
     assert "--source" in capsys.readouterr().err

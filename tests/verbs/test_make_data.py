@@ -67,6 +67,8 @@ def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
 def test_the_command_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     from afresh.faces.cli import run
 
-    assert run(["make-data", "--json"]) == 0
+    assert run(["demo", "list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["makers"]
+    assert run(["demo", "burgers", "--quick"]) == 2 and run(["demo", "--seed", "3"]) == 2
+    assert "--quick" in capsys.readouterr().err
     assert set(listed) == set(registry.makers()) and "viscosity" in listed["burgers"]["settings"]

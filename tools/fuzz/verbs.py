@@ -15,8 +15,7 @@ from afresh.api import Model
 from afresh.core import UserError, events, registry
 from afresh.engine.training import loop
 from afresh.engine.training.loop import Diverged
-from afresh.faces.cli.runs import facts
-from afresh.faces.cli.show_run import show
+from afresh.faces.cli.show_run import facts, show_run
 from afresh.runs.about import AboutRun
 from afresh.runs.run import Run
 from afresh.verbs.exporting import ExportOptions, export_run
@@ -45,7 +44,7 @@ def open_and_summarise(run: Path) -> None:
     stopped(found)
     section(found, [])
     with redirect_stdout(io.StringIO()):
-        show(run)
+        show_run(run, False)
     str(found.conditions.size + len(found.space.shape))
 
 

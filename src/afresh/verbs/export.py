@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from afresh.core.verb import Option, verb
-from afresh.verbs.options import Force, Labels
+from afresh.verbs.options import Accept, Force, Labels, Licence
 
 if TYPE_CHECKING:
     from afresh.runs.run import Run
-    from afresh.verbs.exporting import Exported
 
 
-@verb("export", result="{folder, passed, reader, ...}", served=False)
+@verb("export", result="{folder, passed, reader, ...}, or of a bundle {bundle, sha256, signer, ...}", served=False)
 def export(
     run: Run,
     to: Annotated[
@@ -22,11 +20,12 @@ def export(
         Option(
             "Text: hf (transformers, vLLM), gguf (llama.cpp), peft (the adapter alone). Images and audio: onnx, "
             "diffusers (flows, and runs tuned from there). All: safetensors (names of afresh), hub-folder (what fits, "
-            "with a page for the hub)."
+            "with a page for the hub), bundle (one signed file, for `afresh get`)."
         ),
     ],
     out: Annotated[
-        str | Path | None, Option("Folder to create; RUN-FORMAT if not given.", metavar="DIR", shell=Path)
+        str | Path | None,
+        Option("To create; RUN-FORMAT or RUN.bundle if not given.", flags=("--out", "-o"), shell=Path),
     ] = None,
     *,
     force: Force = False,
@@ -39,17 +38,9 @@ def export(
             parse="afresh.faces.cli.words:labels",
         ),
     ] = None,
-    licence: Annotated[str | None, Option("Of the model, as Apache-2.0; checked against those of its data.")] = None,
-    accept: Annotated[
-        Sequence[str],
-        Option(
-            "Share the model although the licences of some of its data are unknown (unknown-licences), no consent is "
-            "known of persons whom its data shows (missing-consent), or its licence is one that those of its data do "
-            "not allow (licence-conflict).",
-            metavar="NAME",
-        ),
-    ] = (),
-) -> Exported:
+    licence: Licence = None,
+    accept: Accept = (),
+) -> Any:
     """Export a model to a folder that other programs open, and prove that they see the same model.
 
     The files are read again. A language model is compared on held-out text by transformers or llama.cpp, if they are
@@ -58,11 +49,21 @@ def export(
     the exit code is 2 and the folder is named DIR.unproved. hub-folder adds samples, scores and what may be done with
     the model, ready for `hf upload`.
 
+    A bundle holds what sampling needs, the record, the report and the licences, and is signed with your key. A run from
+    which licences stand against sharing is refused, with a table that says why.
+
     Raises UserError for an unknown format or precision, for what is not accepted, for a folder that exists otherwise,
     and if the proof fails.
     """
+    from afresh.core import UserError
     from afresh.verbs.exporting import Exported, ExportOptions, export_run
     from afresh.verbs.hub_folder import NAME, export_hub_folder
+    from afresh.verbs.pack import pack
+
+    if to == "bundle":
+        if precision != "float32" or label is not None:
+            raise UserError("A bundle holds the model as it is. Leave out `precision` and `label`.")
+        return pack(run, out, force=force, licence=licence, accept=accept)
 
     home = run.path.resolve()
     target = home.with_name(f"{home.name}-{to}") if out is None else Path(out)

@@ -1,4 +1,4 @@
-"""`afresh label`: what a model is made of, and what it cost."""
+"""The verb `label`: what a model is made of, and what it cost."""
 
 from __future__ import annotations
 

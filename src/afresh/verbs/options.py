@@ -68,6 +68,15 @@ Stop = Annotated[
         json=StopText | Annotated[list[StopText], MaxLen(16)] | None,
     ),
 ]
+Licence = Annotated[str | None, Option("Of the model, as Apache-2.0; checked against those of its data.")]
+Accept = Annotated[
+    Sequence[str],
+    Option(
+        "Share the model although the licences of some of its data are unknown (unknown-licences), no consent is known "
+        "of persons whom its data shows (missing-consent), or licences do not agree (licence-conflict).",
+        metavar="NAME",
+    ),
+]
 Force = Annotated[bool, Option("Replace what is at the place of `out` already.", json=Absent)]
 SETTINGS = Option(
     "Any setting of sampling, as temperature=0.8 or steps=50.",

@@ -1,13 +1,12 @@
-"""`afresh pack`: write a run into one signed file."""
+"""The verb `pack`: write a run into one signed file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from afresh.core.verb import Option, verb
-from afresh.verbs.options import Force
+from afresh.verbs.options import Accept, Force, Licence
 
 if TYPE_CHECKING:
     from afresh.runs.run import Run
@@ -23,15 +22,8 @@ def pack(
     ] = None,
     *,
     force: Force = False,
-    licence: Annotated[str | None, Option("Of the model, as Apache-2.0; checked against those of its data.")] = None,
-    accept: Annotated[
-        Sequence[str],
-        Option(
-            "Share the model although the licences of some of its data are unknown (unknown-licences), no consent is "
-            "known of persons whom its data shows (missing-consent), or licences do not agree (licence-conflict).",
-            metavar="NAME",
-        ),
-    ] = (),
+    licence: Licence = None,
+    accept: Accept = (),
 ) -> Packed:
     """Pack a model into one signed file, for others to take with `afresh get`.
 
@@ -45,5 +37,4 @@ def pack(
     from afresh.verbs.packing import pack_run
 
     home = run.path.resolve()
-    target = home.with_name(f"{home.name}.bundle") if out is None else Path(out)
-    return pack_run(run, target, licence, accept, force)
+    return pack_run(run, Path(out or home.with_name(f"{home.name}.bundle")), licence, accept, force)

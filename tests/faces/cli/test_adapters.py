@@ -60,7 +60,7 @@ def test_an_adapter_is_a_run_without_a_copy_of_its_base(anna: Path, base: Path, 
 
 
 def test_it_is_named_after_its_base(anna: Path, invoke: Invoke) -> None:
-    _, out, _ = invoke("runs", "--json")
+    _, out, _ = invoke("show", "--json")
     assert [row["run"] for row in parsed(out)["runs"]] == ["runs/base", "runs/base/adapters/anna"]
     for name in ("base:anna", "runs/base:anna", "runs/base/adapters/anna"):
         code, out, err = invoke("show", name, "--json")
@@ -178,7 +178,7 @@ def test_forgetting_from_a_data_set_names_the_adapters_that_have_seen_it(
     assert invoke("collect", "rows.jsonl", "--into", "set")[0] == 0
     code, _, err = invoke("tune", "base", "set", "--adapter", "anna", *HOW, "--no-measure")
     assert code == 0, err
-    code, out, err = invoke("forget", "set", "--source", "rows.jsonl", "--yes")
+    code, out, err = invoke("rm", "--data", "set", "--source", "rows.jsonl", "--yes")
     assert code == 0 and "has seen it: runs/base/adapters/anna" in out, out + err
 
 

@@ -1,4 +1,4 @@
-"""`afresh measure` and `afresh runs`."""
+"""`afresh measure` and `afresh show` of a folder."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def test_runs_lists_what_is_there(pictures_run: Path, texts_run: Path, tmp_path:
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "run.json").write_text("{}")
     (tmp_path / "d").mkdir()
-    code, printed, err = invoke("runs", tmp_path, "--json")
+    code, printed, err = invoke("show", tmp_path, "--json")
     a, b = parsed(printed)["runs"]
     assert code == 0 and "not a run record" in err and "c/run.json" in err
     assert (a["run"], a["family"], a["steps"], a["planned"], a["state"]) == (str(tmp_path / "a"), "flow", 4, 4, "done")
     assert (b["family"], b["steps"], b["state"]) == ("transformer", 0, "not begun")
     losses = [json.loads(x).get("heldout_loss") for x in (pictures_run / "metrics.jsonl").read_text().splitlines()]
     assert a["heldout_loss"] == [x for x in losses if x is not None][-1]
-    shown = invoke("runs", tmp_path)[1]
+    shown = invoke("show", tmp_path)[1]
     assert "flow" in shown and "not begun" in shown
 
 
 def test_no_run_is_no_error(tmp_path: Path, invoke: Invoke) -> None:
-    assert parsed(invoke("runs", tmp_path, "--json")[1]) == {"runs": []}
-    code, printed, err = invoke("runs", tmp_path)
+    assert parsed(invoke("show", tmp_path, "--json")[1]) == {"runs": []}
+    code, printed, err = invoke("show", tmp_path)
     assert (code, printed) == (0, "") and "afresh train PATH" in err

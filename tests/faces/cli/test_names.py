@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from afresh.faces.cli import commands as all_commands
+from afresh.faces.cli.group import RENAMED
 from afresh.faces.cli.paths import base_path, run_path
 from tests.faces.cli.conftest import Invoke, drawn
 
@@ -59,6 +61,15 @@ def test_help_of_a_command(invoke: Invoke) -> None:
     assert invoke("help")[1] == invoke("--help")[1]
     code, out, err = invoke("help", "trian")
     assert code == 2 and out == "" and "No such command 'trian'. Did you mean 'train'?" in err
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_a_command_of_before_says_what_it_is_now(old: str, invoke: Invoke) -> None:
+    new = RENAMED[old]
+    said = f"afresh {old} is now: afresh {new}"
+    code, out, err = invoke(*old.split(), "x")
+    assert code == 2 and out == "" and " ".join(err.split()) == said
+    assert old not in all_commands() and any(new.startswith(name) for name in all_commands())
 
 
 def test_a_prompt_from_standard_input(texts_run: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

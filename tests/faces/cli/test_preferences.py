@@ -15,7 +15,7 @@ def test_runs_are_put_and_found_in_the_preferred_folder(
 ) -> None:
     monkeypatch.setenv("AFRESH_RUNS", str(tmp_path / "models"))
     assert invoke("train", texts, "--steps", 4, "--no-measure", *AT_THE_END, *WORDS)[0] == 0
-    assert [r["run"] for r in parsed(invoke("runs", "--json")[1])["runs"]] == [str(tmp_path / "models" / "texts")]
+    assert [r["run"] for r in parsed(invoke("show", "--json")[1])["runs"]] == [str(tmp_path / "models" / "texts")]
     assert parsed(invoke("show", "texts", "--json")[1])["steps"] == 4
     _, _, err = invoke("show", "textes")
     assert f"Runs: {tmp_path / 'models' / 'texts'}" in " ".join(err.split())
@@ -40,7 +40,7 @@ def test_quiet_leaves_warnings_and_errors(
     argv = ("sample", texts_run, "-n", 1, "--length", 4, "--prompt", "the cat " * 20)
     code, out, err = invoke(*argv, "--out", tmp_path / "out", "--json")
     assert code == 0 and "warning: " in err and "1 sample in" not in err and "1 sample in" in out
-    assert invoke("show", tmp_path)[2]
+    assert invoke("show", tmp_path / "nothing")[2]
 
 
 def test_doctor_says_which_settings_are_in_force(
@@ -59,7 +59,7 @@ def test_a_mistake_is_refused_by_every_command(
     texts_run: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AFRESH_QUIET", "perhaps")
-    for verb in (("show", texts_run), ("sample", texts_run), ("data", texts_run), ("runs",)):
+    for verb in (("show", texts_run), ("sample", texts_run), ("data", texts_run), ("show",)):
         code, out, err = invoke(*verb, "--json")
         assert code == 2 and "AFRESH_QUIET: quiet is 'perhaps'" in " ".join(err.split())
         assert error_of(out)["code"] == "preferences"

@@ -17,26 +17,22 @@ M = afresh.Model
 FUNCTIONS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "collect": (afresh.collect_data,),
     "data": (afresh.inspect_data,),
-    "forget": (afresh.forget,),
     "get": (afresh.get,),
     "train": (afresh.train, afresh.resume),
     "tune": (afresh.tune,),
     "distill": (M.distill,),
     "align": (M.align,),
-    "runs": (afresh.list_models,),
-    "show": (M.__str__,),
-    "label": (afresh.label,),
-    "rm": (M.remove, afresh.remove_data),
+    "show": (M.__str__, afresh.list_models, afresh.label),
+    "rm": (M.remove, afresh.remove_data, afresh.forget),
     "verify": (M.verify, afresh.verify_works),
     "doctor": (afresh.doctor,),
-    "make_data": (afresh.make_data,),
 }
 # What the command line alone needs: programs that run until they are stopped, the index of the works of one, command
 # lines as jobs of a cluster, a demonstration, a help text, and how a result is shown or asked for.
 NOT_IN_PYTHON = {"demo", "launch", "open", "serve"}
 SHOWN = {"as_json", "run", "context", "yes", "measure"}
 SHOWN |= {"dry_run", "show_rules", "verbose", "examples"}  # of data: a property of its result
-WRITTEN = {"data", "label"}  # whose results have a method `save`
+WRITTEN = {"data", "show"}  # whose results have a method `save`
 # Plural where Python takes several at once, and the keyword arguments of the command line's KEY=VALUE.
 RENAMED = {"setting": "settings", "option": "data", "target": "targets", "root": "folder", "resume": "path"}
 MORE: Mapping[str, Mapping[str, str]] = {

@@ -91,7 +91,7 @@ def test_a_pipe_and_a_terminal_without_colours_get_no_pictures(
 
 
 @pytest.mark.parametrize(
-    "line", ["sample PICTURES", "sample TEXTS", "runs", "data DIGITS", "verify TEXTS", "help", "x"]
+    "line", ["sample PICTURES", "sample TEXTS", "show", "data DIGITS", "verify TEXTS", "help", "x"]
 )
 def test_no_escape_codes_in_a_pipe(
     line: str, pictures_run: Path, texts_run: Path, digits: Path, invoke: Invoke

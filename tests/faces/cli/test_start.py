@@ -24,7 +24,7 @@ HEAVY = (
     "matplotlib",
     "jinja2",
 )
-VERBS = ("demo", "data", "train", "sample", "complete", "measure", "solve", "export", "runs", "verify", "doctor")
+VERBS = ("demo", "data", "train", "sample", "complete", "measure", "solve", "export", "show", "verify", "doctor")
 
 
 def loaded_after(code: str) -> set[str]:

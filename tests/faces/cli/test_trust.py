@@ -228,7 +228,7 @@ def test_links_are_not_followed_out_of_a_run(place: str, stranger: Stranger, tmp
     for argv in (("show", run), ("sample", run), ("measure", run), ("verify", run), ("train", "--resume", run)):
         code, out, err = invoke(*argv)
         assert code == 2 and f"{link} is a link to {private}" in err and "a secret" not in out + err
-    assert "is a link" in invoke("runs", run.parent)[2]
+    assert "is a link" in invoke("show", run.parent)[2]
     assert invoke("rm", run, "--yes")[0] == 0 and not run.exists() and private.exists()
 
 

@@ -65,7 +65,7 @@ def test_the_same_model_comes_out(here: Path, name: str, monkeypatch: pytest.Mon
 
 
 def test_the_command_line_says_what_it_did(invoke: Invoke) -> None:  # noqa: F811
-    code, printed, _ = invoke("pack", "text", "-o", "t.bundle", "--licence", "cc0-1.0", "--json")
+    code, printed, _ = invoke("export", "text", "--to", "bundle", "-o", "t.bundle", "--licence", "cc0-1.0", "--json")
     made = parsed(printed)
     assert code == 0 and made["licence"] == "CC0-1.0" and made["files"] == 12 and made["bundle"] == "t.bundle"
     code, printed, said = invoke("get", "t.bundle", "--name", "mine")
@@ -73,9 +73,9 @@ def test_the_command_line_says_what_it_did(invoke: Invoke) -> None:  # noqa: F81
     code, printed, _ = invoke("get", "t.bundle", "--name", "other", "--json")
     made = parsed(printed)
     assert code == 0 and made["facts"]["family"] == "transformer" and made["signer"]["whose"] == "you"
-    code, _, said = invoke("pack", "text", "-o", "t.bundle")
+    code, _, said = invoke("export", "text", "--to", "bundle", "-o", "t.bundle")
     assert code == 2 and "--force" in said
-    code, _, said = invoke("pack", "text", "-o", "u.bundle", "--licence", "mitt")
+    code, _, said = invoke("export", "text", "--to", "bundle", "-o", "u.bundle", "--licence", "mitt")
     assert code == 2 and "Did you mean MIT" in said and not Path("u.bundle").exists()
 
 
@@ -150,12 +150,12 @@ def test_licences_that_contradict_each_other_are_refused_with_a_table(invoke: In
     licences = learnt_from("CC-BY-SA-4.0", "GPL-2.0-only", "MIT")
     base = BaseLicence(name="llama", licence="LicenseRef-llama3.1")
     changed_record("text", data=data.model_copy(update={"collected": licences}), base_licences=[base])
-    code, _, said = invoke("pack", "text", "-o", "t.bundle")
+    code, _, said = invoke("export", "text", "--to", "bundle", "-o", "t.bundle")
     assert code == 2 and "no licence of a model agrees with both LicenseRef-llama3.1 and CC-BY-SA-4.0" in said
     rows = [line.split("  ") for line in said.splitlines() if line.startswith("  ")]
     assert [r[1] for r in rows] == ["LICENCE", "LicenseRef-llama3.1", "CC-BY-SA-4.0", "GPL-2.0-only", "MIT"]
     assert "attribution, share-alike" in said and "any licence" in said
-    code, printed, _ = invoke("pack", "text", "-o", "t.bundle", "--json")
+    code, printed, _ = invoke("export", "text", "--to", "bundle", "-o", "t.bundle", "--json")
     *_, error = lines_of(printed)
     table = {row["licence"]: row for row in error["licences"]}
     assert error["code"] == "licence_conflict" and not Path("t.bundle").exists()
@@ -164,7 +164,9 @@ def test_licences_that_contradict_each_other_are_refused_with_a_table(invoke: In
     assert table["CC-BY-SA-4.0"]["models"] == ["CC-BY-SA-4.0", "GPL-3.0-only"]
     code, printed, _ = invoke("export", "text", "--to", "safetensors", "--json")
     assert code == 2 and lines_of(printed)[-1]["code"] == "licence_conflict"
-    code, printed, _ = invoke("pack", "text", "-o", "t.bundle", "--accept", "licence-conflict", "--json")
+    code, printed, _ = invoke(
+        "export", "text", "--to", "bundle", "-o", "t.bundle", "--accept", "licence-conflict", "--json"
+    )
     assert code == 0 and checked(Path("t.bundle")).facts["accepted"] == ["licence-conflict"]
 
 

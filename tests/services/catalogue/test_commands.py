@@ -30,8 +30,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_from_a_run_to_another_catalogue(here: Path, invoke: Invoke) -> None:  # noqa: F811
-    assert invoke("catalogue", "init", "--name", "Works")[0] == 0
-    words = ("--licence", "CC0-1.0", "--price", "free", "--title", "Small words", "--json")
+    words = ("--licence", "CC0-1.0", "--price", "free", "--title", "Small words", "--set", "name=Works", "--json")
     code, printed, _ = invoke("catalogue", "add", "text", *words)
     listing = parsed(printed)["listing"]
     assert code == 0 and listing["id"] == "small-words" and listing["kind"] == "model"
@@ -55,7 +54,6 @@ def test_the_buyer_sees_the_licence_and_the_label_that_were_published(
     invoke: Invoke,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    invoke("catalogue", "init", "--name", "Works")
     invoke("catalogue", "add", "text", "--licence", "CC-BY-NC-4.0", "--price", "free")
     assert invoke("catalogue", "publish", "--out", "site")[0] == 0
     labels = here / "site" / "labels" / "text"
@@ -66,14 +64,13 @@ def test_the_buyer_sees_the_licence_and_the_label_that_were_published(
     code, _, said = invoke("get", "site#text", "--trust-signer", certificate)
     assert code == 0 and "its licence is CC-BY-NC-4.0" in said
     assert "licence:      CC-BY-NC-4.0" in invoke("show", "runs/text")[1]
-    seen = parsed(invoke("label", "runs/text", "--json")[1])["document"]
+    seen = parsed(invoke("show", "runs/text", "--format", "label", "--json")[1])["document"]
     assert seen == json.loads((labels / "label.json").read_text()) and seen["licence"] == "CC-BY-NC-4.0"
-    card = invoke("label", "runs/text", "--format", "card")[1]
+    card = invoke("show", "runs/text", "--format", "card")[1]
     assert card.splitlines() == (labels / "card.md").read_text().splitlines()
     for more in ((), ("--accept", "licence-conflict")):
-        code, _, said = invoke("pack", "runs/text", "--licence", "MIT", *more, "-o", "b.bundle")
+        code, _, said = invoke("export", "runs/text", "--to", "bundle", "--licence", "MIT", *more, "-o", "b.bundle")
         assert code == 2 and "its maker shares it under CC-BY-NC-4.0" in said and not (here / "b.bundle").exists()
-    invoke("catalogue", "init", "resold")
     resale = ("catalogue", "add", "runs/text", "--licence", "MIT", "--accept", "licence-conflict", "--folder", "resold")
     assert invoke(*resale)[0] == 2
     bundle = here / "site" / "bundles" / "text" / "text.bundle"
@@ -89,7 +86,6 @@ def test_a_free_work_is_taken_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (here / "picture.png").write_bytes(content_of(".png"))
-    invoke("catalogue", "init")
     assert (
         invoke("catalogue", "add", "picture.png", "--kind", "work", "--licence", "CC-BY-4.0", "--price", "free")[0] == 0
     )
@@ -122,7 +118,6 @@ def test_the_listing_of_a_work_shows_the_work_and_not_its_run(here: Path, invoke
     (here / "flow" / "report.json").write_text(json.dumps({"sections": [{"scores": [score], "card": {"id": "a"}}]}))
     made_by = f"sha256:{content_hash(Run.open('flow'))}"
     write_work(here / "work.png", content_of(".png"), facts(run=made_by))
-    invoke("catalogue", "init")
     words = ("--kind", "work", "--licence", "CC-BY-NC-4.0", "--run", "flow", "--json")
     listing = parsed(invoke("catalogue", "add", "work.png", *words)[1])["listing"]
     assert listing["quality"] is None and listing["lineage"]["licence"] == "CC-BY-NC-4.0"
@@ -135,52 +130,62 @@ def test_the_listing_of_a_work_shows_the_work_and_not_its_run(here: Path, invoke
 
 
 def test_from_a_payment_to_a_royalty(here: Path, invoke: Invoke) -> None:  # noqa: F811
-    invoke("catalogue", "init", "shop")
     at = ("--folder", "shop", "--json")
     code, printed, _ = invoke("catalogue", "add", "poem.txt", "--kind", "work", "--licence", "MIT", *at)
     assert code == 0 and parsed(printed)["listing"]["price"] is None
     link = ("--link", "https://buy.example.org/1")
-    assert invoke("catalogue", "price", "poem", "12.50 EUR", *link, *at)[0] == 0
+    assert invoke("catalogue", "add", "poem", "--price", "12.50 EUR", *link, *at)[0] == 0
     events = [session(), session(), refund("pi_9", event="evt_9"), session("cs_2", amount=1, event="evt_2")]
     (here / "events.jsonl").write_text("\n".join(map(json.dumps, events)) + "\n")
-    code, printed, _ = invoke("catalogue", "payments", "events.jsonl", *at)
+    code, printed, _ = invoke("catalogue", "orders", "events.jsonl", *at)
     results = [o["result"] for o in parsed(printed)["outcomes"]]
     assert code == 0 and results == ["released", "repeated", "refunded", "refused"]
-    code, printed, _ = invoke("catalogue", "grant", "poem", "--to", "Grace", "--order", "i-7", "--paid", "2 EUR", *at)
+    code, printed, _ = invoke(
+        "catalogue", "orders", "--grant", "poem", "--to", "Grace", "--order", "i-7", "--paid", "2 EUR", *at
+    )
     assert parsed(printed)["result"] == "released"
-    code, printed, _ = invoke("catalogue", "payments", *at)
+    code, printed, _ = invoke("catalogue", "orders", *at)
     assert [(o["order"], o["paid"], o["to"].split()[0]) for o in parsed(printed)["orders"]] == [
         ("cs_1", "12.50 EUR", "Ada@example.org"),
         ("i-7", "2.00 EUR", "Grace"),
     ]
     assert invoke("catalogue", "royalties", "--out", "r.csv", *at)[0] == 0
     assert (here / "r.csv").read_text().splitlines()[1] == "poem,,EUR,1450,14.50,2"
-    assert parsed(invoke("catalogue", "forget", "grace", *at)[1])["orders"] == ["i-7"]
+    assert parsed(invoke("catalogue", "orders", "--forget", "grace", *at)[1])["orders"] == ["i-7"]
     assert invoke("catalogue", "check", *at)[0] == 0
-    assert invoke("catalogue", "remove", "poem", "--reason", "A claim", *at)[0] == 0
+    assert invoke("catalogue", "publish", "--remove", "poem", "--reason", "A claim", *at)[0] == 0
     ledger = here / "shop" / "ledger.jsonl"
     ledger.write_bytes(ledger.read_bytes().replace(b"1250", b"9950", 1))
     code, printed, _ = invoke("catalogue", "check", *at)
     assert code == 1 and "was changed: line" in parsed(printed)["faults"][0]
-    for words in (("list", "--folder", "shop"), ("check", "--folder", "shop"), ("publish", "--folder", "shop")):
+    for words in (
+        ("publish", "--dry-run", "--folder", "shop"),
+        ("check", "--folder", "shop"),
+        ("publish", "--folder", "shop"),
+    ):
         assert invoke("catalogue", *words)[0] in (0, 1, 2)
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("list",), "afresh catalogue init"),
+        (("publish", "--dry-run"), "afresh catalogue add"),
         (("add", "poem.txt", "--licence", "MIT", "--folder", "shop"), "--kind"),
         (("add", "text", "--licence", "MIT", "--kind", "work", "--folder", "shop"), "leave out --kind"),
         (("add", "nothing", "--licence", "MIT", "--folder", "shop"), "nothing"),
-        (("price", "poem", "nan", "--folder", "shop"), "no listing"),
+        (("add", "other", "--price", "nan", "--folder", "shop"), "no listing"),
+        (("add", "poem.txt", "--folder", "shop"), "--licence"),
+        (("add", "poem", "--licence", "MIT", "--stripe-key", "poem.txt"), "without --stripe-key"),
+        (("orders", "--to", "A", "--folder", "shop"), "--grant"),
+        (("orders", "x.jsonl", "--forget", "A", "--folder", "shop"), "--forget"),
+        (("add", "poem.txt", "--licence", "MIT", "--set", "colour=red", "--folder", "new"), "colour"),
         (("royalties", "--since", "May", "--folder", "shop"), "no day"),
         (("serve", "--secret-file", "poem.txt", "--folder", "shop"), "200 words"),
-        (("grant", "poem", "--to", "A", "--paid", "1", "--folder", "shop"), "no number and a currency"),
+        (("orders", "--grant", "poem", "--to", "A", "--paid", "1", "--folder", "shop"), "no number and a currency"),
         (("sell",), "No such command"),
     ],
 )
 def test_what_is_wrong_is_said(here: Path, invoke: Invoke, words: tuple[str, ...], says: str) -> None:  # noqa: F811
-    invoke("catalogue", "init", "shop")
+    invoke("catalogue", "add", "poem.txt", "--kind", "work", "--licence", "MIT", "--folder", "shop")
     code, _, said = invoke("catalogue", *words)
     assert code == 2 and says in said

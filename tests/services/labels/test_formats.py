@@ -178,17 +178,20 @@ def test_a_work_is_joined_with_the_run_that_made_it(
 
 def test_the_command_writes_a_file_and_replaces_none(invoke: Any, text_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "bom.json"
-    assert invoke("label", text_run, "--format", "cyclonedx", "-o", out)[0] == 0
+    assert invoke("show", text_run, "--format", "cyclonedx", "-o", out)[0] == 0
     VALIDATORS["cyclonedx"](json.loads(out.read_text()))
-    code, _, said = invoke("label", text_run, "--format", "cyclonedx", "-o", out)
+    code, _, said = invoke("show", text_run, "--format", "cyclonedx", "-o", out)
     assert code == 2 and "exists" in said and "--force" in said
-    assert invoke("label", text_run, "--format", "cyclonedx", "-o", out, "--force")[0] == 0
+    assert invoke("show", text_run, "--format", "cyclonedx", "-o", out, "--force")[0] == 0
     VALIDATORS["cyclonedx"](json.loads(out.read_text()))
-    code, printed, _ = invoke("label", text_run, "--json")
+    code, printed, _ = invoke("show", text_run, "--format", "label", "--json")
     assert code == 0 and parsed(printed)["document"]["subject"] == "model"
-    code, printed, _ = invoke("label", text_run)
+    code, printed, _ = invoke("show", text_run, "--format", "label")
     assert "content hash:" in printed and "licences that follow:" in printed
-    assert invoke("label", tmp_path / "nothing")[0] == 2
+    assert invoke("show", tmp_path / "nothing")[0] == 2
+    (tmp_path / "poem.txt").write_text("The sea at night. " * 50)
+    code, printed, _ = invoke("show", tmp_path / "poem.txt", "--json")
+    assert code == 0 and parsed(printed)["format"] == "label", "a file is data or a work, and never a run"
     assert isinstance(afresh.label(text_run), Labelled) and afresh.load(text_run).label().label is not None
     with pytest.raises(UserError, match="no format"):
         afresh.label(text_run, format="pdf")  # type: ignore[arg-type]

@@ -245,7 +245,7 @@ def test_without_loading_only_what_is_known_is_followed(
 ) -> None:
     monkeypatch.setenv("AFRESH_CACHE_FOLDER", str(tmp_path / "empty"))
     before = label_of(Run.open(tuned_run), load=False)
-    assert before.weights is None and any("looked up by `afresh label`" in note for note in before.notes)
+    assert before.weights is None and any("stands in its own label" in note for note in before.notes)
     whole = label_of(Run.open(tuned_run))
     assert label_of(Run.open(tuned_run), load=False) == whole and len(whole.stages) == 2
 

@@ -31,14 +31,10 @@ from afresh.faces.cli import (
     data,
     demo,
     doctor,
-    forget,
     get,
-    label,
     launch,
-    make_data,
     open,
     rm,
-    runs,
     serve,
     show_run,
     train,
@@ -47,7 +43,7 @@ from afresh.faces.cli import (
 from afresh.faces.cli.chat import talk
 from afresh.faces.cli.commands import command_of
 from afresh.faces.cli.compare import judge
-from afresh.faces.cli.group import Group, verb_name
+from afresh.faces.cli.group import RENAMED, Group, verb_name
 from afresh.faces.cli.sample import deliver
 from afresh.faces.cli.show import discard_output, fail, one_line, write_json
 from afresh.faces.cli.wording import as_typed, options_of
@@ -83,9 +79,7 @@ def afresh(
 
 VERBS = (
     collect.collect,
-    forget.forget,
     demo.demo,
-    make_data.make_data,
     data.data,
     train.train,
     train.tune,
@@ -106,13 +100,10 @@ VERBS = (
     "practise",
     "propose",
     "export",
-    "pack",
     get.get,
     catalogue.CATALOGUE,
-    label.label,
     serve.serve,
     open.open,
-    runs.runs,
     show_run.show,
     rm.rm,
     verify.verify,
@@ -159,7 +150,7 @@ ENDS: Mapping[str, Callable[..., None]] = {"compare": judge, "chat": talk}  # of
 def names() -> list[str]:
     """The names of all commands, in the order of help."""
     own = [v if isinstance(v, str) else v.name if isinstance(v, Group) else verb_name(v) for v in VERBS]
-    return list(dict.fromkeys([*own, *registry.verb_names()]))
+    return list(dict.fromkeys([*own, *(name for name in registry.verb_names() if name not in RENAMED)]))
 
 
 def function_of(name: str) -> Callable[..., Any]:
@@ -174,7 +165,10 @@ def commands() -> dict[str, Callable[..., Any]]:
     """The functions of all commands by name; those of a group have its name before their own."""
     found: dict[str, Callable[..., Any]] = {}
     for name in names():
-        found |= GROUPS[name].functions if name in GROUPS else {name: function_of(name)}
+        if name in GROUPS:
+            found |= {f"{name} {verb_name(verb)}": verb for verb in GROUPS[name].verbs}
+        else:
+            found[name] = function_of(name)
     return found
 
 
@@ -215,32 +209,27 @@ def about(text: str) -> str:
 
 def brief_command(name: str) -> Any:
     """A command with what it does and without its options."""
-    if name in GROUPS:
-        return typer.core.TyperCommand(name, help=about(GROUPS[name].help), rich_markup_mode="rich")
-    text = (BY_HAND[name].__doc__ or "") if name in BY_HAND else registry.verb(name).help
-    if name not in BY_HAND and "`" in text:
+    if name in GROUPS or name in BY_HAND:
+        text = GROUPS[name].help if name in GROUPS else BY_HAND[name].__doc__ or ""
+    elif "`" in (text := registry.verb(name).help):
         text = function_of(name).__doc__ or ""
     return typer.core.TyperCommand(name, help=about(text), rich_markup_mode="rich")
 
 
 def full_command(name: str) -> Any:
-    if name in GROUPS:
-        group = typer.Typer(
-            name=name,
-            help=about(GROUPS[name].help),
-            no_args_is_help=True,
-            add_completion=False,
-            rich_markup_mode="rich",
-            pretty_exceptions_enable=False,
-            context_settings={"help_option_names": ["-h", "--help"]},
-        )
-        for one in GROUPS[name].verbs:
-            group.command(verb_name(one), help=about(one.__doc__ or ""))(shown(one))
-        return typer.main.get_group(group)
-    verb = function_of(name)
-    alone = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-    alone.command(name, help=about(verb.__doc__ or ""))(shown(verb))
-    return typer.main.get_command(alone)
+    group = GROUPS.get(name)
+    made = typer.Typer(
+        name=name,
+        help=about(group.help) if group else None,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for verb in group.verbs if group else (function_of(name),):
+        made.command(verb_name(verb), help=about(verb.__doc__ or ""))(shown(verb))
+    return typer.main.get_group(made) if group else typer.main.get_command(made)
 
 
 @cache
@@ -291,6 +280,8 @@ def run(argv: Sequence[str]) -> int:
     output."""
     if argv[:1] == ["help"]:
         argv = [*argv[1:], "--help"]
+    if old := next((name for name in (" ".join(argv[:2]), *argv[:1]) if name in RENAMED), None):
+        return failed(f"afresh {old} is now: afresh {RENAMED[old]}", USAGE, argv)
     completing = "_AFRESH_COMPLETE" in os.environ
     command().commands.brief = not completing and (not argv or argv[0] in ("-h", "--help"))
     try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from afresh.core.plural import size
+from afresh.core.plural import counted, size
 from afresh.faces.cli import options as o
 from afresh.faces.cli.group import Group
 from afresh.faces.cli.paths import Refusal, existing, existing_run, run_path
@@ -16,10 +17,11 @@ from afresh.faces.cli.show import answer, emit, note, say, table
 
 if TYPE_CHECKING:
     from afresh.services.catalogue.folder import Catalogue
+    from afresh.services.catalogue.listing import Listing
     from afresh.services.catalogue.orders import Orders
 
 Folder = Annotated[Path, o.option("The folder of the catalogue.", metavar="CATALOGUE")]
-Id = Annotated[str, typer.Argument(help="The id of a listing.", metavar="LISTING")]
+RELEASE = "Release a listing"
 HERE = Path("catalogue")
 
 
@@ -38,46 +40,27 @@ def tell(as_json: bool, fields: dict[str, Any], sentence: str) -> None:
         say(sentence)
 
 
-def file_or_run(path: Path) -> Path | None:
-    """The file, or the folder of the run. Raises a usage error if it is neither."""
-    return path if path.is_file() and run_path(path) == path else existing_run(path)
-
-
-def init(
-    folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="CATALOGUE")] = HERE,
-    name: Annotated[str | None, o.option("What the catalogue is called; else as its folder.")] = None,
-    maker: Annotated[str | None, o.option("Who made what is in it, where a listing says nothing else.")] = None,
-    url: Annotated[str | None, o.option("Where the site will be, which feeds need: https://...", metavar="URL")] = None,
-    delivery: Annotated[
-        str | None, o.option("Where buyers reach `afresh catalogue serve`, by which links begin.", metavar="URL")
-    ] = None,
-    days: Annotated[
-        int | None, typer.Option(help="For which a link to a bundle is valid; 7 if not given.", min=1)
-    ] = None,
-    as_json: Annotated[bool, o.json_of("{folder, name, id}")] = False,
-) -> None:
-    """Make a catalogue."""
-    from afresh.services.catalogue.folder import Catalogue
-
-    made = Catalogue.init(folder, name=name, maker=maker, url=url, delivery=delivery, days=days)
-    fields = {"folder": str(folder), "name": made.settings.name, "id": made.settings.id}
-    add_to_it = f"Add to it: afresh catalogue add FILE --folder {folder}"
-    tell(as_json, fields, f"{folder}: the catalogue {made.settings.name}. {add_to_it}")
-
-
 def add(
     file: Annotated[
         Path,
         typer.Argument(
-            help="The file that is delivered, or a run, which is packed.", metavar="FILE|RUN", callback=file_or_run
+            help="The file that is delivered, or a run, which is packed; without --licence, a listing that has another "
+            "price.",
+            metavar="FILE|RUN|LISTING",
         ),
     ],
-    licence: Annotated[str, o.option("An expression of SPDX, as CC-BY-4.0.")],
+    licence: Annotated[str, o.option("An expression of SPDX, as CC-BY-4.0.")] = "",
     kind: Annotated[str, o.option("model, adapter, data or work; of a run it is known.")] = "",
     title: Annotated[str, o.option("What it is called; else as its file.")] = "",
     id: Annotated[str, o.option("Its id; else made of the title. One that exists is replaced.")] = "",
     price: Annotated[str | None, o.option("As '12.50 EUR', or free; it may be given later.")] = None,
     link: Annotated[str | None, o.option("Where it is bought: https://...", metavar="URL")] = None,
+    stripe_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with a key of Stripe, by which a payment link is made.", metavar="FILE", callback=existing
+        ),
+    ] = None,
     summary: Annotated[str, o.option("What it is, in a few sentences.")] = "",
     terms: Annotated[str, o.option("Terms beside the licence.")] = "",
     maker: Annotated[str, o.option("Who made it; else the maker of the catalogue.")] = "",
@@ -93,17 +76,39 @@ def add(
         o.option("What it was made from, by id or SHA-256, and its share in percent.", metavar="PARENT=SHARE"),
     ] = None,
     accept: Annotated[
-        list[str] | None, o.option("What stands against sharing a run, and may, as for `afresh pack`.")
+        list[str] | None, o.option("What stands against sharing a run, and may, as for `afresh export`.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Of a new catalogue: name; maker; url, where the site will be; delivery, where buyers reach "
+            "`afresh catalogue serve`; days, for which a link to a file is valid.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
     folder: Folder = HERE,
     as_json: Annotated[bool, o.json_of("{listing}")] = False,
 ) -> None:
-    """Add a model, an adapter, a data set or a work to a catalogue."""
+    """Add a model, an adapter, a data set or a work to a catalogue, which is made if there is none; or give a listing
+    a price, and the link where it is bought."""
+    from afresh.core.options import pairs
     from afresh.services.catalogue import add as adding
+    from afresh.services.catalogue.folder import SETTINGS, Catalogue
 
-    catalogue = opened(folder)
-    facts: dict[str, Any] = {"id": id, "price": price, "link": link, "preview": preview, "parents": parent or ()}
-    facts |= {"title": title, "summary": summary, "terms": terms, "maker": maker, "safety": safety}
+    facts: dict[str, Any] = {"title": title, "summary": summary, "terms": terms, "maker": maker, "safety": safety}
+    facts |= {"id": id, "preview": preview, "parents": parent or ()}
+    if not licence:
+        if price is None or kind or run or accept or setting or any(facts.values()):
+            raise Refusal("Give the --licence of what is added, or the id of a listing with its --price.")
+        reprice(folder, str(file), price, link, stripe_key, as_json)
+        return
+    if stripe_key is not None:
+        raise Refusal("A payment link is made of a listing that is there. Add it first, without --stripe-key.")
+    file = file if file.is_file() and run_path(file) == file else existing_run(file) or file
+    made_new = setting or not (folder / SETTINGS).is_file()
+    catalogue = Catalogue.init(folder, **pairs(setting or [], "--set")) if made_new else opened(folder)
+    facts |= {"price": price, "link": link}
     if file.is_dir():
         if kind or run:
             raise Refusal("The kind of a run is known, and its own scores are shown: leave out --kind and --run.")
@@ -117,36 +122,10 @@ def add(
         return
     say(f"{made.id}: {made.title}, {size(made.bundle.size)}, {made.licence}")
     if made.price is None:
-        note(f"It is not published before it has a price: afresh catalogue price {made.id} '12.50 EUR', or free.")
+        note(f"It is not published before it has a price: afresh catalogue add {made.id} --price '12.50 EUR', or free.")
 
 
-def _list(folder: Folder = HERE, as_json: Annotated[bool, o.json_of("{listings}")] = False) -> None:
-    """List what is in a catalogue."""
-    found = opened(folder).listings()
-    if as_json:
-        emit({"listings": [x.model_dump(mode="json") for x in found]})
-        return
-    rows = []
-    for x in found:
-        state = f"removed: {x.removed}" if x.removed else "no price" if x.price is None else str(x.price)
-        rows.append([x.id, x.title, x.kind, state, x.licence, size(x.bundle.size)])
-    answer(table(["id", "title", "kind", "price", "licence", "size"], rows, right=(5,), wrap=(1, 3)))
-
-
-def price(
-    listing: Id,
-    price: Annotated[str, typer.Argument(help="As '12.50 EUR', or free.")],
-    link: Annotated[str | None, o.option("Where it is bought: https://...", metavar="URL")] = None,
-    stripe_key: Annotated[
-        Path | None,
-        typer.Option(
-            help="A file with a key of Stripe, by which a payment link is made.", metavar="FILE", callback=existing
-        ),
-    ] = None,
-    folder: Folder = HERE,
-    as_json: Annotated[bool, o.json_of("{listing}")] = False,
-) -> None:
-    """Give a listing a price, and the link where it is bought."""
+def reprice(folder: Path, listing: str, price: str, link: str | None, stripe_key: Path | None, as_json: bool) -> None:
     from afresh.core import UserError
     from afresh.services.catalogue.add import set_price
 
@@ -170,15 +149,28 @@ def price(
 
 def publish(
     out: Annotated[Path | None, o.option("The folder of the site; CATALOGUE/site if not given.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what is in the catalogue, and write nothing.")
+    ] = False,
+    remove: Annotated[
+        str | None,
+        o.option("Before: take this listing down, so that it is not offered or delivered.", metavar="LISTING"),
+    ] = None,
+    reason: Annotated[str, o.option("Why it is taken down, which the ledger keeps.")] = "",
     folder: Folder = HERE,
     open_page: Annotated[bool, o.open_option("Open the site in the browser.")] = False,
-    as_json: Annotated[bool, o.json_of("{out, listings}")] = False,
+    as_json: Annotated[bool, o.json_of("{out, listings}, or {listings}")] = False,
 ) -> None:
     """Write the catalogue as a site that opens from a folder and can be put on any host."""
-    from afresh.core.plural import counted
+    from afresh.services.catalogue.add import take_down
     from afresh.services.catalogue.site import publish as write_site
 
     catalogue, place = opened(folder), out or folder / "site"
+    if dry_run:
+        list_all(catalogue.listings(), as_json)
+        return
+    if remove is not None:
+        say(f"{take_down(catalogue, remove, reason).id} is taken down")
     every, made = catalogue.listings(), write_site(catalogue, place)
     if waiting := [x.id for x in every if x.price is None and x.removed is None]:
         more = ", ..." if len(waiting) > 10 else ""
@@ -193,18 +185,15 @@ def publish(
         webbrowser.open((place / "index.html").resolve().as_uri())
 
 
-def remove(
-    listing: Id,
-    reason: Annotated[str, o.option("Why, which the ledger keeps.")],
-    folder: Folder = HERE,
-    as_json: Annotated[bool, o.json_of("{listing}")] = False,
-) -> None:
-    """Take a listing down: it is not offered or delivered any more."""
-    from afresh.services.catalogue.add import take_down
-
-    made = take_down(opened(folder), listing, reason)
-    sentence = f"{made.id} is taken down. Publish again, so that the site no longer has it."
-    tell(as_json, {"listing": made.model_dump(mode="json")}, sentence)
+def list_all(found: Sequence[Listing], as_json: bool) -> None:
+    if as_json:
+        emit({"listings": [x.model_dump(mode="json") for x in found]})
+        return
+    rows = []
+    for x in found:
+        state = f"removed: {x.removed}" if x.removed else "no price" if x.price is None else str(x.price)
+        rows.append([x.id, x.title, x.kind, state, x.licence, size(x.bundle.size)])
+    answer(table(["id", "title", "kind", "price", "licence", "size"], rows, right=(5,), wrap=(1, 3)))
 
 
 def secret_in(file: Path) -> str:
@@ -220,53 +209,52 @@ def secret_in(file: Path) -> str:
     return words[0]
 
 
-def grant(
-    listing: Id,
-    to: Annotated[str, o.option("Who gets it: a name or an e-mail address, which can be forgotten.")],
-    order: Annotated[str, o.option("The number of the order; the same one is released once.")] = "",
-    paid: Annotated[str | None, o.option("What was paid elsewhere, as '12.50 EUR'.")] = None,
-    folder: Folder = HERE,
-    as_json: Annotated[bool, o.json_of("{result, detail, order, link}")] = False,
-) -> None:
-    """Release a listing to a person: a link that expires, a receipt, and a line in the ledger."""
-    from dataclasses import asdict
-
-    from afresh.core.money import parse_money
-    from afresh.services.catalogue.orders import Orders
-
-    orders = Orders(opened(folder))
-    made = orders.grant(listing, to, order, None if paid is None else parse_money(paid, "paid"))
-    if as_json:
-        emit(asdict(made))
-    else:
-        answer(made.link)
-        say(f"{made.result}: {made.detail}; receipt: {folder / 'receipts' / made.order}.json")
-
-
-def payments(
+def orders(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Events of Stripe, one in each file or in each line of it.", metavar="FILE..."),
+        typer.Argument(help="Take events of Stripe: one in each file, or in each line of it.", metavar="FILE..."),
+    ] = None,
+    grant: Annotated[
+        str | None, o.option("Release a listing: a link that expires, and a receipt.", RELEASE, metavar="LISTING")
+    ] = None,
+    to: Annotated[str, o.option("Who gets it: a name or an e-mail address, which can be forgotten.", RELEASE)] = "",
+    order: Annotated[str, o.option("The number of the order; the same one is released once.", RELEASE)] = "",
+    paid: Annotated[str | None, o.option("What was paid elsewhere, as '12.50 EUR'.", RELEASE)] = None,
+    forget: Annotated[
+        str | None, o.option("Remove the name and the e-mail address of a buyer; the orders stay.", metavar="PERSON")
     ] = None,
     folder: Folder = HERE,
-    as_json: Annotated[bool, o.json_of("{outcomes}, or without a file {orders}")] = False,
+    as_json: Annotated[
+        bool, o.json_of("{orders}, of files {outcomes}, of --grant {result, detail, order, link}")
+    ] = False,
 ) -> None:
-    """Take notices of payment from files, or list the orders.
+    """List the orders, take notices of payment from files, release a listing, or forget a buyer.
 
     A file is believed without a signature, since it is you who gives it. What was released before is released once.
     """
     from dataclasses import asdict
 
+    from afresh.core.money import parse_money
     from afresh.core.safe_json import read_bytes
     from afresh.services.catalogue.orders import Orders
     from afresh.services.catalogue.stripe import notice_of
 
-    orders = Orders(opened(folder))
-    if not files:
+    if (forget and (files or grant)) or bool(grant) != bool(to) or (files and grant) or ((order or paid) and not grant):
+        raise Refusal("Give FILE, or --grant with --to, --order and --paid, or --forget.")
+    orders, outcomes = Orders(opened(folder)), []
+    if grant:
+        made = orders.grant(grant, to, order, None if paid is None else parse_money(paid, "paid"))
+        if as_json:
+            emit(asdict(made))
+        else:
+            answer(made.link)
+            say(f"{made.result}: {made.detail}; receipt: {folder / 'receipts' / made.order}.json")
+    elif forget:
+        found = list(orders.forget(forget))
+        tell(as_json, {"orders": found}, f"forgotten in {counted(len(found), 'order')}: {', '.join(found)}")
+    elif not files:
         list_orders(orders, as_json)
-        return
-    outcomes = []
-    for file in files:
+    for file in files or []:
         content = read_bytes(file)
         for event in [content] if content.count(b"\n{") == 0 else content.splitlines():
             if not event.strip():
@@ -277,9 +265,9 @@ def payments(
             else:
                 outcomes.append(asdict(orders.receive(notice)))
             if not as_json:
-                made = outcomes[-1]
-                answer(f"{made['result']}: {made['detail']}" + (f"; {made['link']}" if made["link"] else ""))
-    if as_json:
+                x = outcomes[-1]
+                answer(f"{x['result']}: {x['detail']}" + (f"; {x['link']}" if x["link"] else ""))
+    if files and as_json:
         emit({"outcomes": outcomes})
 
 
@@ -336,26 +324,12 @@ def day(text: str | None, name: str) -> date | None:
         raise UserError(f"{text!r} is no day. Write it as `{name}=2026-01-31`.", "day") from None
 
 
-def forget(
-    person: Annotated[str, typer.Argument(help="The e-mail address or the name of a buyer.", metavar="PERSON")],
-    folder: Folder = HERE,
-    as_json: Annotated[bool, o.json_of("{orders}")] = False,
-) -> None:
-    """Remove the personal data of a buyer. The orders stay in the ledger, without a name."""
-    from afresh.core.plural import counted
-    from afresh.services.catalogue.orders import Orders
-
-    found = list(Orders(opened(folder)).forget(person))
-    tell(as_json, {"orders": found}, f"forgotten in {counted(len(found), 'order')}: {', '.join(found)}")
-
-
 def check(folder: Folder = HERE, as_json: Annotated[bool, o.json_of("{passed, lines, last, faults}")] = False) -> None:
     """Check the ledger from its first line, and the files of all listings. Exit code 1 if something is wrong.
 
     Keep the hash of the last line elsewhere: with it, nobody can write the ledger anew unnoticed.
     """
     from afresh.core import UserError
-    from afresh.core.plural import counted
     from afresh.services.catalogue.ledger import check_ledger
 
     catalogue, lines, last, faults = opened(folder), 0, "", []
@@ -417,5 +391,5 @@ CATALOGUE = Group(
 
     What has a price is bought through a link of a payment service; its notice of payment releases the file.
     """,
-    (init, add, _list, price, publish, serve, payments, grant, royalties, remove, forget, check),
+    (add, publish, serve, orders, royalties, check),
 )

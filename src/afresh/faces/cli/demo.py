@@ -1,4 +1,4 @@
-"""`afresh demo`: three trainings on data made on the spot, and a page that shows them."""
+"""`afresh demo`: three trainings on data made on the spot, and a page that shows them; or such data alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from afresh.faces.cli import options as o
-from afresh.faces.cli.show import answer, emit
+from afresh.faces.cli.show import answer, emit, say
 
 QUICK = 0.1  # of the usual time
 
@@ -47,17 +47,36 @@ def commands(out: Path) -> list[tuple[str, str]]:
 
 
 def demo(
-    out: Annotated[Path, o.option("Folder for the data, the runs and the page.")] = Path("afresh-demo"),
+    data: Annotated[
+        str | None,
+        typer.Argument(help="Instead: data to compute, such as trajectories of a physical system; list names all."),
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="A number that DATA depends on, as trajectories=100.")
+    ] = None,
+    seed: Annotated[int, o.option("The same seed gives the same DATA.")] = 0,
+    out: Annotated[Path | None, o.option("Folder to write to; afresh-demo, or the name of DATA, by default.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the time: it works, it is not yet good.")] = False,
     force: o.Force = False,
-    as_json: Annotated[bool, o.json_of("{page, image, seconds, next}")] = False,
+    as_json: Annotated[
+        bool, o.json_of("{page, image, seconds, next}, or {path, maker, settings, seed, notes}")
+    ] = False,
 ) -> None:
     """See it work: drawings, tales and sounds are made by a script, learnt by three models, and shown on one page.
 
     Takes about two minutes on two cores. No data is downloaded. --force replaces an earlier demonstration in --out.
+
+    With DATA, only data to learn from is computed: afresh demo burgers --set trajectories=100; afresh train burgers.
     """
+    from afresh.core import UserError
     from afresh.services.demo.show import check_folder, run_demo
 
+    if quick if data else (setting or seed):
+        raise UserError("`quick` is of the demonstration, `settings` and `seed` are of DATA. Leave them out.")
+    if data:
+        make_data(data, out, setting or [], seed, force, as_json)
+        return
+    out = out or Path("afresh-demo")
     check_folder(out, force)
     following = commands(out)
     result = run_demo(out, QUICK if quick else 1.0, following)
@@ -71,3 +90,26 @@ def demo(
         answer(f"  {command}")
     answer("")
     answer(f"Open the page: {result['page']}")
+
+
+def make_data(name: str, out: Path | None, setting: list[str], seed: int, force: bool, as_json: bool) -> None:
+    from afresh.core import registry
+    from afresh.core.options import pairs
+    from afresh.verbs.make_data import make_data as make
+    from afresh.verbs.make_data import maker_named
+
+    if name == "list":
+        makers = registry.makers()
+        if as_json:
+            emit({"makers": {k: {"about": m.about, "settings": list(m.settings)} for k, m in makers.items()}})
+            return
+        for key, maker in makers.items():
+            say(f"{key}: {maker.about}")
+        return
+    made = make(name, out, pairs(setting, "--set"), seed, force)
+    if as_json:
+        emit(made.json())
+        return
+    settings = ", ".join(maker_named(name).settings)
+    for line in (*made.notes, f"settings: {settings}", f"next: afresh train {made.path}"):
+        say(line)

@@ -1,8 +1,9 @@
-"""`afresh rm`: remove runs, and data that was kept as files."""
+"""`afresh rm`: remove runs, data that was kept as files, and what came from a source or a person from a data set."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from afresh.faces.cli.show import answer, emit, note
 
 if TYPE_CHECKING:
     from afresh.data.imported import WrittenData
+    from afresh.services.collect.forget import ForgetRequest
 
 
 def rm(
@@ -30,20 +32,31 @@ def rm(
     ] = None,
     data: Annotated[
         list[str] | None,
-        o.option("Data that was kept as files, by its name as afresh doctor lists it.", metavar="NAME"),
+        o.option(
+            "Data that was kept as files, by its name as afresh doctor lists it; with --source, --person or --item, a "
+            "data set that afresh collect made.",
+            metavar="NAME",
+        ),
     ] = None,
+    source: Annotated[str | None, o.option("Of a data set: a source, as it was given to collect.")] = None,
+    person: Annotated[str | None, o.option("Of a data set: a person, by the name that the items have.")] = None,
+    item: Annotated[str | None, o.option("Of a data set: an item, by its id.", metavar="ID")] = None,
     with_data: Annotated[
         bool,
         typer.Option("--with-data", help="Of adapters of persons: also delete the data that they learnt from."),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
-    as_json: Annotated[bool, o.json_of("{removed, data}")] = False,
+    as_json: Annotated[bool, o.json_of("{removed, data}, or {dataset, items, left_out, instead, runs}")] = False,
 ) -> None:
     """Remove runs from the disk, after asking, or data that was kept as files. Other files in their folders stay.
 
     Runs that were tuned, aligned or distilled from them keep working: each holds all that it needs. A run whose data
     was removed can still be sampled, but not be resumed or measured. Of the adapter of a person, RUN:NAME, a proof is
     written to RUN/deletions: what was deleted, and that nothing of it is left in RUN.
+
+    What came from a source or a person, or one item, leaves every file of a data set, and the copies that were kept to
+    learn from it. A person or an item does not come back when its sources are read again. Models that have learnt from
+    it are named, and stay as they are until they are removed.
     """
     from afresh.core import UserError
     from afresh.core.plural import counted
@@ -55,6 +68,13 @@ def rm(
     from afresh.runs.remove import check_removable, remove_run
     from afresh.runs.run import Run
 
+    if source or person or item:
+        from afresh.services.collect.forget import ForgetRequest
+
+        if runs or with_data or len(data or []) != 1:
+            raise UserError("Name one data set, and no run: afresh rm --data DATASET --person NAME.")
+        forget(Path((data or [])[0]), ForgetRequest(source, person, item), yes, as_json)
+        return
     if not runs and not data:
         raise UserError("Say what to remove: afresh rm RUN, or afresh rm --data NAME.")
     named = list(dict.fromkeys(runs or []))
@@ -68,19 +88,15 @@ def rm(
             deletable_data(run)
     kept = named_data(data or [])
     if not yes and (found or kept):
-        if as_json or not sys.stdin.isatty():
-            names = ", ".join([*(str(run.path) for run in found), *(d.name for d in kept)])
-            raise UserError(f"Removing {names} cannot be undone. Say that it is meant: --yes.")
-        for d in kept:
-            answer(f"{d.path}: {size(d.bytes)}{in_use(d)}")
+        names = ", ".join([*(str(run.path) for run in found), *(d.name for d in kept)])
+        lines = [f"{d.path}: {size(d.bytes)}{in_use(d)}" for d in kept]
         for run in found:
             about, taken = AboutRun(run), size(bytes_on_disk(run.path))
-            answer(f"{run.path}: {about.model}, step {about.steps:,}, {taken}")
+            lines.append(f"{run.path}: {about.model}, step {about.steps:,}, {taken}")
             if with_data:
-                answer(f"{run.record.data.path}: what it learnt from")
+                lines.append(f"{run.record.data.path}: what it learnt from")
         count = len(found) + len(kept)
-        if not typer.confirm("Remove it for good?" if count == 1 else f"Remove these {count} for good?"):
-            raise typer.Exit
+        confirm(f"Removing {names}", lines, "it" if count == 1 else f"these {count}", as_json)
     removed: list[dict[str, Any]] = [{"run": str(path), "left": []} for path in ended]
     for path in ended:
         note(f"what an interrupted command had left of {path} is removed")
@@ -107,6 +123,41 @@ def rm(
             answer(f"removed {d.path}")
     if as_json:
         emit({"removed": removed, "data": [d.name for d in kept]})
+
+
+def confirm(doing: str, lines: Sequence[str], what: str, as_json: bool) -> None:
+    """Show the lines and ask. Raises UserError where nobody can answer."""
+    from afresh.core import UserError
+
+    if as_json or not sys.stdin.isatty():
+        raise UserError(f"{doing} cannot be undone. Say that it is meant: --yes.")
+    for line in lines:
+        answer(line)
+    if not typer.confirm(f"Remove {what} for good?"):
+        raise typer.Exit
+
+
+def forget(dataset: Path, wish: ForgetRequest, yes: bool, as_json: bool) -> None:
+    from afresh.core.plural import counted
+    from afresh.verbs.forget import forget as do
+    from afresh.verbs.forget import would_forget
+
+    if not yes:
+        found, runs = would_forget(dataset, wish)
+        what = f"{counted(found.items, 'item')} of {wish}, and {found.left_out:,} that had been left out"
+        confirm(f"Removing {what},", [f"{dataset} holds {what}", *(f"seen by {r.run}" for r in runs)], "it", as_json)
+    found, runs = do(dataset, wish)
+    if as_json:
+        shown = {"items": found.items, "left_out": found.left_out, "instead": list(found.instead)}
+        emit({"dataset": str(dataset), **shown, "runs": [{"run": str(r.run), "certain": r.certain} for r in runs]})
+        return
+    answer(f"forgotten: {counted(found.items, 'item')}, and {found.left_out:,} that had been left out")
+    for other in found.instead:
+        answer(f"was left out as a duplicate of it and is an item now: {other}")
+    for run in runs:
+        answer(f"{'has seen it' if run.certain else 'may have seen it'}: {run.run}")
+    if runs:
+        note("What these models have learnt of it is not undone. Train them again, and remove them with afresh rm.")
 
 
 def in_use(data: WrittenData) -> str:

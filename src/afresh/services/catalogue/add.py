@@ -106,7 +106,7 @@ def add(
 
 
 def add_run(catalogue: Catalogue, run: Path, *, licence: str, accept: Sequence[str] = (), **facts: Any) -> Listing:
-    """Pack a run into a signed bundle and add that, as `afresh pack` does it: `accept` names what may stand against
+    """Pack a run into a signed bundle and add that, as `export` does it: `accept` names what may stand against
     sharing it. The other facts are those of `add`."""
     from afresh.runs.run import Run
     from afresh.verbs.packing import pack_run

@@ -77,7 +77,7 @@ class Catalogue:
         """Raises UserError if the folder holds no catalogue."""
         if not (folder / SETTINGS).is_file():
             raise UserError(
-                f"{folder} is no catalogue: it has no {SETTINGS}. Make one with `afresh catalogue init`, or name the "
+                f"{folder} is no catalogue: it has no {SETTINGS}. Make one with `afresh catalogue add`, or name the "
                 "folder of yours with `folder`.",
                 "no_catalogue",
             )

@@ -157,7 +157,7 @@ def _parent(found: Lineage, run: Run, base: Part, chain: tuple[Path, ...]) -> Ru
         found.notes.append(f"{base.name} cannot be read: {visible_line(str(error))}")
         return None
     if weights is None:
-        found.notes.append(f"What {base.name} was made from is looked up by `afresh label`, which reads its weights.")
+        found.notes.append(f"What {base.name} was made from stands in its own label, which reads its weights.")
         return None
     if f"sha256:{weights}" != base.id:
         found.notes.append(f"{base.name} has other weights by now than those that {named} was made from.")

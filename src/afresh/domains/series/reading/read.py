@@ -11,7 +11,7 @@ import numpy as np
 
 from afresh.core import Omission, Refused, UserError
 from afresh.core.plural import counted
-from afresh.data.files import DataFile, FileError, check_memory
+from afresh.data.files import DataFile, FileError, check_memory, suffix_of, walk
 from afresh.data.limits import parsing
 from afresh.data.refusals import refusal_lines
 from afresh.data.tables.batches import TABLES, read_tables
@@ -144,6 +144,7 @@ def read_series(path: Path, options: ReadingOptions) -> Reading:
     """All series of the tables at a path. Raises UserError if there is none, or if something must be set."""
     measured = _Measurements()
     columns: SeriesColumns | None = None
+    several = path.is_dir() or sum(suffix_of(f.name) in TABLES for f in walk(path)[0]) > 1
 
     def add(file: DataFile, batches: Iterator[Any], unusable: Unusable) -> None:
         nonlocal columns
@@ -157,7 +158,7 @@ def read_series(path: Path, options: ReadingOptions) -> Reading:
                 f"{', '.join(columns.values)}: `data.values` names what to take of all"
             )
         columns = columns or found
-        measured.add(table, found, file.name if path.is_dir() else "")
+        measured.add(table, found, file.name if several else "")
 
     refused, notes, _ = read_tables(path, add)
     measured.notes[:0] = notes
