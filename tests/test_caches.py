@@ -13,6 +13,8 @@ FEW = {  # unbounded caches whose arguments have few values, whatever is asked
     "compile_fault": "devices",
     "product_rate": "devices, threads and types",
     "even_numbers": "devices",
+    "_generator": "two radii",
+    "catalogue": "lists of alerts of RDKit",
     "vocabulary": "grids of scores",
     "parts": "groups of plug-ins",
     "_rest": "lengths of account numbers",

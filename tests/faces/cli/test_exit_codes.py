@@ -31,7 +31,7 @@ def test_the_page_has_every_code() -> None:
 
 def test_done_a_fault_and_bad_usage(texts_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert exit_code(monkeypatch, "show", texts_run) == 0
-    assert exit_code(monkeypatch, "show", tmp_path) == 2
+    assert exit_code(monkeypatch, "measure", tmp_path) == 2
     assert exit_code(monkeypatch, "show", "--no-such-option") == 2
     (tmp_path / "run.json").write_bytes((texts_run / "run.json").read_bytes())
     assert exit_code(monkeypatch, "verify", tmp_path) == 1
@@ -60,7 +60,7 @@ def test_each_way_to_end(
         raise error
 
     monkeypatch.setattr("afresh.runs.run.Run.open", fails)
-    assert exit_code(monkeypatch, "show", ".") == code
+    assert exit_code(monkeypatch, "measure", ".") == code
     assert ("Traceback" in capfd.readouterr().err) is (code == 70)
 
 
@@ -71,6 +71,6 @@ def test_a_crash_does_not_send_names_to_the_terminal(
         raise RuntimeError("a\x1b]52;c;ZXZpbA==\x07\u202eb")
 
     monkeypatch.setattr("afresh.runs.run.Run.open", fails)
-    assert exit_code(monkeypatch, "show", ".") == 70
+    assert exit_code(monkeypatch, "measure", ".") == 70
     printed = capfd.readouterr().err
     assert "a\u241b]52" in printed and printed.replace("\n", "").isprintable()

@@ -74,7 +74,7 @@ def test_a_reader_that_goes_away_does_not_end_training(texts: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "argv", [("train", "{missing}"), ("train", "{missing}", "--steps", "many"), ("sample",), ("runs", "{missing}")]
+    "argv", [("train", "{missing}"), ("train", "{missing}", "--steps", "many"), ("sample",), ("show", "{missing}")]
 )
 def test_an_error_of_usage_is_the_only_line(argv: tuple[str, ...], tmp_path: Path, invoke: Invoke) -> None:
     exit_code, out, err = invoke(*(a.replace("{missing}", str(tmp_path / "missing")) for a in argv), "--json")

@@ -44,8 +44,7 @@ def test_train(evil: Path, tmp_path: Path, invoke: Invoke) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "runs PARENT",
-        "runs RUN",
+        "show PARENT",
         "show RUN",
         "measure RUN -n 8",
         "verify RUN",
@@ -77,7 +76,7 @@ def test_other_verbs_and_errors(command: str, evil: Path, run: Path, tmp_path: P
 def test_a_run_that_cannot_be_read_is_named_safely(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     (tmp_path / EVIL).mkdir()
     (tmp_path / EVIL / "run.json").write_text('{"modality": "a\\u001b[2J", "' + "\\u009b" + '": 1}')
-    for words in (("runs", tmp_path), ("show", tmp_path / EVIL), ("rm", tmp_path / EVIL)):
+    for words in (("show", tmp_path), ("show", tmp_path / EVIL), ("rm", tmp_path / EVIL)):
         _, out, err = invoke(*words)
         assert "x\u241b]52" in err
         check(out)

@@ -115,7 +115,7 @@ OTHERS = [
     ("data TMP/nowhere", "no file or folder"),
     ("data TMP/mixed", "more than one way"),
     ("data DIGITS --data sise=3", "Accepted: .*size"),
-    ("runs TMP/nowhere", "no folder .*nowhere"),
+    ("show TMP/nowhere", "is not a run: there is no such folder"),
     ("verify TMP/nowhere", "is not a run: there is no such folder"),
     ("doctor --device abacus", "The device 'abacus' is not available"),
     ("demo --out TMP/full", "full exists.*--force"),
