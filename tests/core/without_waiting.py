@@ -28,8 +28,8 @@ from tests.core.pretended import NAME, pretended_device, waits_noted
 READ = "core/device.py tolist"
 # What a step may wait for beside it: whether a window has several documents, what transformers asks of masks, and the
 # sizes of two halves of a batch.
-ALLOWED = Counter({f"nets/{net}.py _local_scalar_dense.default": 1 for net in ("transformer", "causal_lm")})
-ALLOWED += Counter({"families/fewstep.py nonzero.default": 2})
+ALLOWED = Counter({f"engine/nets/{net}.py _local_scalar_dense.default": 1 for net in ("transformer", "causal_lm")})
+ALLOWED += Counter({"engine/families/fewstep.py nonzero.default": 2})
 
 
 def counted(waits: list[str]) -> Counter[str]:
@@ -82,4 +82,4 @@ def test_several_tokens_are_drawn_before_any_is_read(options: dict[str, Any]) ->
         with waits_noted() as waits:
             batch.step()
     assert min(len(s.new) for s in sequences) > 1 or drawn == 1
-    assert counted(waits) == {"sampling/tokens.py tolist": 1}
+    assert counted(waits) == {"engine/sampling/tokens.py tolist": 1}
