@@ -1,5 +1,5 @@
-// The watermark of tokens: SipHash-2-4 of contexts (afresh.watermark.siphash), and tournament sampling over the likely
-// tokens of some rows of probabilities (afresh.watermark.tournament).
+// The watermark of tokens: SipHash-2-4 of contexts, and tournament sampling over the likely tokens of some rows of
+// probabilities (afresh.services.watermark.watermark).
 
 #include <algorithm>
 #include <cstdint>
@@ -77,7 +77,7 @@ extern "C" void siphash(const int64_t *words, const int64_t *key, int64_t *out, 
     for (long r = 0; r < n; r++) out[r] = int64_t(hash(words + r * k, k, key));
 }
 
-// afresh.watermark.marked_text.contexts_to_mark: rows and what their bits begin with. A table is the number of tokens that
+// afresh.services.watermark.marked_text.contexts_to_mark: rows and what their bits begin with. A table is the number of tokens that
 // were drawn, what a variant adds, the number of slots less one, and the slots with the keys of contexts, 0 if empty.
 extern "C" void contexts_to_mark(const int64_t *contexts, const int64_t *tables, const int64_t *key, int64_t *rows,
                                  int64_t *begin, int64_t *count, long n, long k) {
