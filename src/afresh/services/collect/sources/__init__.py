@@ -22,7 +22,7 @@ from afresh.data.storage.files import CANNOT_WRITE
 from afresh.services.collect.record import Found, Rejection
 
 # Files in this folder, each with a SOURCE.
-SOURCES = "collected repository hub sql python web warc webdataset chats tables folder"
+SOURCES = ["collected", "repository", "hub", "sql", "python", "web", "warc", "webdataset", "chats", "tables", "folder"]
 
 
 class Options(BaseModel):
@@ -84,7 +84,7 @@ class Source:
 
 def sources() -> list[Source]:
     """All sources, in the order in which they are asked."""
-    return [import_module(f"afresh.services.collect.sources.{name}").SOURCE for name in SOURCES.split()]
+    return [import_module(f"afresh.services.collect.sources.{name}").SOURCE for name in SOURCES]
 
 
 def source_of(place: str) -> Source:
