@@ -287,7 +287,7 @@ class Verb(Generic[P, R_co]):
     shown: whether the lines of the result are shown where its files are written, too, since the files do not say them.
     works: whether the files are made by the model, so that they are signed as its works.
     draws: of a verb whose result is samples (afresh.engine.sampling.samples.Samples), the end of its route.
-    check: raises UserError for what the server takes from nobody, given the options of a request.
+    check: raises UserError for options that the server never accepts.
     """
 
     name: str

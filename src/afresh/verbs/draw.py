@@ -480,7 +480,7 @@ def compare(
 ) -> Session:
     """Choose between two samples, pair after pair: which texts, images or sounds of a run are liked, or which run.
 
-    Texts are judged in the terminal, or, if standard input is no terminal, by one answer a line of it. Images and
+    You judge texts in the terminal; without one, standard input gives one answer per line. Images and
     sounds are judged on a page of the studio alone, which is served to one browser of this machine. Each vote is on the
     disk before the next pair is shown. The same command goes on where it stopped.
 
@@ -504,7 +504,7 @@ def cannot_talk(run: Run) -> str | None:
 @verb("chat", able=cannot_talk, result="{messages}", served=False)
 def chat(
     run: Run,
-    system: Annotated[str, Option("What the model is told before the conversation.", metavar="TEXT")] = "",
+    system: Annotated[str, Option("The system prompt: text before the conversation.", metavar="TEXT")] = "",
     *,
     seed: Seed = 0,
     **settings: ChatSettings,

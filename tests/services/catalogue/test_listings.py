@@ -50,7 +50,7 @@ def test_the_preview_of_a_picture_a_sound_and_a_text(catalogue: Catalogue, tmp_p
     poem = (tmp_path / "poem.txt").read_text()
     assert len(shown["poem"].excerpt) <= len(poem) / 3  # what is sold is not shown whole
     assert put(catalogue, tmp_path).preview is None
-    with pytest.raises(UserError, match="no picture, sound or text"):
+    with pytest.raises(UserError, match="not a picture, sound or text"):
         put(catalogue, tmp_path, preview=tmp_path / "model.bin")
 
 

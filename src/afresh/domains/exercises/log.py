@@ -122,7 +122,7 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
 
 
 def columns_of_batch(batch: Any, options: LogOptions) -> dict[str, str]:
-    """The columns. Raises UserError if one that was named is missing, and FileError if it is no log."""
+    """The columns. Raises UserError if a named column is missing, and FileError if the table is not a log."""
     names = batch.schema.names
     check_given(names, options.by_hand)
     columns = log_columns(batch.slice(0, LOOKED_AT).to_pylist(), names, options.by_hand)

@@ -116,7 +116,7 @@ def assimilate(
     ] = None,
     start: Annotated[
         str | Path | None,
-        replace(START, help="A file with the states before, the inputs and the parameters that the run is told."),
+        replace(START, help="A file with earlier states, inputs and parameters."),
     ] = None,
     at: Annotated[int, Ge(0), Option("The last state before the observations, counted from 0.", metavar="K")] = 0,
     trajectory: Annotated[int, Ge(0), Option("The trajectory of the file with the states before.", metavar="K")] = 0,

@@ -90,7 +90,7 @@ def add(
     folder: Folder = HERE,
     as_json: Annotated[bool, o.json_of("{listing}")] = False,
 ) -> None:
-    """Add a model, an adapter, a data set or a work to a catalogue, which is made if there is none; or give a listing
+    """Add a model, an adapter, a data set or a work to a catalogue, creating it if needed; or give a listing
     a price, and the link where it is bought."""
     from afresh.core.options import pairs
     from afresh.services.catalogue import add as adding

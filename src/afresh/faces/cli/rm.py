@@ -126,7 +126,7 @@ def rm(
 
 
 def confirm(doing: str, lines: Sequence[str], what: str, as_json: bool) -> None:
-    """Show the lines and ask. Raises UserError where nobody can answer."""
+    """Show the lines and ask. Raises UserError without a terminal."""
     from afresh.core import UserError
 
     if as_json or not sys.stdin.isatty():

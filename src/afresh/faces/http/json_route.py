@@ -51,7 +51,7 @@ class JsonRoute(APIRoute):
 
 
 def json_router(tag: str, **more: Any) -> APIRouter:
-    """A router of a dialect, for whoever may use the models."""
+    """A router of a dialect, for clients with the right to use models."""
     return APIRouter(tags=[tag], route_class=JsonRoute, dependencies=[needs(USE)], **more)
 
 

@@ -151,5 +151,5 @@ class PageRoute(APIRoute):
 
 
 def page_router(right: Right = USE) -> APIRouter:
-    """A router of pages, for whoever has this right."""
+    """A router of pages, for users with this right."""
     return APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(right)])

@@ -26,7 +26,7 @@ DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", 
 
 
 def name_fault(name: str) -> str | None:
-    """Why this is no name of a file in a bundle; None if it is one."""
+    """Why this name is invalid for a file in a bundle; None if it is valid."""
     parts = name.split("/")
     if _folded(name) == SIGNATURE:
         return "that is the name of the signature"

@@ -261,7 +261,7 @@ def preview_of(file: Path, given: bool = False) -> tuple[Preview, bytes | None] 
         shown = min(SHOWN, len(text) if given else file.stat().st_size // 3)  # what is sold is not shown whole
         return Preview(kind="text", excerpt=visible(text[:shown])), None
     if given:
-        raise UserError(f"{file} cannot be shown: it is no picture, sound or text. Give another preview.", "preview")
+        raise UserError(f"{file} cannot be shown: it is not a picture, sound or text. Give another preview.", "preview")
     return None
 
 

@@ -77,8 +77,8 @@ class Catalogue:
         """Raises UserError if the folder holds no catalogue."""
         if not (folder / SETTINGS).is_file():
             raise UserError(
-                f"{folder} is no catalogue: it has no {SETTINGS}. Make one with `afresh catalogue add`, or name the "
-                "folder of yours with `folder`.",
+                f"{folder} is not a catalogue: {SETTINGS} is missing. Make one with `afresh catalogue add`, or name "
+                "your folder with `folder`.",
                 "no_catalogue",
             )
         return cls(folder, read_model(folder / SETTINGS, Settings, "the settings of a catalogue"))

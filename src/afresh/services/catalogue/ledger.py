@@ -66,7 +66,7 @@ class Ledger:
                     entry = dict(parse_json(line))
                     right = entry["n"] == self.lines and entry["before"] == self.last and isinstance(entry["what"], str)
                 except (ValueError, KeyError, TypeError):
-                    raise self._damaged("it is no entry") from None
+                    raise self._damaged("it is not an entry") from None
                 if not right:
                     raise self._damaged("it does not continue the chain")
                 for follower in self.followers:

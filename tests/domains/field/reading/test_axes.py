@@ -137,7 +137,7 @@ def test_an_input_that_is_the_first_state_is_left_out(tmp_path: Path) -> None:
     reading = read(saved(tmp_path, x=LINE[:, 0], y=LINE, visc=np.array([[0.01]])))
     same(reading, LINE[:, :, None])
     assert not reading.fields.static and list(reading.fields.parameters["visc"]) == [0.01] * 12
-    assert any("x is no input: it is the first state of y" in d for d in reading.decisions)
+    assert any("x is not an input but a first state of y" in d for d in reading.decisions)
 
 
 def test_inputs_and_parameters_are_known_by_their_shapes(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ class _FileReader:
         if self.options.step is not None:
             return self.options.step
         if TIME not in self.sizes:
-            self.decisions.append("there is no time: each trajectory is one state")
+            self.decisions.append("no time axis: each trajectory is one state")
             return 1.0
         times = self.parts.coordinates.get(TIME)
         if times is None or times.shape != (self.sizes[TIME],):
@@ -211,7 +211,7 @@ class _FileReader:
             close = 1e-6 * float(np.abs(state).max() or 1)
             if start.shape != state.shape[1:] or not np.allclose(state, start, rtol=1e-4, atol=close):
                 return
-        self.decisions.append(Omission(f"{parts.pair} is no input: it is the first state of {', '.join(parts.fields)}"))
+        self.decisions.append(Omission(f"{parts.pair} is not an input but a first state of {', '.join(parts.fields)}"))
         self.parts = replace(parts, pair="", rest={k: v for k, v in parts.rest.items() if k != parts.pair})
 
     def _others(self) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float64]]]:
