@@ -39,7 +39,7 @@ from typer.models import ArgumentInfo, Context, OptionInfo
 import afresh
 from afresh import api
 from afresh.core import Family, Question, registry
-from afresh.core.plugins import domains
+from afresh.core.plugins import own_plugins
 from afresh.data.preferences import Preferences, variable
 from afresh.data.prepare import prepare
 from afresh.engine.evaluation.verdict import MEANING
@@ -48,7 +48,7 @@ from afresh.engine.sampling.setting_words import WORDS
 from afresh.engine.training.config import TrainConfig
 from afresh.engine.training.logs.run_log import LOGS
 from afresh.engine.training.options import FLAGS
-from afresh.faces.cli import app
+from afresh.faces.cli import app, option_names
 from afresh.faces.cli import commands as all_commands
 from afresh.faces.cli.extras import EXTRAS
 from afresh.faces.http.app import ServeSettings, make_app
@@ -285,7 +285,7 @@ def written(parameter: inspect.Parameter) -> str:
 
 def own_families() -> tuple[str, ...]:
     """The families of this package, those of its domains last."""
-    return (*registry.FAMILIES, *(name for plugin in domains().values() for name in plugin.families))
+    return (*registry.FAMILIES, *(name for plugin in own_plugins().values() for name in plugin.families))
 
 
 def settings_page() -> str:
@@ -543,7 +543,7 @@ def parameters_part(form: type[Form]) -> str:
 def families_part() -> str:
     """Modalities, what they read, and the families that take what they make of the toy data of their contract."""
     rows = []
-    plugins = {name: plugin for plugin in domains().values() for name in plugin.modalities}
+    plugins = {name: plugin for plugin in own_plugins().values() for name in plugin.modalities}
     for row in MODALITIES:
         with TemporaryDirectory() as folder:
             row.write(Path(folder))
@@ -561,7 +561,9 @@ def families_part() -> str:
 
 def kinds_part() -> str:
     """The modalities, each with what it makes a model of."""
-    rows = [(code(name), p.items) for p in sorted(domains().values(), key=lambda p: p.items) for name in p.modalities]
+    rows = [
+        (code(name), p.items) for p in sorted(own_plugins().values(), key=lambda p: p.items) for name in p.modalities
+    ]
     return table(("`--modality`", "Reads"), rows)
 
 
@@ -620,6 +622,7 @@ def completion_file() -> str:
         "families": own_families(),
         "modalities": registry.own_modalities(),
         "logs": LOGS,
+        "options": sorted(option_names()),
         "train": list(model_fields(TrainConfig, tuple(FLAGS))),
         "family": {
             f.name: list(dict.fromkeys(n for config in configs(f) for n in model_fields(of_model(config))))

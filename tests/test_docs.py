@@ -26,7 +26,7 @@ from afresh.data.load import Loader, sweep
 from afresh.engine.training import loop
 from afresh.engine.training.config import TrainConfig
 from afresh.engine.training.plan import make_learner
-from afresh.faces.cli import GROUPS, command
+from afresh.faces.cli import command
 from afresh.runs.run import metrics_rows
 from afresh.verbs.train import TrainSpec, start
 from afresh.verbs.training_job import learn
@@ -241,7 +241,7 @@ def problem(words: list[str]) -> str | None:
         return f"there is no command {verb}"
     try:
         context = CLI.commands[verb].make_context(verb, list(words[2:]))
-        if verb in GROUPS:  # which checks the words of its commands when it runs
+        if subcommands(verb):  # which checks the words of its commands when it runs
             name, command, rest = CLI.commands[verb].resolve_command(context, list(words[2:]))
             command.make_context(name, rest, parent=context)
     except Exception as error:
@@ -293,7 +293,7 @@ def test_commands_in_messages_and_docstrings_have_options_that_exist() -> None:
 
 def subcommands(verb: str) -> dict[str, Any]:
     """The commands of a group by name; none of another command."""
-    return dict(CLI.commands[verb].commands) if verb in GROUPS else {}
+    return dict(getattr(CLI.commands[verb], "commands", {}))
 
 
 def known_option(verb: str, word: str) -> bool:
@@ -451,10 +451,10 @@ def install(page: str, file: str, patch: pytest.MonkeyPatch) -> tuple[str, Any]:
     if parts[1] == "domains":
         name = parts[2]
         exec(block(page, f"src/afresh/domains/{name}/__init__.py"), line)
-        everything = {**plugins.domains(), name: line["PLUGIN"]}
+        everything = {**plugins.own_plugins(), name: line["PLUGIN"]}
         package = patch_package(f"afresh.domains.{name}", patch)
         package.modality = module  # type: ignore[attr-defined]
-        patch.setattr(plugins, "domains", lambda: everything)
+        patch.setattr(plugins, "own_plugins", lambda: everything)
     else:
         name = parts[-1]
         exec(block(page, "src/afresh/core/registry.py"), line)

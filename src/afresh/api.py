@@ -192,12 +192,12 @@ class Model:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """The verbs of kinds of data and of other packages: `model.complete(...)` is `afresh.verb("complete")(model,
         ...)`."""
-        if name.startswith("_") or name not in registry.verbs():
+        if name.startswith("_") or name not in registry.verb_names():
             raise AttributeError(f"A model has no {name!r}", name=name, obj=self)
         return partial(verb(name), self)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *registry.verbs()})
+        return sorted({*super().__dir__(), *registry.verb_names()})
 
     # ------------------------------------------------------------------------------------------------ sampling
 

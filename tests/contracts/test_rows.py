@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from afresh.core import registry
-from afresh.core.plugins import domains
+from afresh.core.plugins import own_plugins
 from afresh.engine.sampling.ode import SOLVERS
 from tests.contracts import rows
 
@@ -11,9 +11,9 @@ from tests.contracts import rows
 def test_every_plugin_has_one_row() -> None:
     for table, names in (
         (rows.MODALITIES, registry.own_modalities()),
-        (rows.FAMILIES, (*registry.FAMILIES, *(name for domain in domains().values() for name in domain.families))),
+        (rows.FAMILIES, (*registry.FAMILIES, *(name for domain in own_plugins().values() for name in domain.families))),
         (rows.CODECS, [name for name in registry.CODECS if name not in rows.RECORD_CODECS]),
-        (rows.METRICS, (*registry.METRICS, *(name for name, domain in domains().items() if domain.metrics))),
+        (rows.METRICS, (*registry.METRICS, *(name for name, domain in own_plugins().items() if domain.metrics))),
         (rows.SOLVERS, tuple(SOLVERS)),
     ):
         found = [r.name for r in table if r.name not in registry.FOREIGN and not getattr(r, "variant", "")]

@@ -116,7 +116,7 @@ def test_logs_of_choices_are_neither_texts_nor_refused(name: str, tmp_path: Path
 def test_a_modality_that_knows_the_data_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one of another package would be."""
     (tmp_path / "weather.csv").write_text(SERIES["weather.csv"])
-    known = modality("music")
+    known = modality("table")
     original = module.sniff
     claim = Sniff(1.2, "numbers", columns=1)
     monkeypatch.setattr(module, "sniff", lambda m, path: claim if m is known else original(m, path))

@@ -30,6 +30,7 @@ from afresh.core.plugin import Plugin
 from afresh.core.plugins import forget
 from afresh.faces.cli import run
 from afresh.faces.http.app import ServeSettings, make_app
+from afresh.faces.studio.pages import templates
 from afresh.faces.studio.run_card import card_of
 from afresh.runs.about import AboutRun
 from afresh.runs.run import Run
@@ -49,7 +50,7 @@ __all__ = ["invoke"]
 def install(package: Path, target: Path, name: str = "") -> None:
     """Put a package and its metadata into a folder, as pip does; `name` takes the place of its own."""
     about = tomllib.loads((package / "pyproject.toml").read_text())["project"]
-    for file in package.glob("*.py"):
+    for file in (*package.glob("*.py"), *package.glob("*.html")):
         (target / file.name).write_bytes(file.read_bytes())
     info = target / f"{(name or about['name']).replace('-', '_')}-{about['version']}.dist-info"
     info.mkdir()
@@ -68,11 +69,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     install(PACKAGE, target)
     sys.path.insert(0, str(target))
     forget()
+    templates.cache_clear()  # pages that were shown before had no template of the package
     yield target
     sys.path.remove(str(target))
-    for module in ("afresh_walks", "afresh_walkers"):
+    for module in ("afresh_walks", "afresh_walkers", "afresh_walk_page"):
         sys.modules.pop(module, None)
     forget()
+    templates.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +151,18 @@ def test_walks_are_sampled_and_written(walk_run: Path, tmp_path: Path, invoke: I
     assert re.search("[↑→↓]{8}", (next(iter((walk_run / "samples").glob("*.txt")))).read_text())
 
 
+def test_a_hook_of_the_package_sees_every_result(
+    walk_run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AFRESH_MARK_WORKS")
+    assert invoke("sample", walk_run, "-n", 2, "--seed", 7, "--out", tmp_path / "out")[0] == 0
+    recipe = json.loads((tmp_path / "out" / "samples.jsonl.recipe").read_text())
+    assert recipe == {"seed": 7, "samples": 2}
+    assert (tmp_path / "out" / "samples.jsonl.provenance.json").exists(), "signed as without the package"
+    assert invoke("sample", walk_run, "-n", 2, "--out", tmp_path / "plain", "--no-marks")[0] == 0
+    assert [f.name for f in (tmp_path / "plain").iterdir()] == ["samples.jsonl"]
+
+
 def test_walks_are_measured_and_reported(walk_run: Path, invoke: Invoke) -> None:
     code, printed, _ = invoke("measure", walk_run, "--json")
     scores = {m["name"]: m for m in parsed(printed)["metrics"]}
@@ -175,7 +190,8 @@ def test_a_metric_of_the_package_has_words_and_a_verdict(walk_run: Path, invoke:
     card = card_of("walks", Run.open(walk_run))
     assert card.about is not None and card.about.verdict == "recognisable"
     assert (card.about.report.verdict or {})["sentence"].startswith(sentence)
-    assert card.place is None and card.about.run.family.how == registry.family("transformer").how != ""
+    assert card.place is not None and card.place.invitation == "Go for a walk"
+    assert card.about.run.family.how == registry.family("transformer").how != ""
     (pair,) = (p for p in compare_runs(*[AboutRun(Run.open(walk_run)).json()] * 2) if p.first.name == "walks_level")
     assert pair.name == "walks that end level"
 
@@ -397,15 +413,17 @@ def test_a_package_names_no_files_but_its_own(pattern: str) -> None:
 # --------------------------------------------------------------------------- a verb
 
 
-def test_a_verb_of_the_package_is_in_the_shell_in_python_over_http_and_in_the_studio(
+def test_a_verb_and_a_command_of_the_package_are_in_the_shell_in_python_over_http_and_in_the_studio(
     walk_run: Path, site: Path
 ) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
 
-    def shell(*words: str) -> str:
-        argv = [sys.executable, "-m", "afresh", "heights", *words]
+    def shell(*words: str, command: str = "heights") -> str:
+        argv = [sys.executable, "-m", "afresh", command, *words]
         return subprocess.run(argv, env=environment, check=True, capture_output=True, text=True).stdout
 
+    assert "how fast a walk is" in shell(command="--help")
+    assert shell(str(walk_run), command="pace") == f"{walk_run.name} takes a step at a time\n"
     assert "Which walks" in shell("--help") and "Walks that are drawn" in shell("--help")
     first = parsed(shell(str(walk_run), "-n", "3", "--least", "0", "--json"))["heights"]
     model = afresh.load(walk_run)
@@ -420,6 +438,8 @@ def test_a_verb_of_the_package_is_in_the_shell_in_python_over_http_and_in_the_st
     assert "/studio/verb?run=walks&amp;verb=heights" in web.get("/studio/run?run=walks").text
     form = web.get("/studio/verb?run=walks&verb=heights").text
     assert 'name="least"' in form and "Which walks" in form and "Walks that are drawn." in form
+    assert "Go for a walk" in web.get("/studio/run?run=walks").text
+    assert web.get("/studio/walk?run=walks").text.count('<li class="height">') == 4
     shown = web.post("/studio/verb?run=walks&verb=heights", data={"n": "3", "least": "0"}).text
     assert all(f'data-label="height">{h}</td>' in shown for h in first) and 'download="heights.txt"' in shown
     assert "accepted: 1 to 64" in web.post("/studio/verb?run=walks&verb=heights", data={"n": "65"}).text

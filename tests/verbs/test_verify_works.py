@@ -15,12 +15,12 @@ import soundfile
 from PIL import Image
 
 from afresh.core import Sound, UserError
+from afresh.core.results import SIDECAR
 from afresh.core.solver_progress import Step, following
 from afresh.data.storage.secret import secret
-from afresh.engine.sampling.credentials import Credentials, watermark_key
 from afresh.runs.kept_encoders import kept_encoders, place
+from afresh.runs.works import Credentials, watermark_key
 from afresh.services.bundles.pack import pack_folder
-from afresh.services.provenance.formats import SIDECAR
 from afresh.services.provenance.layers import Status
 from afresh.services.provenance.read import read_all, works_in
 from afresh.services.provenance.sign_work import signed_work

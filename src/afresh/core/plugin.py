@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 
@@ -24,12 +24,20 @@ class Plugin:
     name that the record has, each a `afresh.runs.formats.public.PublicWeights`; a family that comes with them has
     "tune" as its `made_by`. metrics, aligners: each a sequence of `afresh.core.Metric` or `Aligner`. rewards: each a
     mapping {kind of items: {name: afresh.engine.alignment.rewards.reward.Builtin}}, where the kind "" stands for all
-    kinds. sources: each a `afresh.core.Source`. verbs: by name, each a `afresh.core.verb.Verb`. pages: each a
+    kinds. sources: each a `afresh.core.Source`. verbs: by name, each a `afresh.core.verb.Verb`. commands:
+    of the command line that no verb declares, by name, each a function with typer's annotations. pages: each a
     `afresh.faces.studio.pages.RunPage`. extractors: each a mapping of suffixes to functions that read a file for
     `afresh collect` (`afresh.services.collect.extract.Extractor`). protocols: dialects of the server by a part of the
     paths that belong to them, "/v1/messages", each a `afresh.faces.http.protocols.Protocol`. creations: ways in which
     the studio makes works of what exists, by name, each a `afresh.verbs.creation_request.Creation`. makers: data that
     is computed, each a mapping {name: afresh.core.data_maker.DataMaker}.
+
+    on_result: each a function of a run that returns an `afresh.core.results.ResultHook`, which sees every value and
+    file that the run makes for others before it is written or sent, unless its works are not to be marked.
+
+    suffixes: of the files by which its modalities may recognise data. They are not asked about data whose files all
+    have other suffixes, each named by some plug-in; without any, they are always asked. kinds: names of the kinds of
+    items that its metrics measure; without any, the metrics are asked about every kind.
 
     items, reads: what its data are and what of them is read, in words for people.
 
@@ -40,6 +48,8 @@ class Plugin:
 
     items: str = ""
     reads: str = ""
+    suffixes: Collection[str] = ()
+    kinds: Collection[str] = ()
     modalities: Mapping[str, str] = field(default_factory=dict)
     families: Mapping[str, str] = field(default_factory=dict)
     sides: Mapping[str, str] = field(default_factory=dict)
@@ -50,11 +60,13 @@ class Plugin:
     aligners: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     verbs: Mapping[str, str] = field(default_factory=dict)
+    commands: Mapping[str, str] = field(default_factory=dict)
     pages: tuple[str, ...] = ()
     extractors: tuple[str, ...] = ()
     protocols: Mapping[str, str] = field(default_factory=dict)
     creations: Mapping[str, str] = field(default_factory=dict)
     makers: tuple[str, ...] = ()
+    on_result: tuple[str, ...] = ()
     run_files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -34,28 +34,32 @@ REQUIRED_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "rewards": (),
     "sources": ("__call__",),
     "verbs": ("name", "parameters", "able"),
+    "commands": ("__doc__",),
     "pages": ("name", "able", "routes"),
     "extractors": (),
     "protocols": ("routes", "error"),
     "creations": ("title", "able", "make"),
     "makers": (),
+    "on_result": ("__call__",),
 }
 MAPPINGS = ("rewards", "extractors", "makers")
 NAMED = ("modalities", "families", "weights", "verbs")  # groups whose parts have the name of their registration
-UNIQUE = (*NAMED, "codecs")  # groups in which a name is used once
+UNIQUE = (*NAMED, "codecs", "commands")  # groups in which a name is used once
 
 
 @dataclass(frozen=True)
 class PluginPart:
     """One part of a plug-in: its group, the reference of its object, and the package that declares it.
 
-    `name`: that of a modality or family; elsewhere that of the plug-in, for messages.
+    `name`: that of a modality or family; elsewhere that of the plug-in, for messages. `only`: the suffixes of a
+    modality, or the kinds of items of metrics; none for any.
     """
 
     group: str
     name: str
     package: str
     reference: str
+    only: frozenset[str] = frozenset()
 
     def load(self) -> Any:
         """The object of the part. Raises UserError, naming the package, if it cannot be imported or lacks an
@@ -86,21 +90,21 @@ class PluginPart:
         )
 
 
-def domains() -> dict[str, Plugin]:
-    """The record of each domain in this package, by the name of its folder."""
-    home = import_module("afresh.domains")
-    names = sorted(m.name for m in iter_modules(home.__path__) if m.ispkg)
-    return {name: import_module(f"afresh.domains.{name}").PLUGIN for name in names}
+def own_plugins() -> dict[str, Plugin]:
+    """The records of domains and services in this package, by the name of the folder."""
+    homes = [import_module(f"afresh.{room}") for room in ("domains", "services")]
+    found = [m for home in homes for m in sorted(iter_modules(home.__path__, f"{home.__name__}."))]
+    records = ((m.name, getattr(import_module(m.name), "PLUGIN", None)) for m in found if m.ispkg)
+    return {name.rpartition(".")[2]: plugin for name, plugin in records if plugin is not None}
 
 
 def parts_of(plugin: Plugin, name: str, package: str) -> Iterator[PluginPart]:
     """The parts that a record lists."""
     for group in REQUIRED_ATTRIBUTES:
         listed: Any = getattr(plugin, group)
-        if isinstance(listed, Mapping):
-            yield from (PluginPart(group, key, package, reference) for key, reference in listed.items())
-        else:
-            yield from (PluginPart(group, name, package, reference) for reference in listed)
+        named = listed.items() if isinstance(listed, Mapping) else [(name, reference) for reference in listed]
+        only = frozenset({"modalities": plugin.suffixes, "metrics": plugin.kinds}.get(group, ()))
+        yield from (PluginPart(group, key, package, reference, only) for key, reference in named)
     yield from (PluginPart("run_files", name, package, pattern) for pattern in plugin.run_files)
 
 
@@ -135,7 +139,7 @@ def parts(group: str, builtin: tuple[str, ...] = ()) -> tuple[PluginPart, ...]:
     """The parts of a group, those of this package first. A part whose name is built in or used by an earlier package is
     ignored with a warning."""
     out: list[PluginPart] = [
-        p for name, plugin in domains().items() for p in parts_of(plugin, name, OWN) if p.group == group
+        p for name, plugin in own_plugins().items() for p in parts_of(plugin, name, OWN) if p.group == group
     ]
     owners = dict.fromkeys((*builtin, *(p.name for p in out)), OWN) if group in UNIQUE else {}
     for part in added():

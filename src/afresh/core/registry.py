@@ -3,7 +3,7 @@ is imported on first use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from functools import cache, partial
 from importlib import import_module
@@ -70,9 +70,13 @@ def sides_of(name: str) -> Callable[[Path], list[int]] | None:
     return next((part.load() for part in parts("sides") if part.name == name), None)
 
 
-def modalities() -> list[Modality]:
-    """All modalities that can be loaded, those of this package first."""
-    return [m for _, m in loadable(parts("modalities"))]
+def modalities(suffixes: Collection[str] = ()) -> list[Modality]:
+    """All modalities that can be loaded, those of this package first. `suffixes`: of all files of some data, of which
+    modalities are left out that cannot recognise it."""
+    listed = parts("modalities")
+    if suffixes and frozenset().union(*(part.only for part in listed)).issuperset(suffixes):
+        return [m for _, m in loadable(p for p in listed if not p.only or not p.only.isdisjoint(suffixes))]
+    return [m for _, m in loadable(listed)]
 
 
 def kinds() -> dict[str, ItemKind]:
@@ -126,10 +130,12 @@ def sources() -> list[Source]:
     return own + [source for _, source in loadable(parts("sources"))]
 
 
-def metrics() -> list[Metric]:
+def metrics(measured: str = "") -> list[Metric]:
     """All metrics: those of domains, those of other packages, and those of any kind of items. In this order they are
-    asked for their verdicts."""
-    of_kinds = [m for _, metrics in loadable(parts("metrics")) for m in metrics]
+    asked for their verdicts. `measured`: a modality, for those alone that may measure its kind of items."""
+    kind = modality(measured).kind.name if measured in modality_names() else ""
+    asked = (part for part in parts("metrics") if not kind or not part.only or kind in part.only)
+    of_kinds = [m for _, metrics in loadable(asked) for m in metrics]
     return of_kinds + [m for name in METRICS for m in import_module(f"afresh.engine.evaluation.{name}").METRICS]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -28,9 +28,10 @@ from afresh.data.imported import (
     written_data,
 )
 from afresh.data.storage.files import replace_file, write_file
-from afresh.data.tables.delimited import Row
-from afresh.data.tables.parquet import group_sizes, stream_parquet
-from afresh.data.tables.rows import RowTable
+
+if TYPE_CHECKING:
+    from afresh.data.tables.delimited import Row
+    from afresh.data.tables.rows import RowTable
 
 MANIFEST, ITEMS, REJECTED, BLOBS = "dataset.json", "items.parquet", "rejected.parquet", "blobs"
 LEAKAGE = "leakage.parquet"  # what the items have in common with other data
@@ -94,12 +95,16 @@ def manifest(path: Path) -> dict[str, Any]:
 def rows(path: Path, columns: list[str] | None = None, groups: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
     """The items of a data set as rows, a few at a time in memory. `groups`: the numbers of the groups of rows that are
     read; None for all. Another person may have made it: raises UserError if they cannot be read."""
+    from afresh.data.tables.parquet import stream_parquet
+
     with _reading(path):
         yield from stream_parquet(path / ITEMS, MOST_MB, lambda schema: columns or schema.names, groups)
 
 
 def data_set_size(file: Path) -> int:
     """About how many bytes the table of a data set has when unpacked. Raises UserError if it cannot be read."""
+    from afresh.data.tables.parquet import group_sizes
+
     with _reading(file.parent):
         return sum(group_sizes(file))
 
@@ -123,6 +128,8 @@ def tables_of_texts(file: Path, groups: Sequence[int] | None = None) -> Iterator
 
     Raises UserError if they cannot be read.
     """
+    from afresh.data.tables.rows import RowTable
+
     parts: dict[tuple[str, str | None], list[tuple[int, Row]]] = {}
     for number, row in enumerate(rows(file.parent, LEARNT, groups), 1):
         content: Row

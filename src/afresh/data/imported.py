@@ -23,9 +23,9 @@ from typing import Any, Literal
 
 from afresh.core import UserError, events
 from afresh.core.plural import counted
-from afresh.data.audio.sounds import SUFFIXES as SOUNDS
+from afresh.data.audio import SUFFIXES as SOUNDS
 from afresh.data.files import DataFile, open_file
-from afresh.data.image.images import SUFFIXES as IMAGES
+from afresh.data.image import SUFFIXES as IMAGES
 from afresh.data.preferences import preferences
 from afresh.data.storage.files import free_bytes, write_file
 from afresh.data.storage.folders import folder_aside, put_in_place

@@ -16,7 +16,6 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from afresh.core import Sound, UserError
-from afresh.data.arrow import named_class
 from afresh.data.imported import ImportedItem, Kind, MediaFile, image_column, jsonable, media_file, write_aside
 from afresh.data.split import HELD_OUT, TRAINING
 
@@ -106,6 +105,8 @@ def _with_splits(data: Any) -> Iterator[tuple[str | None, Row]]:
 
 def _rows(data: Any) -> Iterator[Row]:
     if (features := getattr(data, "features", None)) is not None and isinstance(features, Mapping):  # a dataset
+        from afresh.data.arrow import named_class
+
         names = {k: n for k, f in features.items() if (n := getattr(f, "names", None)) is not None}
         for row in data:
             yield {k: named_class(v, names.get(k)) for k, v in row.items()}

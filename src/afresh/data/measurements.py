@@ -12,6 +12,7 @@ from typing import Any
 from afresh.core import ItemKind, Refused, UserError
 from afresh.core.plural import counted
 from afresh.data.files import MB, FileError, must_exist, named, read_bytes, suffix_of
+from afresh.data.tables import SUFFIXES
 from afresh.data.tables import rows as tables
 from afresh.data.tables.numbers import UNITS, as_number, is_missing, units_of
 from afresh.data.tables.roles import check_column, columns_by_role, lowered
@@ -133,9 +134,9 @@ def columns_of_numbers(path: Path) -> list[str]:
 
 def table_of(path: Path) -> tables.RowTable:
     suffix = suffix_of(path.name)
-    if suffix not in tables.SUFFIXES:
+    if suffix not in SUFFIXES:
         raise UserError(
-            f"{path} is not a table. Give {', '.join(sorted(tables.SUFFIXES))}, also as .gz, with a column of items "
+            f"{path} is not a table. Give {', '.join(sorted(SUFFIXES))}, also as .gz, with a column of items "
             "and a column of numbers.",
             "not_a_table",
         )

@@ -30,8 +30,6 @@ from afresh.data.files import (
 )
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import HELD_OUT, TRAINING
-from afresh.data.tables.delimited import Row
-from afresh.data.tables.rows import read_table
 
 TABLES = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
 FILE_NAME = "file_name"
@@ -312,8 +310,10 @@ def _target(table: str, file_name: Any, index: Mapping[str, int], media: Media) 
     return target, None if usable else f"{FILE_NAME} {file_name!r} is not a usable {media.word}"
 
 
-def _rows(table: str, content: bytes, media: Media) -> tuple[list[tuple[int, Row]], list[Refused]]:
+def _rows(table: str, content: bytes, media: Media) -> tuple[list[tuple[int, Mapping[str, Any]]], list[Refused]]:
     """Numbered rows (from 1) of a metadata file, and rows that cannot be read."""
+    from afresh.data.tables.rows import read_table
+
     try:
         read = read_table(suffix_of(table), content, MAX_TABLE // MB, nested=True)
     except FileError as error:

@@ -30,7 +30,7 @@ from afresh.core.options import problems, with_lists
 from afresh.core.plural import counted
 from afresh.data.advice import DataFacts, advise
 from afresh.data.duplicates import near_duplicates
-from afresh.data.files import must_exist
+from afresh.data.files import must_exist, suffix_of, walk
 from afresh.data.refusals import refusal_lines
 from afresh.data.rows import in_memory, sample_notes
 from afresh.data.sources import readable
@@ -92,7 +92,7 @@ def possible(path: Path, wanted: str | None) -> list[tuple[str, Modality]]:
     if wanted is not None:
         return [("set by the user", registry.modality(wanted))]
     path = readable(path, None)
-    names = [m.name for m in registry.modalities()]
+    names = registry.modality_names()
     claimed = claims(path)
     able = [claim for claim in claimed if claim[0].score > 0]
     unsupported = next((s.unsupported for s, _ in claimed if s.unsupported is not None), None)
@@ -117,8 +117,9 @@ def possible(path: Path, wanted: str | None) -> list[tuple[str, Modality]]:
 
 def claims(path: Path) -> list[tuple[Sniff, Modality]]:
     """What the modalities say that recognise a path, or know it as one that they do not learn: of these, those that
-    found most columns of a table, the most certain first."""
-    sniffs = [(sniff(m, path), m) for m in registry.modalities()]
+    found most columns of a table, the most certain first. Raises UserError if there is nothing to read."""
+    suffixes = {suffix for f in walk(path)[0] for suffix in (suffix_of(f.name), f.suffix)}
+    sniffs = [(sniff(m, path), m) for m in registry.modalities(suffixes)]
     claimed = [(s, m) for s, m in sniffs if s.score > 0 or s.unsupported is not None]
     most = max((s.columns for s, _ in claimed), default=0)
     return sorted(((s, m) for s, m in claimed if s.columns == most), key=lambda claim: -claim[0].score)

@@ -10,8 +10,8 @@ from torch import nn
 from afresh.core import UserError
 from afresh.data.preferences import preferences
 from afresh.engine.training.weights import BaseWeights, check_finite, merge_adapters, state_of
+from afresh.runs.formats.files import check_shards
 from afresh.runs.formats.hub import hub_folder
-from afresh.runs.formats.huggingface import check_shards
 from afresh.runs.formats.model_card import EXPORTED
 from afresh.runs.formats.peft import CONFIG, base_named, read_peft
 from afresh.runs.formats.public import BaseModel, kind_of

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afresh.core import UserError
-from afresh.runs.formats import gguf, huggingface
-from afresh.runs.formats.gguf_file import architecture_of
 from afresh.runs.formats.public import kind_of
 
 # Bytes of the files. Smaller models are toys or tests, and larger ones are too slow to tune on a CPU.
@@ -49,6 +47,9 @@ def find_bases(home: Path | None = None, environ: Mapping[str, str] = os.environ
 
 def readable(path: Path) -> bool:
     """Whether it can be opened as a base, and no file is missing."""
+    from afresh.runs.formats import gguf, huggingface  # each brings its networks
+    from afresh.runs.formats.gguf_file import architecture_of
+
     if path.is_file():
         return architecture_of(path) in gguf.ARCHITECTURES
     try:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from afresh.core import Item, UserError, events
 from afresh.core.events import ignore, listening
+from afresh.core.results import SIDECAR
 from afresh.data.files import FileError
 from afresh.data.image.images import Pixels, full_size_array, full_size_image
 from afresh.engine.sampling import energy as e
 from afresh.runs.run import Run
-from afresh.services.provenance.formats import SIDECAR
 from afresh.services.provenance.work import Ingredient
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)

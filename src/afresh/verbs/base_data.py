@@ -10,7 +10,6 @@ from typing import Any
 from afresh.core import Encoder, Item, UserError
 from afresh.data.prepare import Prepared, choose_modality, claims, prepare, read_options
 from afresh.data.sources import readable
-from afresh.data.text.documents import DocumentOptions
 from afresh.engine.training.weights import has_rows_of_classes
 from afresh.runs.formats.public import BaseModel
 
@@ -29,6 +28,8 @@ def prepare_for(
     given = options or {}
     own = None if modality is not None else own_modality(path, base)
     read_as, why = choose_modality(path, modality or own)
+    from afresh.data.text.documents import DocumentOptions
+
     texts = issubclass(read_as.options, DocumentOptions)
     base_texts = base.encoder.abilities.texts is not None
     if texts != base_texts:

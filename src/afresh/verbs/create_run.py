@@ -28,7 +28,6 @@ from afresh.runs.record import DataRecord, RunRecord
 from afresh.runs.run import Run
 from afresh.runs.run_store import new_copy
 from afresh.runs.signature import sign
-from afresh.verbs.cluster_training import check_cluster
 from afresh.verbs.frozen_base import check_frozen
 from afresh.verbs.processes import check_processes
 from afresh.verbs.training_spec import RunSpec
@@ -45,6 +44,8 @@ def check_spec(spec: RunSpec, default_out: Path, inputs: Sequence[Path]) -> Path
     if spec.on is None:
         check_processes(spec.processes)
     else:
+        from afresh.verbs.cluster_training import check_cluster
+
         check_cluster(spec.on, spec.processes)
     out = default_out if spec.out is None else Path(spec.out)
     if is_address(out):

@@ -12,13 +12,14 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from afresh.core import UserError, registry
+from afresh.core.results import finished_values
 from afresh.data.image.kind import decode as decode_image
 from afresh.data.text.fim import supports_fim
 from afresh.engine.sampling.request import Request, contains_prompts, converses, unwanted, writes_text
-from afresh.engine.sampling.samples import Samples, marked_sound
+from afresh.engine.sampling.samples import Samples
 from afresh.engine.sampling.text_stream import TextRow
 from afresh.runs.run import Run
-from afresh.runs.works import credentials_of
+from afresh.runs.works import hooks_of
 from afresh.verbs.cursor import Hole, complete_hole
 from afresh.verbs.edit import changed
 from afresh.verbs.editor import STRENGTH, Change, Editor
@@ -302,10 +303,9 @@ def decoded(decode: Callable[[bytes], Any], files: Mapping[str, bytes], name: st
 def files_of(run: Run, value: Any) -> dict[str, bytes]:
     """A work as files, {name: content}: the item itself first, or its drawing, and for music in notes what can be
     played. Images and sounds are marked, unless the user prefers works without."""
-    encoder, credentials = run.encoder, credentials_of(run)
+    encoder, hooks = run.encoder, hooks_of(run)
     kind = encoder.kind
-    if credentials is not None:
-        (value,) = credentials.marked([value])
+    (value,) = finished_values(hooks, [value])
     out = {f"work{kind.suffix or '.txt'}": kind.encode(value)}
     if kind.inline and kind.view == "image" and (image := kind.preview(value).image) is not None:
         from afresh.data.image.kind import png_bytes
@@ -318,7 +318,7 @@ def files_of(run: Run, value: Any) -> dict[str, bytes]:
         with tempfile.TemporaryDirectory() as folder:
             for name in encoder.write([value], Path(folder), ["work"]):
                 out[name] = (Path(folder) / name).read_bytes()
-        out["work.wav"] = SOUND.encode(marked_sound(credentials, sound))
+        out["work.wav"] = SOUND.encode(finished_values(hooks, [sound], "sound")[0])
     return out
 
 

@@ -21,7 +21,7 @@ from afresh.engine.sampling.samples import Samples
 from afresh.engine.training.loop import precision
 from afresh.runs.inputs import encoded, ingredient
 from afresh.runs.run import Run, join
-from afresh.runs.works import credentials_of, settings_of_works
+from afresh.runs.works import hooks_of, settings_of_works
 
 TARGET_DEVIATION = 0.05  # the deviation from a target, in [-1, 1], that a weight of 1 corresponds to
 BATCH_SIZE = 64  # images that are edited in one batch
@@ -139,8 +139,8 @@ class Editor:
         self, values: Sequence[Any], x: Tensor, described: Sequence[dict[str, Any]], inputs: Sequence[Any]
     ) -> Samples:
         """Edited values, of which each names its input by the number `picture`."""
-        credentials = credentials_of(self.run)
-        used = [] if credentials is None else [ingredient(self.run, value) for value in inputs]
+        hooks = hooks_of(self.run)
+        used = [ingredient(self.run, value) for value in inputs] if hooks else []
         return Samples(
             values,
             x,
@@ -148,7 +148,7 @@ class Editor:
             described,
             self.seed,
             self.run.encoder,
-            credentials=credentials,
+            hooks=hooks,
             ingredients=[[used[d["picture"]]] for d in described] if used else (),
         )
 

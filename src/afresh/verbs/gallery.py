@@ -26,7 +26,7 @@ from afresh.core import UserError
 from afresh.data.storage.files import free_bytes, replace_file
 from afresh.data.storage.folders import move_folder, write_folder
 from afresh.runs.run import Run
-from afresh.runs.works import credentials_of
+from afresh.runs.works import credentials_of, hooks_of
 from afresh.verbs.creation_request import CreationRequest, Form, Made, files_of, first_line, form_of
 
 RECIPE, MARK, BIN, INDEX = "recipe.json", "favourite", "bin", "index.sqlite"
@@ -113,7 +113,7 @@ class Works:
     ) -> Work:
         """Write a work that a run just made, with what was noted meanwhile. Raises UserError if it cannot be
         written."""
-        content, credentials = files_of(run, made.value), credentials_of(run)
+        content = files_of(run, made.value)
         now = datetime.now(UTC)
         recipe = WorkRecipe(
             made=now.isoformat(timespec="seconds"),
@@ -129,7 +129,7 @@ class Works:
             files={n: hashlib.sha256(data).hexdigest() for n, data in content.items()},
             written=made.written,
             notes=tuple(notes),
-            run_id=None if credentials is None else credentials.run,
+            run_id=credentials_of(run).run if hooks_of(run) else None,
         )
         id_ = f"{now:%Y%m%d-%H%M%S-%f}{secrets.token_hex(2)}"
         text = json.dumps(recipe.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"

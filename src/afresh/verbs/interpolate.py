@@ -18,7 +18,7 @@ from afresh.engine.training.loop import precision
 from afresh.runs.data import run_data
 from afresh.runs.inputs import encoded, ingredient
 from afresh.runs.run import Run
-from afresh.runs.works import credentials_of, settings_of_works
+from afresh.runs.works import hooks_of, settings_of_works
 from afresh.services.provenance.work import Ingredient
 
 MAX_IMAGES = 128  # of a class, from which a direction is computed
@@ -167,13 +167,13 @@ class Blender:
         """Samples of x (B, ...). `inputs`: the items that each was made from, of which the first was changed; empty if
         there are none."""
         run = self.run
-        credentials, used = credentials_of(run), list[list[Ingredient]]()
-        if credentials is not None:
+        hooks, used = hooks_of(run), list[list[Ingredient]]()
+        if hooks:
             for first, *others in inputs:
                 rest = [ingredient(run, v).model_copy(update={"relationship": "inputTo"}) for v in others]
                 used.append([ingredient(run, first), *rest])
         values = run.encoder.decode(x)
-        return Samples(values, x, cond, described, 0, run.encoder, credentials=credentials, ingredients=used)
+        return Samples(values, x, cond, described, 0, run.encoder, hooks=hooks, ingredients=used)
 
     def check(self, count: int) -> None:
         """Raises UserError if the codes of so many items cost more than is allowed."""

@@ -225,7 +225,7 @@ def measure_run(
     sampling = {"family": run.record.family, **evidence.settings.model_dump()}
     measured = measure(
         evidence,
-        registry.metrics(),
+        registry.metrics(run.record.modality),
         count,
         modality=run.record.modality,
         sampling=sampling,

@@ -58,7 +58,7 @@ def compare_runs(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Ru
     compare(cards[0], cards[1], ("sampling",) if first["family"] != second["family"] else ())
     others = {s.name: s for s in scores_in(second)}
     both = [(s, others[s.name]) for s in scores_in(first) if s.name in others and "/" not in s.name]
-    words = words_of(a.name for a, _ in both)
+    words = words_of((a.name for a, _ in both), cards[0].modality)
     return [RunPair(words[a.name].name, words[a.name].meaning, a, b, better(a, b)) for a, b in both]
 
 

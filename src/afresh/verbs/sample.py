@@ -13,15 +13,12 @@ from afresh.core import Cond, Space, UserError, events
 from afresh.core.cost import check_cost
 from afresh.core.solver_progress import reporting
 from afresh.engine.alignment.best_of_n import Rows, best_line, best_of, check_best
-from afresh.engine.alignment.reward_guidance import check_family, steered
 from afresh.engine.alignment.rewards.reward import Reward, scorer_of
 from afresh.engine.sampling.request import Request, check_negative, contains_prompts
 from afresh.engine.sampling.samples import Samples
 from afresh.engine.sampling.text_stream import TextCallback, Watcher, watcher_of
-from afresh.runs.adapters import with_adapters
 from afresh.runs.run import Run, join
-from afresh.runs.works import credentials_of, settings_of_works
-from afresh.verbs.valid_samples import valid_line, valid_samples
+from afresh.runs.works import hooks_of, settings_of_works
 
 if TYPE_CHECKING:
     from afresh.engine.alignment.rewards.reward_factory import Wanted
@@ -97,7 +94,7 @@ class Sampler:
         check_cost(count * each, f"{count:,} samples of {each:,} evaluations each")
         self.cond, self.described, notes = run.condition(n, request, seed)
         check_negative(request, settings)
-        self.credentials = credentials_of(run)
+        self.hooks = hooks_of(run)
         self.modules: Mapping[str, nn.Module] | None = None
         self.reward: Reward | None = None
         self.guide: Reward | None = None
@@ -117,12 +114,16 @@ class Sampler:
             # Only then: rewards import scikit-learn, which takes half a second.
             from afresh.engine.alignment.rewards.reward_factory import reward_of
         if control.reward_guidance is not None:
+            from afresh.engine.alignment.reward_guidance import check_family, steered
+
             check_family(run)  # before building the reward, which can take a while
             self.guide = reward_of(run, control.reward_guidance)
             self.sampler = steered(run, self.guide, 1.0 if control.weight is None else control.weight)
         if control.reward is not None:
             self.reward = reward_of(run, control.reward)
         if control.adapters:
+            from afresh.runs.adapters import with_adapters
+
             self.modules = with_adapters(run, control.adapters)
 
     def close(self) -> None:
@@ -176,6 +177,8 @@ class Sampler:
     def samples(self) -> Samples:
         n, records = self.cond.size, list[dict[str, Any]]()
         if self.control.valid:
+            from afresh.verbs.valid_samples import valid_samples
+
             drawn, kept, records = valid_samples(self.rows, self.cond, self.accepted, self.run.encoder.space)
             self.cond, self.described = self.cond.select(kept), [self.described[i] for i in kept.tolist()]
         elif self.reward is None:
@@ -206,7 +209,7 @@ class Sampler:
             self.seed,
             self.run.encoder,
             drawn.written,
-            credentials=self.credentials,
+            hooks=self.hooks,
             notes=control_lines(described, self.control),
         )
 
@@ -221,6 +224,8 @@ def control_lines(described: Sequence[Mapping[str, Any]], control: Control) -> l
     """Lines of text that describe the effect of a control."""
     lines = []
     if control.valid:
+        from afresh.verbs.valid_samples import valid_line
+
         lines.append(valid_line([d["attempts"] for d in described]))
     if "kept" in described[0]:
         kept = sum(d["kept"] for d in described)

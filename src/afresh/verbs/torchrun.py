@@ -23,7 +23,6 @@ from afresh import __version__
 from afresh.core import UserError
 from afresh.engine.training import ranks
 from afresh.engine.training.training_clock import Clock
-from afresh.verbs.resume import resume
 from afresh.verbs.training_job import Job
 
 P = ParamSpec("P")
@@ -52,6 +51,8 @@ def lead(start: Callable[[], Job]) -> Job:
     """The job that process 0 begins, or after a restart goes on with."""
     store = ranks.agent_store()
     if store is not None and ranks.restarted() and store.check([KEY]):
+        from afresh.verbs.resume import resume
+
         known = json.loads(store.get(KEY))
         clock = None if known["clock"] is None else Clock.of_wall(*known["clock"])
         return replace(resume(Path(known["run"]), True, known["ignore_stop"]), clock=clock)
@@ -67,6 +68,8 @@ def beside(run: Path) -> Job:
     """The job of a process that trains beside the one that leads, which has made the run."""
     if not run.is_dir():
         raise UserError(f"It does not see the run's folder, {run}.", ranks.DIFFER)
+    from afresh.verbs.resume import resume
+
     return resume(run, True, holds=False)
 
 

@@ -39,7 +39,6 @@ from afresh.runs.manifest import LEARNT, changing
 from afresh.runs.run import Run, metrics_rows
 from afresh.runs.run_store import upload_checkpoint
 from afresh.runs.usage import UsageLog, usage_log
-from afresh.verbs.cluster_training import learn_on
 from afresh.verbs.model_card import card_of
 from afresh.verbs.processes import learn_together
 
@@ -108,6 +107,8 @@ def learn(job: Job, log: Sequence[str] = ()) -> float:
         if job.on is None:
             seconds = learn_together(job.run.path, job.processes, job.clock, job.ignore_stop, log)
         else:
+            from afresh.verbs.cluster_training import learn_on
+
             device = job.run.train.device
             seconds = learn_on(job.on, job.run.path, job.processes, job.clock, job.ignore_stop, log, device)
         job.run.reload()

@@ -13,15 +13,16 @@ from pathlib import Path
 
 from afresh.core import Encoder, UserError
 from afresh.core.plural import counted
+from afresh.core.results import SIDECAR
 from afresh.core.solver_progress import step
 from afresh.data.audio.sounds import decode_sound, header
 from afresh.data.files import FileError
 from afresh.data.image.images import TooManyPixels, full_size_image, open_image
-from afresh.engine.sampling.credentials import known_watermark_key
 from afresh.runs.kept_encoders import KeptEncoder, kept_encoders
+from afresh.runs.works import known_watermark_key
 from afresh.services.bundles.download import Wanted, content_of, fetched, is_local, shown
 from afresh.services.bundles.open import DAMAGED, UNSIGNED, Entry, checked
-from afresh.services.provenance.formats import SIDECAR, media_type
+from afresh.services.provenance.formats import media_type
 from afresh.services.provenance.layers import Layer, Provenance, Status
 from afresh.services.provenance.read import read, read_all
 from afresh.services.provenance.sidecar import MOST_BYTES as MOST_SIDECAR

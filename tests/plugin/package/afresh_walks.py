@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -348,7 +349,27 @@ class StepCodecs:
         return StepCodec(Space("field", (1, STEPS), std=math.sqrt(2 / 3)))
 
 
+def pace(run: Path) -> None:
+    """Say how fast a walk is."""
+    print(f"{run.name} takes a step at a time")
+
+
+class Track:
+    """A hook on results: every file of a run has its recipe beside it."""
+
+    def values(self, values: Sequence[Any], medium: str | None = None) -> Sequence[Any]:
+        return values
+
+    def files(self, name: str, content: bytes, recipe: Mapping[str, Any], made_from: Sequence[Any] = ()) -> Any:
+        return {name: content, f"{name}.recipe": json.dumps(recipe, default=str).encode()}
+
+
+def track(run: Any) -> Track:
+    return Track()
+
+
 PLUGIN = Plugin(
+    kinds=("walk", "chart"),
     modalities={"walk": "afresh_walks:WALKS", "chart": "afresh_walks:CHARTS"},
     families={"walker": "afresh_walkers:FAMILY"},
     codecs={"step": "afresh_walks:StepCodecs"},
@@ -357,5 +378,8 @@ PLUGIN = Plugin(
     aligners=("afresh_walkers:ALIGNERS",),
     sources=("afresh_walks:of_steps",),
     verbs={"heights": "afresh_walks:heights"},
+    commands={"pace": "afresh_walks:pace"},
+    pages=("afresh_walk_page:PAGE",),
+    on_result=("afresh_walks:track",),
     run_files=("heights-*.json",),
 )

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from afresh.core import UserError
+from afresh.core.results import SIDECAR
 from afresh.services.provenance import library
 from afresh.services.provenance.containers import MOST_BYTES, ContainerError, manifest_in
 from afresh.services.provenance.cose import CoseError, signer_of
 from afresh.services.provenance.embed import _library_signer
-from afresh.services.provenance.formats import SIDECAR
 from afresh.services.provenance.jumbf import MOST_MANIFESTS, JumbfError, store_in
 from afresh.services.provenance.layers import Status
 from afresh.services.provenance.read import read

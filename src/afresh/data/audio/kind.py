@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Sequence
 
 from afresh.core import Descriptors, ItemKind, Preview, Sound
+from afresh.data.audio import SUFFIXES
 from afresh.data.audio.fingerprints import coarse, near_sounds
-from afresh.data.audio.sounds import SUFFIXES, decode_sound, header
+from afresh.data.audio.sounds import decode_sound, header
 from afresh.data.audio.views import sound_image, wav_bytes
 from afresh.data.files import FileError
 

@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from afresh.core import Refused, UserError
-from afresh.data.audio.sounds import READ, SUFFIXES, Source
+from afresh.data.audio import SUFFIXES
+from afresh.data.audio.sounds import READ, Source
 from afresh.data.files import FileError
 from afresh.data.media_folder import Media, MediaCollection, file_names, open_folder, open_zip
 

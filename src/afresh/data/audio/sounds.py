@@ -24,7 +24,6 @@ from afresh.data.audio.mp3_frames import count_frames
 from afresh.data.audio.views import wav_bytes
 from afresh.data.files import FileError, Given, open_file
 
-SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"})
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF"})  # names of libsndfile
 READ = "WAV, FLAC, OGG, MP3 and AIFF"  # supported formats, for messages
 RATES = (1_000, 768_000)  # lowest and highest, in Hz

@@ -29,7 +29,6 @@ from afresh.data.files import FileError, Given, open_file
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # the only decoders that are used, and HEIF if installed
 READ = "PNG, JPEG, WebP, BMP, GIF, TIFF and HEIC"  # for messages
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif"})
 MAX_PIXELS = 1 << 26  # width x height: 8,192 x 8,192, about 200 MB as RGB
 HEAD = 12  # bytes that tell a format
 THREADS = 4

@@ -9,7 +9,8 @@ import numpy as np
 
 from afresh.core import Descriptors, ItemKind, Preview
 from afresh.data.files import FileError
-from afresh.data.image.images import SUFFIXES, Pixels, full_size_image, to_image
+from afresh.data.image import SUFFIXES
+from afresh.data.image.images import Pixels, full_size_image, to_image
 from afresh.data.image.near_duplicates import coarse, near_images
 
 BLANK = 2  # difference between the darkest and the lightest value of a blank image, of 255

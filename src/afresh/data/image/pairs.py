@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from afresh.core import Item, Omission, Part, Refused
-from afresh.data.image.images import READ, SUFFIXES, DecodedImage, Pixels, to_channels
+from afresh.data.image import SUFFIXES
+from afresh.data.image.images import READ, DecodedImage, Pixels, to_channels
 from afresh.data.image.pixel_file import StoredImage
 from afresh.data.media_folder import Attributes, Media, names_file
 

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from afresh.core import Item, Stored, UserError, events
 from afresh.core.plural import counted
-from afresh.data.collected import mark_made_from
 from afresh.data.files import DataFile
 from afresh.data.image.images import DecodedImage, Pixels, threaded, to_channels
 from afresh.data.image.kind import digest
@@ -102,6 +101,8 @@ def stored_images(
             aside.mkdir(parents=True)
             at_once = max(4, min(256, HELD // (3 * side * side)))
             place = places[_write(aside, threaded(decode, files, at_once), side, channels)]
+            from afresh.data.collected import mark_made_from
+
             mark_made_from(aside, files[0][1])
             put_in_place(aside, place)
         return _read(place)

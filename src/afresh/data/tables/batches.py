@@ -14,17 +14,15 @@ from afresh.core import Refused, UserError
 from afresh.core.data import about
 from afresh.data.files import MB, DataFile, FileError, open_plain, read_bytes, suffix_of, walk
 from afresh.data.limits import parsing
-from afresh.data.tables import rows
+from afresh.data.tables import DATA_BASES, SPREADSHEETS, TABLES, rows
 from afresh.data.tables.delimited import Numbered, Row, Unusable, delimited_batches
 from afresh.data.tables.layout import UTF8, NamesOf, too_wide
 from afresh.data.tables.parquet import MOST_COLUMNS, stream_batches
 from afresh.data.tables.spelling import LOOKED_AT, ColumnEvidence, Spelling, spelling_of
 from afresh.data.tables.spreadsheet import SEPARATOR, text_of_sheet
-from afresh.data.tables.spreadsheet import SUFFIXES as SPREADSHEETS
 from afresh.data.tables.sql import read_rows
 from afresh.data.tables.totals import TOTALS, WORDS, lines_of_totals
 
-TABLES = rows.SUFFIXES | rows.DATA_BASES  # of files that are tables by their names
 SUFFIXES = TABLES | {".inter", ".dat", ".data", ".txt"}  # of those that are read as tables
 ROWS = 65_536  # of a batch
 AT_ONCE = 64 * MB  # of a batch of Parquet
@@ -88,7 +86,7 @@ def _as_written(file: DataFile, unusable: Unusable, query: str | None, names_of:
     suffix = suffix_of(file.path.name)
     if suffix == ".parquet":
         read = _parquet(file)
-    elif suffix in rows.DATA_BASES:
+    elif suffix in DATA_BASES:
         read = _sqlite(file, query)
     elif suffix in (".jsonl", ".ndjson", ".json"):
         read = _json(file, suffix, unusable)

@@ -15,19 +15,17 @@ from typing import IO, Any, AnyStr
 
 from afresh.data.files import DataFile, FileError, check_values, decode_text, open_plain, read_bytes, suffix_of
 from afresh.data.limits import parsing
+from afresh.data.tables import DATA_BASES, SPREADSHEETS, SUFFIXES
 from afresh.data.tables.delimited import Numbered, Row, delimited_rows, too_long
 from afresh.data.tables.layout import ABOVE, decode_table, encoding_of, too_wide
 from afresh.data.tables.numbers import is_number
 from afresh.data.tables.parquet import MOST_COLUMNS, read_parquet, stream_parquet
 from afresh.data.tables.spelling import spelling_of_cells
 from afresh.data.tables.spreadsheet import SEPARATOR, text_of_sheet
-from afresh.data.tables.spreadsheet import SUFFIXES as SPREADSHEETS
 from afresh.data.tables.sql import read_rows
 from afresh.data.tables.totals import TOTALS, lines_of_totals
 
 NESTED = frozenset({"messages", "conversations"})  # columns of lists of objects that are read (afresh.data.text.chat)
-SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"}) | SPREADSHEETS
-DATA_BASES = frozenset({".db", ".sqlite", ".sqlite3"})
 LONGEST = 64 << 20  # characters of a line, a cell or a row, where rows are read one at a time
 HUGE = f"not usable JSON: a number of more than {sys.get_int_max_str_digits():,} digits"
 Choose = Callable[[Any], Sequence[str]]  # the columns that are read, of a schema

@@ -24,7 +24,6 @@ from afresh.data.tables.layout import ABOVE, LOOKED_AT
 from afresh.data.tables.parquet import MOST_COLUMNS
 from afresh.data.text.document import unpacked
 
-SUFFIXES = frozenset({".xlsx", ".xlsm"})
 EXTRA = "a spreadsheet is read with the extra spreadsheets: pip install 'afresh[spreadsheets]'"
 SEPARATOR = ","
 BEFORE_XML = b"\xd0\xcf\x11\xe0"  # the beginning of .xls, and of an .xlsx with a password

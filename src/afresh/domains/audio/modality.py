@@ -17,12 +17,13 @@ from torch import Tensor
 from afresh.core import Abilities, Cond, CondSpec, Corpus, Examples, Item, Part, Sniff, Sound, Space, UserError
 from afresh.core.plural import counted
 from afresh.core.safe_json import MOST_VALUES
+from afresh.data.audio import SUFFIXES
 from afresh.data.audio.clips import COVERED, ROUNDED, ClipOptions, read_clips
 from afresh.data.audio.curves import Curve, curve
 from afresh.data.audio.kind import SOUND
 from afresh.data.audio.mels import CHUNK, FAINTEST, RANGE, Mel, mel_for, spectrograms, waveforms
 from afresh.data.audio.sound_folder import sound_names
-from afresh.data.audio.sounds import SUFFIXES, read_sound
+from afresh.data.audio.sounds import read_sound
 from afresh.data.audio.views import sound_bytes
 from afresh.data.audio.waves import fit_length
 from afresh.data.captions import CaptionEncoder, Captions, SavedCaptions, fit_captions

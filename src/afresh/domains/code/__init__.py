@@ -1,10 +1,13 @@
 """Source code."""
 
 from afresh.core.plugin import Plugin
+from afresh.data.text.languages import BY_SUFFIX
 
 PLUGIN = Plugin(
     items="source code",
     reads="a folder; generated and vendored files are left out and listed",
+    suffixes={*BY_SUFFIX, ".txt"},  # CMakeLists.txt
+    kinds=("text",),
     modalities={"code": "afresh.domains.code.modality:MODALITY"},
     verbs={"solve": "afresh.domains.code.verbs:solve"},
     metrics=("afresh.domains.code.metrics:METRICS",),

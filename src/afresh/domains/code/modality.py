@@ -68,8 +68,6 @@ class CodeModality:
 
     def sniff(self, path: Path) -> Sniff:
         """Judges by the share of programs among the files that are not vendored. Markup alone is not code."""
-        if not path.exists():
-            return Sniff(0.0, f"{path} does not exist")
         if path.is_file():
             language = language_of(path.name)
             if language is None:

@@ -16,7 +16,8 @@ from afresh.core.plural import counted
 from afresh.data.files import DataFile, FileError, suffix_of, walk
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import split_of_name
-from afresh.data.tables.batches import TABLES, read_tables
+from afresh.data.tables import TABLES
+from afresh.data.tables.batches import read_tables
 from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import id_of, is_number
 from afresh.data.tables.roles import check_given, role_words

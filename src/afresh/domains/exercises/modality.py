@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from afresh.core import Corpus, Item, Sniff, UserError
+from afresh.core import Corpus, Item, Sniff
 from afresh.core.plural import counted
 from afresh.domains.exercises.encoder import AnswerEncoder, fit_answers, load_answers
 from afresh.domains.exercises.history import ANSWERS, AnswerHistory
@@ -43,12 +43,7 @@ class ExerciseModality:
 
     def sniff(self, path: Path) -> Sniff:
         """Judges by the columns and the first outcomes of the first table."""
-        if not path.exists():
-            return Sniff(0.0, f"{path} does not exist")
-        try:
-            return recognise(path)
-        except UserError as error:
-            return Sniff(0.0, str(error))
+        return recognise(path)
 
     def read(self, path: Path, options: ExerciseOptions) -> Corpus:
         """One Item a learner. Raises UserError if no answer can be used, or if a column that was named is missing."""

@@ -5,6 +5,9 @@ from afresh.core.plugin import Plugin
 PLUGIN = Plugin(
     items="fields",
     reads="`.npy`, `.npz`, `.mat`, HDF5, NetCDF, Zarr: trajectories of states on a grid, or pairs of input and output",
+    # .json: a store of Zarr has a zarr.json
+    suffixes={".npy", ".npz", ".mat", ".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4", ".cdf", ".json"},
+    kinds=("field",),
     modalities={"field": "afresh.domains.field.modality:MODALITY"},
     families={"ensemble": "afresh.engine.families.ensemble:FAMILY", "refiner": "afresh.engine.families.refiner:FAMILY"},
     makers=("afresh.domains.field.make_data:MAKERS",),

@@ -23,10 +23,7 @@ def recognise(path: Path) -> Sniff:
     NumPy's files may hold images as well: they are fields if something in them says so, which is coordinates, a pair of
     operator learning, numbers that no image has, or more axes than images have.
     """
-    try:
-        files, others = field_files(path)
-    except UserError as error:
-        return Sniff(0.0, str(error))
+    files, others = field_files(path)
     count = len(files) + sum(not describes_data(r.source) and "not a file of arrays" in r.reason for r in others)
     if not files:
         return Sniff(0.0, f"none of its files is one of arrays ({', '.join(OPEN)})")

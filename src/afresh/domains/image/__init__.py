@@ -1,10 +1,12 @@
 """Images."""
 
 from afresh.core.plugin import Plugin
+from afresh.data.image import SUFFIXES
 
 PLUGIN = Plugin(
     items="images",
     reads="PNG, JPEG, WebP, BMP, GIF, TIFF, HEIC in a folder or `.zip`; `.npz`; class folders or `metadata.jsonl`",
+    suffixes=SUFFIXES | {".npy", ".npz"},
     modalities={"image": "afresh.domains.image.modality:MODALITY"},
     sides={"image": "afresh.domains.image.modality:short_sides"},
     metrics=(

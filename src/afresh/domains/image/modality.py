@@ -37,9 +37,9 @@ from afresh.data.columns import LabelColumn, add_columns
 from afresh.data.conditions import CAPTION, encode_conditions, fit_conditions, with_classes
 from afresh.data.encoder_file import load_encoder, save_encoder, written_names
 from afresh.data.files import DataFile, FileError, Given, path_of
+from afresh.data.image import SUFFIXES
 from afresh.data.image.arrays import IMAGE_KEYS, TEST, TRAIN, ArrayHeader, is_images, read_arrays, read_headers
 from afresh.data.image.images import (
-    SUFFIXES,
     TRAITS,
     DecodedImage,
     ImageFrame,

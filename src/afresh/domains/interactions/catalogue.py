@@ -17,7 +17,7 @@ from torch import Tensor
 
 from afresh.core import UserError
 from afresh.data.files import FileError
-from afresh.data.image.images import SUFFIXES
+from afresh.data.image import SUFFIXES
 from afresh.data.storage.files import replace_file
 from afresh.data.tables.numbers import as_number
 from afresh.data.tables.parquet import stream_batches

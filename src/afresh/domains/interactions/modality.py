@@ -17,7 +17,8 @@ from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.columns import add_columns
 from afresh.data.conditions import fit_conditions
 from afresh.data.files import suffix_of, walk
-from afresh.data.tables.batches import SUFFIXES, TABLES
+from afresh.data.tables import TABLES
+from afresh.data.tables.batches import SUFFIXES
 from afresh.data.tables.roles import role_words
 from afresh.data.tables.rows import read_heads
 from afresh.domains.interactions.catalogue import Catalogue

@@ -24,6 +24,7 @@ from afresh.data.files import (
     suffix_of,
     walk,
 )
+from afresh.data.tables import SUFFIXES
 from afresh.data.tables import rows as tables
 from afresh.data.tables.numbers import as_number, units_of
 from afresh.data.tables.roles import check_column, columns_by_role, lowered, share
@@ -32,7 +33,7 @@ from afresh.domains.molecule.chem import MoleculeError, chem, require, surviving
 LISTS = frozenset({".smi", ".smiles"})
 PLAIN = ".txt"  # a list if it is given by itself
 STRUCTURES = frozenset({".sdf", ".sd", ".mol"})
-READ = LISTS | STRUCTURES | tables.SUFFIXES
+READ = LISTS | STRUCTURES | SUFFIXES
 NAMES = ("canonical_smiles", "canonicalsmiles", "smiles", "isomeric_smiles", "structure_smiles")
 PATTERN = re.compile(r"(?=.*[A-Za-z])(\[[^\]\s]{1,20}\]|Br|Cl|[BCNOPSFIbcnops]|[-=#$:/\\.()]|%\d\d|\d)+")  # of SMILES
 BONDED = re.compile(r"[=#()\[\]\d]")  # what most molecules have and words have not

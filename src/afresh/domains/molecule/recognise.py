@@ -5,10 +5,11 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
-from afresh.core import Sniff, Unsupported, UserError
+from afresh.core import Sniff, Unsupported
 from afresh.data.files import DataFile, FileError, describes_data, open_plain, suffix_of, walk, zip_names
+from afresh.data.tables import SUFFIXES
 from afresh.data.tables.roles import lowered
-from afresh.data.tables.rows import SUFFIXES, read_head
+from afresh.data.tables.rows import read_head
 from afresh.domains.molecule.reading import LISTS, PLAIN, STRUCTURES, are_molecules
 
 HEAD, ROWS = 1 << 18, 500  # bytes and lines that are looked at
@@ -17,14 +18,9 @@ LINES = 20  # fewer lines are not judged
 
 def recognise(path: Path) -> Sniff:
     """How certain it is that a path holds molecules, and why."""
-    if not path.exists():
-        return Sniff(0.0, f"{path} does not exist")
     if path.is_file() and path.suffix.lower() == ".zip":
         return _by_names([n for n in zip_names(path) if not describes_data(n)])
-    try:
-        files = walk(path)[0]
-    except UserError as error:
-        return Sniff(0.0, str(error))
+    files = walk(path)[0]
     files = [f for f in files if not describes_data(f.name)] or files
     named = _by_names([f.name for f in files])
     if named.score or not files:

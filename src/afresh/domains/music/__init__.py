@@ -5,6 +5,8 @@ from afresh.core.plugin import Plugin
 PLUGIN = Plugin(
     items="music in notes",
     reads="MIDI, ABC, piano rolls as JSON",
+    suffixes=(".mid", ".midi", ".kar", ".abc", ".json"),
+    kinds=("text",),
     modalities={"music": "afresh.domains.music.modality:MODALITY"},
     creations={
         "compose": "afresh.domains.music.creations:COMPOSE",

@@ -22,7 +22,7 @@ from afresh.domains.music.score import BAR, HOLD, PITCH, REST, MusicScore, joine
 from afresh.engine.sampling.request import Request, known
 from afresh.engine.sampling.samples import numbered, preview_sound, sound_html, write_with_audio
 from afresh.runs.run import Run
-from afresh.runs.works import credentials_of, settings_of_works
+from afresh.runs.works import hooks_of, settings_of_works
 from afresh.verbs.sample import Sampler
 
 MAX_MB = 64  # the largest file of a score
@@ -91,7 +91,7 @@ class Composed:
         path, count = Path(folder), len(self.texts)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            files = write_with_audio(self.run.encoder, self.texts, path, [""] * count, credentials_of(self.run))
+            files = write_with_audio(self.run.encoder, self.texts, path, [""] * count, hooks_of(self.run))
             if not files:  # no score has notes
                 files = [(f, None) for f in self.run.encoder.write(self.texts, path, numbered(count))]
         except OSError as error:

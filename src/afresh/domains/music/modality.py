@@ -77,8 +77,6 @@ class MusicModality:
 
     def sniff(self, path: Path) -> Sniff:
         """Judges by the names of the files, and by the beginning of .json files."""
-        if not path.exists():
-            return Sniff(0.0, f"{path} does not exist")
         if path.is_file() and path.suffix.lower() == ".zip":
             names = zip_names(path)
         elif path.is_file():

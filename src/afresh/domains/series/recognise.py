@@ -6,7 +6,8 @@ from pathlib import Path
 
 from afresh.core import Sniff, UserError
 from afresh.data.files import FileError, describes_data, suffix_of, walk
-from afresh.data.tables.rows import SUFFIXES, read_head
+from afresh.data.tables import SUFFIXES
+from afresh.data.tables.rows import read_head
 from afresh.domains.series.reading.columns import is_series, series_columns
 from afresh.domains.series.reading.options import ReadingOptions
 
@@ -16,11 +17,11 @@ CERTAIN = 0.9
 def recognise(path: Path) -> Sniff:
     """By the first rows of the first table. A table of texts, of choices or of answers has more that is its own, and is
     not a series although it may have times."""
+    files = walk(path)[0]
+    tables = [f for f in files if suffix_of(f.name) in SUFFIXES]
+    if not tables:
+        return Sniff(0.0, "no table")
     try:
-        files, _ = walk(path)
-        tables = [f for f in files if suffix_of(f.name) in SUFFIXES]
-        if not tables:
-            return Sniff(0.0, "no table")
         head = read_head(tables[0])
         table = {name: [row.get(name) for _, row in head.rows] for name in head.columns}
         columns = series_columns(table, ReadingOptions())

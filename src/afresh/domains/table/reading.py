@@ -15,7 +15,8 @@ from afresh.core.plural import counted
 from afresh.data.files import DataFile
 from afresh.data.refusals import refusal_lines
 from afresh.data.split import split_of_name
-from afresh.data.tables.batches import TABLES, read_tables
+from afresh.data.tables import TABLES
+from afresh.data.tables.batches import read_tables
 from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.roles import check_given
 from afresh.domains.table.columns import Choice, cell_reader, choose_kind, left_out, notes_on

@@ -8,7 +8,7 @@ from typing import Any
 
 from afresh.core import Sniff
 from afresh.data.files import suffix_of, walk
-from afresh.data.tables.batches import TABLES
+from afresh.data.tables import TABLES
 from afresh.data.tables.roles import is_prose
 from afresh.data.tables.rows import read_heads
 from afresh.domains.table.columns import choose_kind
@@ -24,8 +24,6 @@ def recognise(path: Path) -> Sniff:
     Tables with sentences are texts, those with dates in each row may be series, and those of one column are lists: none
     of them is taken for a table unless it is asked for.
     """
-    if not path.exists():
-        return Sniff(0.0, f"{path} does not exist")
     files = walk(path)[0]
     ours = [f for f in files if suffix_of(f.name) in TABLES]
     if not ours or 2 * len(ours) < len(files):

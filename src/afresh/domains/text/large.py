@@ -20,6 +20,7 @@ from afresh.data.imported import data_folder
 from afresh.data.permutation import Order
 from afresh.data.refusals import describe_refusals, refusal_lines
 from afresh.data.split import share, split_of_name
+from afresh.data.tables import SUFFIXES
 from afresh.data.tables import rows as tables
 from afresh.data.text.documents import utf8_size
 from afresh.data.text.encodings import TextDecoder
@@ -160,7 +161,7 @@ class LargeTexts:
         except FileError as error:
             if str(error) in (BLANK, NO_ROW) and not span.whole:
                 return
-            if span.whole and suffix_of(span.file.name) not in tables.SUFFIXES:
+            if span.whole and suffix_of(span.file.name) not in SUFFIXES:
                 corpus.refused.append(Refused(span.file.name, str(error)))
                 return
             place = f"from byte {span.start:,} on" if span.stop is not None else "as a whole"

@@ -23,6 +23,7 @@ from afresh.data.files import (
     zip_names,
 )
 from afresh.data.refusals import refusal_lines
+from afresh.data.tables import SUFFIXES
 from afresh.data.tables import rows as tables
 from afresh.data.text.documents import (
     DocumentEncoder,
@@ -67,8 +68,6 @@ class TextModality:
     def sniff(self, path: Path) -> Sniff:
         """Judges by the names of the files, without those that only describe the data, and by the beginning of the
         first one, which may be of a kind that is not text although it can be read as such."""
-        if not path.exists():
-            return Sniff(0.0, f"{path} does not exist")
         if is_items(path):
             return Sniff(1.0, "the texts of a data set that was collected", columns=len(SCHEMA))
         if is_listing(path):
@@ -175,7 +174,7 @@ def _seen(path: Path) -> Sniff | None:
         return None
     files = [f for f in walk(path)[0] if f.name in ours] if path.is_dir() else [named(path)]
     seen = []
-    for file in [f for f in files if suffix_of(f.name) in tables.SUFFIXES - {".json"}][:LOOKED_AT]:
+    for file in [f for f in files if suffix_of(f.name) in SUFFIXES - {".json"}][:LOOKED_AT]:
         with suppress(FileError, OSError, EOFError):  # reading it reports what is wrong
             seen.append(of_table(tables.read_head(file)))
     return min(seen, key=lambda s: (s.score, -s.columns), default=None)

@@ -30,6 +30,7 @@ from afresh.data.files import (
     walk,
 )
 from afresh.data.split import split_of_name
+from afresh.data.tables import SUFFIXES
 from afresh.data.tables import rows as tables
 from afresh.data.tables.numbers import as_number
 from afresh.data.tables.roles import TEXT_NAMES, check_column, columns_by_role, is_prose, lowered
@@ -41,7 +42,7 @@ from afresh.domains.text.recognise import of_names
 
 PROSE = frozenset({".txt", ".text", ".md", ".markdown", ".rst"})
 BLANK, NO_ROW = "nothing but white space", "no usable row"  # reasons for which a file has no items
-READ = PROSE | tables.SUFFIXES | extract.SUFFIXES
+READ = PROSE | SUFFIXES | extract.SUFFIXES
 
 
 class TextOptions(DocumentOptions):
@@ -183,7 +184,7 @@ def items_of_file(name: str, suffix: str, raw: bytes, reading: Reading) -> Itera
     def decode(content: bytes) -> str:
         return reading.decoder.decode(name, content)
 
-    if suffix in tables.SUFFIXES:
+    if suffix in SUFFIXES:
         yield from items_of_rows(
             name, tables.read_table(suffix, raw, options.max_file_mb, decode), options, reading.corpus
         )

@@ -27,7 +27,7 @@ class Doubt:
     n: int
 
 
-def doubt_of(judge: Judge, scores: Mapping[str, Score], plural: str, word: Word) -> Doubt | None:
+def doubt_of(judge: Judge, scores: Mapping[str, Score], plural: str, word: Word, modality: str = "") -> Doubt | None:
     """The most stubborn doubt about a judge's word; None where every value within the intervals gives the same.
 
     One score at a time is moved to an end of its interval. The width of an interval falls with the square root of the
@@ -51,6 +51,6 @@ def doubt_of(judge: Judge, scores: Mapping[str, Score], plural: str, word: Word)
             for _ in range(STEPS):
                 middle = (same + changed) / 2
                 same, changed = (middle, changed) if said(middle) in (word, "cannot tell") else (same, middle)
-            heldout = words_of([name])[name].question == Question.PREDICTS
+            heldout = words_of([name], modality)[name].question == Question.PREDICTS
             doubts.append(Doubt(said(changed) or word, changed**-2, heldout, score.n))
     return max(doubts, key=lambda d: d.times, default=None)

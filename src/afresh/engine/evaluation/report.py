@@ -113,7 +113,7 @@ def view(section: Section, key: str) -> dict[str, Any]:
         "previews": [preview_view(step, value) for step, value in section.previews],
         "curves": [curves_view(c, f"{key}-chart{i}") for i, c in enumerate(section.curves)],
         "verdict": verdict_view(section.verdict),
-        "questions": questions_view(section.scores),
+        "questions": questions_view(section.scores, str(section.card.get("modality", ""))),
         "thumbnail": thumbnail(section),
         "drawn": any(draw_score(s) for s in section.scores),
         "not_measured": [(visible(n), visible(r)) for n, r in section.not_measured],
@@ -157,9 +157,9 @@ def verdict_view(verdict: Verdict | None) -> dict[str, str] | None:
     return {name: visible(text) for name, text in {**verdict.json(), "meaning": verdict.meaning}.items()}
 
 
-def questions_view(scores: Sequence[Score]) -> list[dict[str, Any]]:
+def questions_view(scores: Sequence[Score], modality: str) -> list[dict[str, Any]]:
     """Scores by the question that they answer, in the order of the questions: the main ones, then those beside them."""
-    words, out = words_of(s.name for s in scores), []
+    words, out = words_of((s.name for s in scores), modality) if scores else {}, []
     for question in Question:
         views = [
             {**score_view(s), "words": visible(words[s.name].name), "meaning": visible(words[s.name].meaning)}

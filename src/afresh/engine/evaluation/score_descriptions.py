@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from afresh.core import Question, ScoreWords, registry
 
 
-def words_of(names: Iterable[str]) -> dict[str, ScoreWords]:
-    """The words of scores such as "kid" or "kid/random_net", by their names. One that no metric describes keeps its
-    name."""
-    metrics, out = registry.metrics(), {}
+def words_of(names: Iterable[str], modality: str = "") -> dict[str, ScoreWords]:
+    """The words of scores of a modality, such as "kid" or "kid/random_net", by their names. One that no metric
+    describes keeps its name."""
+    metrics, out = registry.metrics(modality), {}
     for name in names:
         base, _, rest = name.partition("/")
         metric = next((m for m in metrics if base in m.words), None)

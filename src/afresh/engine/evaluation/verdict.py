@@ -102,7 +102,7 @@ def verdict(measured: Measurement, known: KnownFacts, better_now: Help | None = 
             break
         if (judgement := judge(scores, known.plural)) is not None:
             word, sentence = judgement
-            doubt = None if word in UNDECIDED else doubt_of(judge, scores, known.plural, word)
+            doubt = None if word in UNDECIDED else doubt_of(judge, scores, known.plural, word, card.modality)
             break
     if doubt is not None:
         sentence = f"The {known.plural} are {word} or {doubt.word}, and the numbers do not say which. {sentence}"
@@ -120,7 +120,8 @@ def verdict(measured: Measurement, known: KnownFacts, better_now: Help | None = 
 def judges_of(measured: Measurement) -> dict[str, Judge]:
     """The judges of the metrics that apply to what was measured, by metric, whether or not these could be computed."""
     without = measured.skipped.keys() - measured.failed.keys()
-    return {m.name: m.judge for m in registry.metrics() if m.judge is not None and m.name not in without}
+    metrics = registry.metrics(measured.card.modality)
+    return {m.name: m.judge for m in metrics if m.judge is not None and m.name not in without}
 
 
 def what_decides(doubt: Doubt, known: KnownFacts, samples: int, heldout: int) -> Help:
@@ -147,7 +148,7 @@ def rounded_up(n: float) -> int:
 
 def unmeasured(measured: Measurement, known: KnownFacts) -> str:
     """Why there is no verdict."""
-    judged = [m.name for m in registry.metrics() if m.judge is not None]
+    judged = [m.name for m in registry.metrics(measured.card.modality) if m.judge is not None]
     reason = next((measured.failed[name] for name in judged if name in measured.failed), "")
     why = f": a metric {reason}" if reason.startswith("needs") else f": {reason}" if reason else ""
     return f"There is no verdict on these {known.plural}{why}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,10 @@ from afresh.core import (
 from afresh.core.plural import counted
 from afresh.data.conditions import caption_ids, closest, label_id
 from afresh.data.conditions import caption_words as split_caption
-from afresh.data.text.chat import Turns
 from afresh.engine.sampling.settings import steers
+
+if TYPE_CHECKING:
+    from afresh.data.text.chat import Turns
 
 CLASSES = 8  # of each label, in a message
 QUICK = 100_000  # characters that are tokenised in a moment, so that an error can say how many tokens they are

@@ -18,23 +18,21 @@ from torch import Tensor
 
 from afresh.core import Cond, Encoder, Sound, UserError
 from afresh.core.plural import counted
-from afresh.data.audio.kind import SOUND
+from afresh.core.results import SIDECAR, ResultHook, finished_files, finished_values
+from afresh.data.audio import SUFFIXES as SOUNDS
+from afresh.data.audio.views import wav_bytes
+from afresh.data.image import SUFFIXES as IMAGES
 from afresh.data.image.grid import image_grid
 from afresh.data.image.images import Pixels
-from afresh.data.image.kind import IMAGE, png_bytes
+from afresh.data.image.kind import png_bytes
 from afresh.data.storage.files import replace_file
 from afresh.data.storage.folders import check_free, output_folder
 from afresh.engine.pages.render import data_uri, render_page
-from afresh.engine.sampling.credentials import Credentials
 from afresh.engine.sampling.request import contains_prompts
 from afresh.engine.sampling.text_stream import Written
-from afresh.services.disclosure.label import labelled
-from afresh.services.provenance.formats import SIDECAR
-from afresh.services.provenance.sign_work import Signed, signed_work, write_work
-from afresh.services.provenance.work import Ingredient, Work
 
 MOST = 400  # samples in one image
-FILES = IMAGE.suffixes | SOUND.suffixes | {".mid", ".midi", ".abc", ".txt", ".json", ".jsonl", ".csv", ".html", ".zip"}
+FILES = IMAGES | SOUNDS | {".mid", ".midi", ".abc", ".txt", ".json", ".jsonl", ".csv", ".html", ".zip"}
 SINGLE = (".png", ".wav", ".flac")  # suffixes of paths to which samples are written as one file
 TEXTS, LISTED = "samples.jsonl", "samples.json"  # what a folder of samples holds: texts, or a list of files
 LONGEST = 30.0  # seconds of audio that a page embeds for an item that is not itself a sound, such as a melody
@@ -45,8 +43,8 @@ LISTEN = Path(__file__).with_name("templates") / "listen.html.j2"
 @dataclass(frozen=True, eq=False)
 class Samples(Sequence[Any]):
     """Decoded samples and their requests: a sequence of the values, which are arrays (H, W, C) of uint8, texts or
-    Sounds. A slice of it holds the requests of its samples, too. What is written of them is marked and signed with
-    `credentials`, unless these are None; `ingredients` are what each sample was made from."""
+    Sounds. A slice of it holds the requests of its samples, too. What is written of them passes the `hooks` of
+    plug-ins, which mark and sign it; `ingredients` are what each sample was made from."""
 
     values: Sequence[Any]
     x: Tensor  # in the modality's space
@@ -56,21 +54,22 @@ class Samples(Sequence[Any]):
     encoder: Encoder
     written: Sequence[Written] = ()  # why each text ended; empty if the family does not write from left to right
     numbers: Sequence[int] = ()  # of the samples among those that were drawn; empty: 0, 1, 2, ...
-    credentials: Credentials | None = None
-    ingredients: Sequence[Sequence[Ingredient]] = ()  # empty: the samples were made from nothing else
+    hooks: Sequence[ResultHook] = ()
+    ingredients: Sequence[Sequence[Any]] = ()  # empty: the samples were made from nothing else
     notes: Sequence[str] = ()  # what a control did
 
     @property
     def published(self) -> Samples:
         """The samples with a mark in each value that can bear one: as they are written. Texts are marked while they are
         drawn."""
-        credentials = self.credentials
-        return self if credentials is None else replace(self, values=credentials.marked(self.values))
+        return replace(self, values=finished_values(self.hooks, self.values))
 
     def labelled(self) -> Samples:
         """The samples with the label that AI made them, for people: letters in each image, a spoken notice before each
         sound, a sentence before each text. Raises UserError for kinds that have none, and for images below 32 pixels.
         """
+        from afresh.services.disclosure.label import labelled
+
         values = [labelled(self.encoder.kind, value) for value in self.values]
         return replace(self, values=values, described=[{**d, "label_ai": True} for d in self.described])
 
@@ -164,16 +163,11 @@ def preview_sound(encoder: Encoder, value: Any) -> Sound | None:
     return replace(sound, samples=sound.samples[: int(LONGEST * sound.rate)])
 
 
-def preview_wav(encoder: Encoder, value: Any, credentials: Credentials | None = None) -> bytes | None:
-    """`preview_sound` as the content of a WAV file, marked with `credentials`; None if the value cannot be rendered as
+def preview_wav(encoder: Encoder, value: Any, hooks: Sequence[ResultHook] = ()) -> bytes | None:
+    """`preview_sound` as the content of a WAV file, after `hooks`; None if the value cannot be rendered as
     audio."""
     sound = preview_sound(encoder, value)
-    return None if sound is None else SOUND.encode(marked_sound(credentials, sound))
-
-
-def marked_sound(credentials: Credentials | None, sound: Sound) -> Sound:
-    """The sound that an item without pixels or samples of its own is played as, with a mark."""
-    return sound if credentials is None else credentials.marked([sound], "sound")[0]
+    return None if sound is None else wav_bytes(finished_values(hooks, [sound], "sound")[0])
 
 
 def from_prompts(samples: Samples) -> list[Any]:
@@ -213,9 +207,8 @@ def grid_png(samples: Samples, most: int = 100) -> bytes:
     buffer = io.BytesIO()
     columns = 10 if len(images) >= 20 and samples.encoder.kind.view == "image" else None
     grid = image_grid(images, columns=columns, captions=captions if any(captions) else None)
-    if samples.credentials is not None:
-        pixels = np.asarray(grid.convert("RGB"))
-        grid = Image.fromarray(samples.credentials.marked([pixels], "image")[0])
+    if samples.hooks:
+        grid = Image.fromarray(finished_values(samples.hooks, [np.asarray(grid.convert("RGB"))], "image")[0])
     grid.save(buffer, "PNG")
     return buffer.getvalue()
 
@@ -223,7 +216,7 @@ def grid_png(samples: Samples, most: int = 100) -> bytes:
 def requests(samples: Samples) -> list[dict[str, Any]]:
     """The request of each sample, with the seed and index that determine its random numbers, and that it is not marked,
     if it was not to be."""
-    numbers, marked = samples.numbers or range(len(samples)), {} if samples.credentials else {"marked": False}
+    numbers, marked = samples.numbers or range(len(samples)), {} if samples.hooks else {"marked": False}
     return [{**d, "seed": samples.seed, "index": i, **marked} for i, d in zip(numbers, samples.described, strict=True)]
 
 
@@ -273,7 +266,7 @@ def write_samples(samples: Samples, folder: Path) -> list[dict[str, Any]]:
         if encoder.kind.view != "text":
             replace_file(folder / "grid.png", grid_png(samples))
             sign(samples, folder / "grid.png")
-        heard = write_with_audio(encoder, from_prompts(samples), folder, captions, samples.credentials)
+        heard = write_with_audio(encoder, from_prompts(samples), folder, captions, samples.hooks)
         for number, files in enumerate(heard):
             for name in filter(None, files):
                 sign(samples, folder / name, number)
@@ -295,29 +288,23 @@ def write_samples(samples: Samples, folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def facts_of(samples: Samples, credentials: Credentials, number: int | None) -> Work:
-    """The facts of one sample, or of a file of all of them if `number` is None."""
+def signed_content(samples: Samples, number: int | None, content: bytes, name: str) -> dict[str, bytes]:
+    """A file of one sample, or of all if `number` is None, with those beside it, as plug-ins' hooks leave them."""
     if number is not None:
-        return credentials.facts(requests(samples)[number], samples.ingredients[number] if samples.ingredients else ())
-    used = {one.sha256: one.model_copy(update={"relationship": "inputTo"}) for one in chain(*samples.ingredients)}
-    return credentials.facts({"seed": samples.seed, "samples": len(samples)}, list(used.values()))
-
-
-def signed_content(samples: Samples, number: int | None, content: bytes, name: str) -> Signed:
-    """The content of a file of one sample, or of all, signed if they have credentials."""
-    if samples.credentials is None:
-        return Signed(content, None)
-    facts = facts_of(samples, samples.credentials, number)
-    return signed_work(content, name, facts, samples.credentials.signer)
+        recipe, used = requests(samples)[number], samples.ingredients[number] if samples.ingredients else ()
+    else:
+        every = {one.sha256: one.model_copy(update={"relationship": "inputTo"}) for one in chain(*samples.ingredients)}
+        recipe, used = {"seed": samples.seed, "samples": len(samples)}, list(every.values())
+    return finished_files(samples.hooks, name, content, recipe, used)
 
 
 def sign(samples: Samples, file: Path, number: int | None = None) -> None:
-    """Sign a file of one sample, or of all, in its place. A statement beside it that is about an older file goes."""
-    if samples.credentials is None:
-        file.with_name(file.name + SIDECAR).unlink(missing_ok=True)
-        return
-    facts = facts_of(samples, samples.credentials, number)
-    write_work(file, file.read_bytes(), facts, samples.credentials.signer)
+    """Let the hooks of plug-ins finish a file of one sample, or of all, in its place. A statement beside it that is
+    about an older file goes."""
+    file.with_name(file.name + SIDECAR).unlink(missing_ok=True)
+    if samples.hooks:
+        for name, content in signed_content(samples, number, file.read_bytes(), file.name).items():
+            replace_file(file.with_name(name), content)
 
 
 def numbered(count: int) -> list[str]:
@@ -331,15 +318,15 @@ def write_with_audio(
     values: Sequence[Any],
     folder: Path,
     captions: Iterable[str],
-    credentials: Credentials | None = None,
+    hooks: Sequence[ResultHook] = (),
 ) -> list[tuple[str, str | None]]:
     """Write a file and a WAV of each value, and index.html to play them, if any value can be rendered as audio. The
-    sounds are marked with `credentials`.
+    sounds pass the `hooks`.
 
     Returns (file, WAV) of each value, where the WAV is None for a value without audio; an empty list, with nothing
     written, if no value has audio.
     """
-    from afresh.data.audio.views import sound_image, wav_bytes
+    from afresh.data.audio.views import sound_image
 
     images: list[Any] = []
     sounds: list[str | None] = []
@@ -349,7 +336,7 @@ def write_with_audio(
         images.append(None if sound is None else sound_image(sound))
         sounds.append(None if sound is None else f"{name}.wav")
         if sound is not None:
-            replace_file(folder / f"{name}.wav", wav_bytes(marked_sound(credentials, sound)))
+            replace_file(folder / f"{name}.wav", wav_bytes(finished_values(hooks, [sound], "sound")[0]))
     if not any(sounds):
         return []
     files = encoder.write(values, folder, names)
@@ -446,4 +433,4 @@ def sound_html(sound: Sound) -> str:
     from afresh.data.audio.views import sound_image
 
     image = png_html(png_bytes(sound_image(sound)), "a sound")
-    return f'{image}<audio controls src="{data_uri("audio/wav", SOUND.encode(sound))}"></audio>'
+    return f'{image}<audio controls src="{data_uri("audio/wav", wav_bytes(sound))}"></audio>'

@@ -15,9 +15,10 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, wraps
+from pkgutil import resolve_name
 from typing import Annotated, Any
 
 import typer
@@ -25,26 +26,10 @@ import typer
 from afresh import __version__
 from afresh.core import registry
 from afresh.core.library_words import in_plain_words
-from afresh.faces.cli import (
-    catalogue,
-    collect,
-    data,
-    demo,
-    doctor,
-    get,
-    launch,
-    open,
-    rm,
-    serve,
-    show_run,
-    train,
-    verify,
-)
-from afresh.faces.cli.chat import talk
+from afresh.core.plugins import added, parts
 from afresh.faces.cli.commands import command_of
-from afresh.faces.cli.compare import judge
+from afresh.faces.cli.completion import names as listed
 from afresh.faces.cli.group import RENAMED, Group, verb_name
-from afresh.faces.cli.sample import deliver
 from afresh.faces.cli.show import discard_output, fail, one_line, write_json
 from afresh.faces.cli.wording import as_typed, options_of
 
@@ -77,38 +62,15 @@ def afresh(
     """Turn your own data into a generative model, on your own machine."""
 
 
+# The commands of this room, in the order of help: written in the file of its name, or made of a declared verb. Those
+# that the records of plug-ins list come after them.
 VERBS = (
-    collect.collect,
-    demo.demo,
-    data.data,
-    train.train,
-    train.tune,
-    train.distill,
-    train.align,
-    launch.launch,
-    "compare",
-    "sample",
-    "chat",
-    "edit",
-    "blend",
-    "complete",
-    "compose",
-    "measure",
-    "score",
-    "recommend",
-    "solve",
-    "practise",
-    "propose",
-    "export",
-    get.get,
-    catalogue.CATALOGUE,
-    serve.serve,
-    open.open,
-    show_run.show,
-    rm.rm,
-    verify.verify,
-    doctor.doctor,
+    *("data", "train", "tune", "distill", "align", "launch", "compare", "sample", "chat", "edit", "blend", "complete"),
+    *("compose", "measure", "score", "recommend", "solve", "practise", "propose", "export", "get", "serve", "open"),
+    *("show", "rm", "doctor"),
 )
+FILES = {"show": "show_run", "tune": "train", "distill": "train", "align": "train"}  # those of another name
+ENDS = {"compare": "compare:judge", "chat": "chat:talk"}  # functions of verbs that ask a person
 
 
 def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,7 +91,7 @@ def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
         show = ConsoleListener(verbose=bool(options.get("verbose")))
 
         def listener(event: events.Event) -> None:
-            worded = replace(event, text=as_typed(event.text, option_names()))
+            worded = replace(event, text=as_typed(event.text, EveryOption()))
             show(worded)
             if options.get("as_json"):
                 write_json(worded.json())
@@ -140,35 +102,30 @@ def shown(verb: Callable[..., Any]) -> Callable[..., Any]:
     return run_verb
 
 
-GROUPS = {verb.name: verb for verb in VERBS if isinstance(verb, Group)}
-BY_HAND = {verb_name(verb): verb for verb in VERBS if not isinstance(verb, str | Group)}
-
-
-ENDS: Mapping[str, Callable[..., None]] = {"compare": judge, "chat": talk}  # of verbs that ask a person
-
-
 def names() -> list[str]:
     """The names of all commands, in the order of help."""
-    own = [v if isinstance(v, str) else v.name if isinstance(v, Group) else verb_name(v) for v in VERBS]
-    return list(dict.fromkeys([*own, *(name for name in registry.verb_names() if name not in RENAMED)]))
+    added = (*(p.name for p in parts("commands", VERBS)), *registry.verb_names())
+    return list(dict.fromkeys([*VERBS, *(name for name in added if name not in RENAMED)]))
 
 
-def function_of(name: str) -> Callable[..., Any]:
-    """The function of a command: one that is written by hand, or made of a verb that is declared."""
-    if name in BY_HAND:
-        return BY_HAND[name]
+def function_of(name: str) -> Any:
+    """What a command runs: the function or the `Group` that is written by hand, or one made of a declared verb."""
+    if added := [part for part in parts("commands", VERBS) if part.name == name]:
+        return added[0].load()
+    if name not in registry.verb_names():
+        return resolve_name(f"{__name__}.{FILES.get(name, name)}:{name}".replace("-", "_"))
     verb = registry.verb(name)
-    return command_of(verb, ENDS.get(name, deliver if verb.draws else None))
+    end = ENDS.get(name, "sample:deliver" if verb.draws else "")
+    return command_of(verb, resolve_name(f"{__name__}.{end}") if end else None)
 
 
 def commands() -> dict[str, Callable[..., Any]]:
     """The functions of all commands by name; those of a group have its name before their own."""
     found: dict[str, Callable[..., Any]] = {}
     for name in names():
-        if name in GROUPS:
-            found |= {f"{name} {verb_name(verb)}": verb for verb in GROUPS[name].verbs}
-        else:
-            found[name] = function_of(name)
+        made = function_of(name)
+        group = {f"{name} {verb_name(v)}": v for v in made.verbs} if isinstance(made, Group) else {}
+        found |= group or {name: made}
     return found
 
 
@@ -191,9 +148,7 @@ class LazyCommands(dict[str, Any]):
         return built
 
     def get(self, name: str, default: Any = None) -> Any:
-        if name not in self:
-            return default
-        return self[name]
+        return self[name] if name in self else default  # noqa: SIM401 - builds the command
 
     def values(self) -> Any:
         return [self[name] for name in self]
@@ -209,16 +164,15 @@ def about(text: str) -> str:
 
 def brief_command(name: str) -> Any:
     """A command with what it does and without its options."""
-    if name in GROUPS or name in BY_HAND:
-        text = GROUPS[name].help if name in GROUPS else BY_HAND[name].__doc__ or ""
-    elif "`" in (text := registry.verb(name).help):
-        text = function_of(name).__doc__ or ""
+    made = function_of(name)
+    text = made.help if isinstance(made, Group) else made.__doc__ or ""
     return typer.core.TyperCommand(name, help=about(text), rich_markup_mode="rich")
 
 
 def full_command(name: str) -> Any:
-    group = GROUPS.get(name)
-    made = typer.Typer(
+    made = function_of(name)
+    group = made if isinstance(made, Group) else None
+    alone = typer.Typer(
         name=name,
         help=about(group.help) if group else None,
         no_args_is_help=True,
@@ -227,9 +181,9 @@ def full_command(name: str) -> Any:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for verb in group.verbs if group else (function_of(name),):
-        made.command(verb_name(verb), help=about(verb.__doc__ or ""))(shown(verb))
-    return typer.main.get_group(made) if group else typer.main.get_command(made)
+    for verb in group.verbs if group else (made,):
+        alone.command(verb_name(verb) if group else name, help=about(verb.__doc__ or ""))(shown(verb))
+    return (typer.main.get_group if group else typer.main.get_command)(alone)
 
 
 @cache
@@ -244,6 +198,13 @@ def command() -> Any:
 def option_names() -> frozenset[str]:
     """Every option of every verb: --guidance, -n, ..."""
     return options_of(command())
+
+
+class EveryOption(Container[str]):
+    """`option_names()`, by a file that lists them: every command is built only if other packages add some."""
+
+    def __contains__(self, option: object) -> bool:
+        return option in listed()["options"] or (bool(added()) and option in option_names())
 
 
 def postpone_garbage_collection(objects: int = 300_000) -> None:
@@ -357,7 +318,7 @@ def message_of(error: Exception) -> str:
     if isinstance(error, OSError):
         name = one_line(str(error.filename or "A file"))
         return f"{name}: {error.strerror}. Make room, or choose a place that may be written."
-    return as_typed(str(error), option_names())
+    return as_typed(str(error), EveryOption())
 
 
 def failed(message: str, code: int, argv: Sequence[str], error: Exception | None = None) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
-from collections.abc import Collection
+from collections.abc import Container
 from typing import Any
 
 import typer
@@ -32,13 +32,13 @@ def options_of(group: Any) -> frozenset[str]:
     return own.union(*inner)
 
 
-def as_typed(text: str, known: Collection[str]) -> str:
+def as_typed(text: str, known: Container[str]) -> str:
     """The message with its code in backticks as options and commands of the command line. `known` are the options that
     exist, --guidance, -n, ..."""
     return SPAN.sub(lambda span: typed(span[1], known) or span[0], text)
 
 
-def typed(code: str, known: Collection[str]) -> str | None:
+def typed(code: str, known: Container[str]) -> str | None:
     """One piece of code as it is typed; None if it is neither a parameter nor a call of this package."""
     if assigned := ASSIGNED.fullmatch(code):
         return option(assigned[1], assigned[2], known)
@@ -79,7 +79,7 @@ def shell_word(text: str) -> str:
     return shell_word(text)
 
 
-def option(name: str, value: str | None, known: Collection[str]) -> str | None:
+def option(name: str, value: str | None, known: Container[str]) -> str | None:
     """`name=value` as an option; None if it is not one of the `known`."""
     head, dot, field = name.partition(".")
     assigned = field if value is None else f"{field}={value}"

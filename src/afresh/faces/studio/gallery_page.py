@@ -68,7 +68,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
     @router.get("/studio/works/{id_}/files/{name}")
     def file(request: Request, id_: str, name: str) -> Response:
         work = works_of(request, root).get(id_)
-        content = signed(work, name, work.read(name)).content
+        content = signed(work, name, work.read(name))[name]
         return sent(content, name.rpartition(".")[2], "private, max-age=31536000, immutable")
 
     @router.get("/studio/works/{id_}/download/{kind}")

@@ -8,11 +8,9 @@ import zipfile
 from typing import Any
 
 from afresh.core import registry
-from afresh.engine.sampling.credentials import Credentials
 from afresh.engine.sampling.setting_words import WORDS
 from afresh.faces.studio.controls import titled
-from afresh.services.provenance.formats import SIDECAR
-from afresh.services.provenance.sign_work import Signed
+from afresh.runs.works import Credentials
 from afresh.services.provenance.work import Ingredient
 from afresh.verbs.gallery import Work
 
@@ -64,14 +62,15 @@ def download(work: Work, kind: str) -> bytes | None:
     if kind == "provenance":
         return statements(work)
     content = with_recipe(work, kind)
-    return content if content is None or kind == "json" else signed(work, f"work.{kind}", content).content
+    name = f"work.{kind}"
+    return content if content is None or kind == "json" else signed(work, name, content)[name]
 
 
-def signed(work: Work, name: str, content: bytes) -> Signed:
-    """The content of a file of a work, signed, unless its works were not to be."""
+def signed(work: Work, name: str, content: bytes) -> dict[str, bytes]:
+    """A file of a work, signed, with the statement beside it, unless its works were not to be."""
     recipe = work.recipe
     if recipe.run_id is None:
-        return Signed(content, None)
+        return {name: content}
     made_of = recipe.wish.files
     ingredients = [
         Ingredient.of(file, work.read(file), relationship="inputTo" if i else "parentOf")
@@ -79,19 +78,20 @@ def signed(work: Work, name: str, content: bytes) -> Signed:
     ]
     by = Credentials(recipe.run_id, recipe.run, recipe.family, recipe.modality)
     wish = recipe.wish.model_dump(mode="json", exclude_defaults=True)
-    return by.signed(content, name, {**wish, "seed": recipe.wish.seed, "index": recipe.index}, ingredients)
+    return by.files(name, content, {**wish, "seed": recipe.wish.seed, "index": recipe.index}, ingredients)
 
 
 def statements(work: Work) -> bytes | None:
     """The files of a work that cannot carry signed metadata, with the statements beside them; None if all can."""
-    found = {name: made for name in work.recipe.files if (made := signed(work, name, work.read(name))).sidecar}
+    made = [signed(work, name, work.read(name)) for name in work.recipe.files]
+    found = [files for files in made if len(files) > 1]
     if not found:
         return None
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        for name, made in found.items():
-            archive.writestr(name, made.content)
-            archive.writestr(name + SIDECAR, made.sidecar or b"")
+        for files in found:
+            for name, content in files.items():
+                archive.writestr(name, content)
     return out.getvalue()
 
 

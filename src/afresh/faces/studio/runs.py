@@ -134,7 +134,7 @@ def routes(desk: Desk) -> APIRouter:
             "card": shown,
             "known": known,
             "children": [r for r in rows if r.parent == run],
-            "questions": questions_view(scores_in(known)),
+            "questions": questions_view(scores_in(known), opened.record.modality),
             "plan": [(name, value, plain_words(why)) for name, value, why in opened.record.decisions],
             "label": label_rows(opened),
             "curves": json.dumps(named_curves(loss_curves(path))),

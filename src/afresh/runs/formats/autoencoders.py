@@ -20,7 +20,6 @@ from afresh.engine.nets.tiny_autoencoder import PARTS, TinyAutoencoder, blocks_b
 from afresh.runs.formats.files import read_json
 from afresh.runs.formats.hub import autoencoder_files
 from afresh.runs.formats.public import CONFIG, INDEX
-from afresh.runs.formats.text_to_image import read_part
 
 DEFAULT = "madebyollin/taef2"  # 5.4 MB, MIT: 32 channels at an eighth of the side
 FIXED = {"act_fn": "relu", "upsample_fn": "nearest", "upsampling_scaling_factor": 2}  # of a tiny autoencoder
@@ -61,6 +60,8 @@ def read_autoencoder(folder: Path) -> nn.Module:
     if kind not in AUTOENCODERS:
         known = ", ".join(("AutoencoderTiny", *(k for k in AUTOENCODERS if k != TINY)))
         raise UserError(f"{folder} holds a {kind}. Autoencoders that can be a codec: {known}.")
+    from afresh.runs.formats.text_to_image import read_part
+
     net: nn.Module = read_part(folder, getattr(diffusers(), kind))
     return net
 

@@ -22,9 +22,9 @@ from afresh.engine.families.causal_lm import CausalLMConfig
 from afresh.engine.nets.causal_lm import LEFT_OUT, CausalLM, config_of, error_line, model_class, new_cache
 from afresh.runs.formats import hf_config
 from afresh.runs.formats.base import Base
-from afresh.runs.formats.files import load_tensors, read_json
+from afresh.runs.formats.files import few, load_tensors, read_json
 from afresh.runs.formats.huggingface import read_tokenizer, weight_files
-from afresh.runs.formats.parts import check_finite, few
+from afresh.runs.formats.parts import check_finite
 from afresh.runs.formats.peft import write_peft_adapter
 from afresh.runs.formats.public import CONFIG, BaseModel, PublicWeights
 

@@ -23,9 +23,9 @@ from afresh.engine.families.diffusers import DiffusersConfig
 from afresh.engine.nets.foreign import ABAR, Foreign
 from afresh.engine.nets.pipelines import ARCHITECTURES, diffusers, is_text_to_image, quiet, variant_of
 from afresh.runs.formats.fields import BATCHES, FieldModel, always, measure_pairs, random_requests, same_tensors
-from afresh.runs.formats.files import read_json, write_json
+from afresh.runs.formats.files import few, read_json, write_json
 from afresh.runs.formats.model_card import README
-from afresh.runs.formats.parts import check_finite, few
+from afresh.runs.formats.parts import check_finite
 from afresh.runs.formats.public import INDEX, BaseModel, PublicWeights
 
 CONFIG, SCHEDULER = "config.json", "scheduler_config.json"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +17,7 @@ from afresh.core.options import problems
 from afresh.core.safe_json import MOST_BYTES, parse_json
 from afresh.data.storage.tensor_file import check_header
 
+LISTED = 6  # names in a message
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -56,3 +59,40 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, by name. Raises UserError as `open_tensors`."""
     with open_tensors(file) as f:
         return {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a mapping
+
+
+def shards_of(index: Path) -> list[str]:
+    """The names of the files beside an index that it names. Raises UserError if it names others, or none."""
+    table = read_json(index).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise UserError(f"{index} has no weight_map.")
+    names = sorted({str(v) for v in table.values()})
+    invalid = [n for n in names if Path(n).name != n or not n.endswith(".safetensors")]
+    if invalid:
+        raise UserError(f"{index} names files that are not shards beside it: {few(invalid)}.")
+    return names
+
+
+def check_complete(folder: Path, names: Sequence[str]) -> None:
+    missing = [n for n in names if not (folder / n).is_file()]
+    if missing:
+        raise UserError(
+            f"{folder} lacks {len(missing)} of its {len(names)} shards: {few(missing)}. Fetch it again, whole."
+        )
+
+
+def check_shards(folder: Path) -> None:
+    """Raises UserError, naming files, if a folder or one of those in it has some of the shards of its weights and not
+    all, by an index or by their own names."""
+    for index in sorted((*folder.glob("*.safetensors.index*.json"), *folder.glob("*/*.safetensors.index*.json"))):
+        names = shards_of(index)
+        if any((index.parent / n).is_file() for n in names):  # there may be an index of another precision
+            check_complete(index.parent, names)
+    for file in sorted((*folder.glob("*-of-*.safetensors"), *folder.glob("*/*-of-*.safetensors"))):
+        if part := re.fullmatch(r"(.+)-\d{5}-of-(\d{5})(.*)", file.name):
+            check_complete(file.parent, [f"{part[1]}-{i:05}-of-{part[2]}{part[3]}" for i in range(1, int(part[2]) + 1)])
+
+
+def few(names: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

@@ -19,8 +19,7 @@ from urllib.request import getproxies
 
 from afresh.core import UserError, events
 from afresh.data.storage.files import free_bytes
-from afresh.runs.formats.files import read_json
-from afresh.runs.formats.huggingface import check_shards
+from afresh.runs.formats.files import check_shards, read_json
 from afresh.runs.formats.model_card import HUB_NAME
 from afresh.runs.formats.public import CONFIG, INDEX, kind_of
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ from afresh.data.text.tokenizer_config import FILE as TOKENIZER_CONFIG
 from afresh.data.text.tokenizer_config import read_sidecar, read_template, read_text
 from afresh.runs.formats import hf_config
 from afresh.runs.formats.base import Base
-from afresh.runs.formats.files import open_tensors, read_json, write_json
+from afresh.runs.formats.files import check_complete, few, open_tensors, read_json, shards_of, write_json
 from afresh.runs.formats.model_card import README
-from afresh.runs.formats.parts import DTYPES, Fused, Precision, check, check_finite, few, name_in, shapes, split
+from afresh.runs.formats.parts import DTYPES, Fused, Precision, check, check_finite, name_in, shapes, split
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<end>")  # names of tokens that end a text
@@ -107,38 +106,6 @@ def weight_files(folder: Path) -> list[Path]:
     names = shards_of(folder / INDEX)
     check_complete(folder, names)
     return [folder / n for n in names]
-
-
-def shards_of(index: Path) -> list[str]:
-    """The names of the files beside an index that it names. Raises UserError if it names others, or none."""
-    table = read_json(index).get("weight_map")
-    if not isinstance(table, dict) or not table:
-        raise UserError(f"{index} has no weight_map.")
-    names = sorted({str(v) for v in table.values()})
-    invalid = [n for n in names if Path(n).name != n or not n.endswith(".safetensors")]
-    if invalid:
-        raise UserError(f"{index} names files that are not shards beside it: {few(invalid)}.")
-    return names
-
-
-def check_complete(folder: Path, names: Sequence[str]) -> None:
-    missing = [n for n in names if not (folder / n).is_file()]
-    if missing:
-        raise UserError(
-            f"{folder} lacks {len(missing)} of its {len(names)} shards: {few(missing)}. Fetch it again, whole."
-        )
-
-
-def check_shards(folder: Path) -> None:
-    """Raises UserError, naming files, if a folder or one of those in it has some of the shards of its weights and not
-    all, by an index or by their own names."""
-    for index in sorted((*folder.glob("*.safetensors.index*.json"), *folder.glob("*/*.safetensors.index*.json"))):
-        names = shards_of(index)
-        if any((index.parent / n).is_file() for n in names):  # there may be an index of another precision
-            check_complete(index.parent, names)
-    for file in sorted((*folder.glob("*-of-*.safetensors"), *folder.glob("*/*-of-*.safetensors"))):
-        if part := re.fullmatch(r"(.+)-\d{5}-of-(\d{5})(.*)", file.name):
-            check_complete(file.parent, [f"{part[1]}-{i:05}-of-{part[2]}{part[3]}" for i in range(1, int(part[2]) + 1)])
 
 
 def read_tokenizer(folder: Path, config: Mapping[str, Any] | None = None) -> Tokenizer:

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from afresh.core import UserError
 from afresh.engine.families.transformer import TransformerConfig
+from afresh.runs.formats.files import few
 
 Precision = Literal["float32", "bfloat16", "float16", "q8_0"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-LISTED = 6  # names in a message
 # part -> its name in transformers and in llama.cpp
 TOP = {
     "embedding": ("model.embed_tokens.weight", "token_embd.weight"),
@@ -169,8 +169,3 @@ def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
         raise UserError(
             f"{where} has weights that are not finite (NaN or infinity): {few(wrong)}. The file is damaged."
         )
-
-
-def few(names: list[str]) -> str:
-    """The first names of a list, and how many more there are."""
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

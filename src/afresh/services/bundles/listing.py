@@ -12,13 +12,13 @@ from urllib.parse import unquote, urljoin, urlsplit
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from afresh.core import UserError
+from afresh.core.results import SIDECAR
 from afresh.core.safe_json import MOST_BYTES, faults, parse_json
 from afresh.data.storage.files import readable, start_of
 from afresh.services.bundles.download import Wanted, content_of, is_local, shown
 from afresh.services.bundles.layout import BLOCK, name_fault, size_of_signature
 from afresh.services.bundles.model_signing import MOST_SIZE, Kind
 from afresh.services.bundles.open import UNSIGNED, Bundle, Entry, damaged, unknown_signer
-from afresh.services.provenance.formats import SIDECAR
 from afresh.services.provenance.layers import SignedBy, Status
 from afresh.services.provenance.read import read
 from afresh.services.provenance.sidecar import MOST_BYTES as MOST_SIDECAR

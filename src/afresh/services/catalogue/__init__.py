@@ -4,3 +4,7 @@
 with a line for each in `ledger.Ledger`. Nothing here sells: a listing is bought through the link of a payment service.
 Design: docs/development/design/0022-catalogue.md.
 """
+
+from afresh.core.plugin import Plugin
+
+PLUGIN = Plugin(commands={"catalogue": "afresh.faces.cli.catalogue:CATALOGUE"})

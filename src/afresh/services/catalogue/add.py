@@ -33,11 +33,11 @@ import io
 from PIL import Image
 
 from afresh.core.safe_text import visible
-from afresh.data.audio.sounds import SUFFIXES as SOUNDS
+from afresh.data.audio import SUFFIXES as SOUNDS
 from afresh.data.audio.sounds import read_sound
 from afresh.data.audio.views import sound_image
 from afresh.data.files import FileError
-from afresh.data.image.images import SUFFIXES as IMAGES
+from afresh.data.image import SUFFIXES as IMAGES
 from afresh.data.image.images import full_size_image, to_image
 from afresh.services.catalogue.listing import Preview
 

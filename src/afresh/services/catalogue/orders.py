@@ -331,7 +331,7 @@ class Orders:
     def receipt(self, order: str) -> Path:
         """The receipt of an order, with its signature beside it: the same at any time, and written unless both are
         there. It names nobody, so nothing in it has to be forgotten."""
-        from afresh.services.provenance.formats import SIDECAR
+        from afresh.core.results import SIDECAR
         from afresh.services.provenance.sidecar import Purpose, signed_statement
         from afresh.services.provenance.signer import signer
 

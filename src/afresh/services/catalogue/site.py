@@ -111,7 +111,7 @@ def publish(catalogue: Catalogue, out: Path, made: datetime | None = None) -> li
 
 def files(catalogue: Catalogue, offered: Sequence[Listing], made: datetime) -> Iterator[tuple[str, bytes]]:
     """Names and contents of what is computed."""
-    from afresh.services.provenance.formats import SIDECAR
+    from afresh.core.results import SIDECAR
     from afresh.services.provenance.sidecar import Purpose, signed_statement
     from afresh.services.provenance.signer import signer
 

@@ -4,3 +4,10 @@
 carries a C2PA manifest; beside a work in another lies a signed sidecar. Design:
 docs/development/design/0020-provenance.md.
 """
+
+from afresh.core.plugin import Plugin
+
+PLUGIN = Plugin(
+    commands={"verify": "afresh.faces.cli.verify:verify"},
+    on_result=("afresh.runs.works:credentials_of",),
+)

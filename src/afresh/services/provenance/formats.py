@@ -20,7 +20,6 @@ EMBEDDABLE = {
     ".flac": "audio/flac",
 }
 NAMES = "PNG, JPEG, WebP, WAV, MP3 and FLAC"
-SIDECAR = ".provenance.json"  # NAME.provenance.json lies beside NAME
 
 
 def media_type(name: str) -> str | None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from afresh.core import UserError
+from afresh.core.results import SIDECAR
 from afresh.data.storage.files import readable, start_of
-from afresh.services.provenance.formats import SIDECAR, can_embed, require_c2pa
+from afresh.services.provenance.formats import can_embed, require_c2pa
 from afresh.services.provenance.layers import Layer, Provenance, Status
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from afresh.core import UserError
+from afresh.core.results import SIDECAR
 from afresh.data.storage.files import replace_file
-from afresh.services.provenance.formats import SIDECAR, can_embed, media_type
+from afresh.services.provenance.formats import can_embed, media_type
 from afresh.services.provenance.work import Work
 
 if TYPE_CHECKING:

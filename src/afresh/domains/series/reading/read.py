@@ -14,7 +14,8 @@ from afresh.core.plural import counted
 from afresh.data.files import DataFile, FileError, check_memory, suffix_of, walk
 from afresh.data.limits import parsing
 from afresh.data.refusals import refusal_lines
-from afresh.data.tables.batches import TABLES, read_tables
+from afresh.data.tables import TABLES
+from afresh.data.tables.batches import read_tables
 from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import Floats, numbers_of
 from afresh.data.tables.times import COUNTED, seconds_of

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from afresh.core import Sound
 from afresh.core.events import json_line
+from afresh.core.results import SIDECAR
 from afresh.data.audio.sounds import decode_sound, header
 from afresh.data.files import FileError
 from afresh.engine.sampling.samples import Samples, preview_wav, requests, signed_content, text_records
@@ -69,16 +70,16 @@ def written(samples: Samples) -> list[dict[str, Any]]:
     records = text_records(samples) if kind.inline else requests(samples)
     rows = list[dict[str, Any]]()
     for number, (record, value) in enumerate(zip(records, samples.values, strict=True)):
-        signed = signed_content(samples, number, kind.encode(value), f"sample{kind.suffix or '.txt'}")
-        row = {} if kind.inline else {"base64": base64.b64encode(signed.content).decode(), "media_type": media}
+        name = f"sample{kind.suffix or '.txt'}"
+        files = signed_content(samples, number, kind.encode(value), name)
+        row = {} if kind.inline else {"base64": base64.b64encode(files[name]).decode(), "media_type": media}
         row |= record
-        if signed.sidecar is not None:
-            row["provenance"] = json.loads(signed.sidecar)
+        if statement := files.get(name + SIDECAR):
+            row["provenance"] = json.loads(statement)
         heard = f"{record.get('prompt') or ''}{value}" if kind.view == "text" else None
-        wav = None if heard is None else preview_wav(samples.encoder, heard, samples.credentials)
+        wav = None if heard is None else preview_wav(samples.encoder, heard, samples.hooks)
         if wav is not None:
-            signed = signed_content(samples, number, wav, "sample.wav")
-            row["wav"] = base64.b64encode(signed.content).decode()
+            row["wav"] = base64.b64encode(signed_content(samples, number, wav, "sample.wav")["sample.wav"]).decode()
         rows.append(row)
     return rows
 

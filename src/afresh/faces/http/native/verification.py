@@ -7,11 +7,11 @@ from pathlib import PurePath
 from fastapi import APIRouter, Request, UploadFile
 from fastapi.responses import Response
 
+from afresh.core.results import SIDECAR
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.native.items import answer
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import USE, needs
-from afresh.services.provenance.formats import SIDECAR
 from afresh.services.provenance.layers import Provenance, as_json
 from afresh.verbs.verify_works import verify_work
 

@@ -17,13 +17,13 @@ from afresh.data.files import DataFile, FileError, decode_text, open_plain, read
 from afresh.data.imported import MediaFile, media_file
 from afresh.data.limits import parsing
 from afresh.data.split import split_of_name
+from afresh.data.tables import SPREADSHEETS
 from afresh.data.tables.delimited import MOST_VALUES, Numbered, Row, delimited_rows, too_long
 from afresh.data.tables.layout import too_wide
 from afresh.data.tables.numbers import is_number
 from afresh.data.tables.parquet import MOST_COLUMNS
 from afresh.data.tables.rows import LONGEST, bounded_lines, json_row, read_table
 from afresh.data.tables.spreadsheet import SEPARATOR, lines_of_sheet
-from afresh.data.tables.spreadsheet import SUFFIXES as SPREADSHEETS
 from afresh.data.text.encodings import SAMPLE, guess_encoding
 from afresh.services.collect.columns import ColumnOptions, TableColumns, choose, found_in
 from afresh.services.collect.record import Found, Rejection

@@ -13,8 +13,9 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from afresh.core import UserError
+from afresh.core.results import SIDECAR, finished_values
 from afresh.data.audio.compressed import MEDIA_TYPES, Format, encode_sound
-from afresh.engine.sampling.samples import from_prompts, marked_sound, signed_content
+from afresh.engine.sampling.samples import from_prompts, signed_content
 from afresh.engine.sampling.text_conditions import conditions_from_text, with_labels
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.json_route import json_router
@@ -22,7 +23,6 @@ from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.request_threads import Desk, noted
 from afresh.faces.http.requests import forms
 from afresh.runs.run import Run
-from afresh.services.provenance.sign_work import Signed
 from afresh.verbs.sample import Sampler
 
 PIECE = 1 << 15  # bytes of a sound that are sent at once
@@ -80,16 +80,14 @@ def check_sounds(run: Run) -> None:
 
 @dataclass(frozen=True)
 class Spoken:
-    """A sound file, with the seed and the tokens that it was drawn with, and notes."""
+    """A sound file and its signed statement, if its format has no room for one, with the seed and the tokens that it
+    was drawn with, and notes."""
 
-    signed: Signed
+    content: bytes
+    statement: bytes | None
     seed: int
     tokens: int
     notes: list[str]
-
-    @property
-    def content(self) -> bytes:
-        return self.signed.content
 
     @property
     def usage(self) -> dict[str, int]:
@@ -99,7 +97,7 @@ class Spoken:
     def headers(self) -> dict[str, str]:
         """What a plain sound cannot say otherwise."""
         notes = {"x-afresh-notes": json.dumps(self.notes)} if self.notes else {}
-        beside = self.signed.sidecar  # of formats without room for signed metadata
+        beside = self.statement
         provenance = {} if beside is None else {"x-afresh-provenance": base64.b64encode(beside).decode()}
         return {"x-afresh-seed": str(self.seed), **notes, **provenance}
 
@@ -121,8 +119,10 @@ def speak(served: Served, form: Speech) -> Spoken:
     if sound is None:
         raise UserError("What was drawn cannot be heard, such as a score without notes. Try another seed.", "silent")
     tokens = sum(len(w.tokens or ()) for w in samples.written)
-    content = encode_sound(marked_sound(samples.credentials, sound), form.response_format)
-    return Spoken(signed_content(samples, 0, content, f"speech.{form.response_format}"), seed, tokens, notes)
+    (sound,) = finished_values(samples.hooks, [sound], "sound")
+    name = f"speech.{form.response_format}"
+    files = signed_content(samples, 0, encode_sound(sound, form.response_format), name)
+    return Spoken(files[name], files.get(name + SIDECAR), seed, tokens, notes)
 
 
 def routes(desk: Desk) -> APIRouter:

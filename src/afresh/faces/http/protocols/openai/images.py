@@ -216,7 +216,8 @@ def made(
     """Samples as the images of an answer, in files of a kind."""
     pixels = [pixels_of(run, value) for value in samples.published.values]
     size = f"{pixels[0].shape[1]}x{pixels[0].shape[0]}"
-    signed = [signed_content(samples, i, content(p), f"image.{kind}").content for i, p in enumerate(pixels)]
+    name = f"image.{kind}"
+    signed = [signed_content(samples, i, content(p), name)[name] for i, p in enumerate(pixels)]
     return Images([base64.b64encode(s).decode() for s in signed], size, seed, notes, usage(run, len(pixels)))
 
 
