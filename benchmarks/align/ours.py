@@ -18,7 +18,8 @@ from afresh.core import Cond
 from afresh.core.rng import Rng
 from afresh.engine.alignment.alignment_batches import AlignmentSource
 from afresh.engine.sampling.request import encode_prompts
-from afresh.engine.training.loop import averaged, precision, take_step
+from afresh.engine.training.loop import averaged, take_step
+from afresh.engine.training.network import precision
 from afresh.runs.formats.load import load_base
 from afresh.runs.run import Run
 from afresh.verbs.align import AlignSpec, start

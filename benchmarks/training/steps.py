@@ -21,7 +21,8 @@ from afresh.core.options import override
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.engine.training.config import TrainConfig
-from afresh.engine.training.plan import make_learner, parameters_of
+from afresh.engine.training.network import parameters_of
+from afresh.engine.training.plan import make_learner
 from afresh.engine.training.precision import fastest_precision
 from benchmarks.common.benchmark import Benchmark
 from benchmarks.common.processes import answer, ask

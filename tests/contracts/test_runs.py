@@ -21,7 +21,8 @@ from afresh.engine.nets.kernels.build import without_kernels
 from afresh.engine.training import checkpoint
 from afresh.engine.training.budget import devices
 from afresh.engine.training.config import TrainConfig
-from afresh.engine.training.plan import make_learner, parameters_of
+from afresh.engine.training.network import parameters_of
+from afresh.engine.training.plan import make_learner
 from afresh.runs.record import DataRecord, RunRecord
 from afresh.runs.run import Run
 from afresh.verbs import measuring, report

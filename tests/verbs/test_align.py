@@ -16,10 +16,10 @@ from PIL import Image
 
 import afresh
 from afresh.core import UserError, registry
+from afresh.core.errors import Interrupted
 from afresh.core.events import Event, listening
 from afresh.engine.alignment.alignment_batches import AlignmentSource
 from afresh.engine.training import checkpoint
-from afresh.engine.training.loop import Interrupted
 from afresh.faces.cli import run as command
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, metrics_rows

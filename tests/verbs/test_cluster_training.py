@@ -14,9 +14,9 @@ import pytest
 
 import afresh
 from afresh.core import UserError
+from afresh.core.errors import Interrupted
 from afresh.core.events import Event
 from afresh.data.storage.ray_cluster import check_version, full_address
-from afresh.engine.training.loop import Interrupted
 from afresh.verbs.cluster_training import FOLDER, Machine, cpus_each, run_folder_shared
 from tests.engine.training.test_ranks import at, bits, run_of
 from tests.ray_machines import add_machine, first_machine, lose

@@ -13,8 +13,8 @@ from typing import Any
 
 from afresh.api import Model
 from afresh.core import UserError, events, registry
+from afresh.core.errors import Diverged
 from afresh.engine.training import loop
-from afresh.engine.training.loop import Diverged
 from afresh.faces.cli.show_run import facts, show_run
 from afresh.runs.about import AboutRun
 from afresh.runs.run import Run

@@ -31,6 +31,14 @@ class RewardError(UserError):
     """A reward did not give one finite number for each item: names the reward, the item's number and the item."""
 
 
+class Diverged(Exception):
+    """Raised if gradients remain non-finite after rolling back. Exit code 3."""
+
+
+class Interrupted(Exception):
+    """Raised after Ctrl-C, when everything is saved. Exit code 130."""
+
+
 @contextmanager
 def left_out(consequence: str) -> Iterator[None]:
     """Warn of an error within the block instead of raising it, for what training can do without. Raises the UserError

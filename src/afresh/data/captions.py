@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,9 +23,11 @@ from torch import Tensor
 from afresh.core import Item, Omission, UserError, events
 from afresh.core.device import computing_device
 from afresh.core.plural import counted
-from afresh.data.text_encoder import TextModel, open_model
-from afresh.data.text_encoder_source import MINILM, cached, locate
-from afresh.engine.nets.pipelines import PipelineText, is_text_to_image, text_of
+
+if TYPE_CHECKING:
+    from afresh.data.text_encoder import TextModel
+    from afresh.data.text_encoder_source import Located
+    from afresh.engine.nets.pipelines import PipelineText
 
 WORDS, AUTO = "words", "auto"
 MANY = 100  # distinct captions from which `auto` uses a text encoder if there is one; for fewer, words are enough
@@ -65,7 +67,7 @@ class CaptionEncoder:
     @cached_property
     def model(self) -> TextModel | PipelineText:
         """Raises UserError if the text encoder used in training is missing or its files differ."""
-        return open_model(locate(self.saved.name, self.saved.files).folder, self.device)
+        return open_encoder(self.saved.name, self.saved.files, self.device)[1]
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """(N, E) float32. Warns about captions that are truncated. Raises UserError like `model`."""
@@ -119,9 +121,8 @@ def fit_captions(wanted: str, captions: Sequence[str]) -> tuple[CaptionEncoder |
         notes.append(why)
         if wanted == WORDS:
             return None, notes
-    found = locate(wanted)
+    found, model = open_encoder(wanted)
     start = time.monotonic()
-    model = open_model(found.folder)
     vectors, cut = model.vectors(distinct)
     seconds = time.monotonic() - start
     notes.append(f"{len(distinct):,} different captions were encoded as {model.width} numbers each in {seconds:.1f} s")
@@ -134,8 +135,22 @@ def fit_captions(wanted: str, captions: Sequence[str]) -> tuple[CaptionEncoder |
     return CaptionEncoder(saved, mean, std, dict(zip(distinct, vectors, strict=True))), notes
 
 
+def open_encoder(
+    wanted: str, files: Mapping[str, str] | None = None, device: torch.device | None = None
+) -> tuple[Located, TextModel | PipelineText]:
+    """Where a text encoder is, with the hashes of its files, and the encoder. Raises UserError if it is missing, or if
+    its files are not `files`."""
+    from afresh.data.text_encoder import open_model
+    from afresh.data.text_encoder_source import locate
+
+    found = locate(wanted, files)
+    return found, open_model(found.folder, device)
+
+
 def of_pipeline(wanted: str) -> bool:
     """Whether captions are encoded by a text-to-image pipeline, whose network takes its own embeddings of them."""
+    from afresh.engine.nets.pipelines import is_text_to_image
+
     return is_text_to_image(Path(wanted))
 
 
@@ -162,6 +177,8 @@ def captioned(items: Sequence[Item], wanted: str, trigger: str | None) -> tuple[
             "subject: `data.trigger=WORD`."
         )
     notes: list[str] = []
+    from afresh.engine.nets.pipelines import text_of
+
     if trigger and text_of(Path(wanted), computing_device()).is_common(trigger):
         notes.append(
             f"the trigger {trigger!r} is a common word, whose own meaning the adapter overwrites: a rare one, such as "
@@ -176,8 +193,7 @@ def captioned(items: Sequence[Item], wanted: str, trigger: str | None) -> tuple[
 
 def as_encoded(wanted: str) -> CaptionEncoder:
     """The text encoders of a pipeline, whose embeddings are used as they are. Raises UserError if they are missing."""
-    found = locate(wanted)
-    model = open_model(found.folder)
+    found, model = open_encoder(wanted)
     saved = SavedCaptions(name=found.name, width=model.width, files=found.files)
     encoder = CaptionEncoder(saved, torch.zeros(model.width), torch.ones(model.width))
     encoder.model = model
@@ -198,6 +214,8 @@ def _choose(distinct: int) -> tuple[str, str]:
             f"captions are encoded as words, because only {distinct:,} are different (`data.captions=minilm` uses a "
             "text encoder)"
         )
+    from afresh.data.text_encoder_source import MINILM, cached
+
     if not cached(MINILM):
         return WORDS, (
             "captions are encoded as words; a text encoder also knows words that do not occur in them "

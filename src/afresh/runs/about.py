@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from afresh.core.plural import counted
 from afresh.core.safe_text import visible_line
 from afresh.engine.training import checkpoint
-from afresh.engine.training.loop import Progress, progress_of
+from afresh.engine.training.checkpoint import Progress, progress_of
 from afresh.engine.training.usage_meter import Usage
 from afresh.runs.person_adapters import adapters_in
 from afresh.runs.run import Run, metrics_rows

@@ -21,8 +21,7 @@ from typing import Any
 
 from afresh.core import UserError
 from afresh.data.storage.files import json_bytes, replace_file
-from afresh.engine.training.best_checkpoint import HIGHEST, LOWEST
-from afresh.engine.training.weights import BASE, CHOSEN, EARLY, FITTED
+from afresh.engine.training.weights import BASE, CHOSEN, EARLY, FITTED, HIGHEST, LOWEST
 from afresh.runs.run_store import mirrored
 
 FILE = "SHA256SUMS"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +39,8 @@ from afresh.engine.training import checkpoint, lora, ranks
 from afresh.engine.training.budget import devices, is_available
 from afresh.engine.training.checkpoint import Checkpoint
 from afresh.engine.training.config import TrainConfig
-from afresh.engine.training.loop import Learner, precision, under
 from afresh.engine.training.metrics_log import read_rows
-from afresh.engine.training.plan import build_network, make_learner, to_device
+from afresh.engine.training.network import build_network, precision, to_device
 from afresh.engine.training.weights import (
     FITTED,
     BaseWeights,
@@ -55,6 +54,7 @@ from afresh.engine.training.weights import (
     read_base,
     read_weights,
     state_of,
+    under,
     write_base,
 )
 from afresh.runs.manifest import write_record
@@ -63,6 +63,9 @@ from afresh.runs.person_adapters import FOLDER, base_of
 from afresh.runs.record import RunRecord, read_record
 from afresh.runs.run_store import opened
 from afresh.runs.size_limits import bounded, check_space
+
+if TYPE_CHECKING:
+    from afresh.engine.training.loop import Learner
 
 Sampler = Callable[..., Tensor]  # with the signature of Family.sample
 MOST = 1_000_000  # samples of one request
@@ -253,6 +256,8 @@ class Run:
 
     def learner(self) -> Learner:
         """Everything needed to go on training, as of the newest good checkpoint."""
+        from afresh.engine.training.plan import make_learner
+
         saved, base = checkpoint.newest(self.path / "checkpoints"), self.base_weights
         family = self.bounded(saved, base)
         learner = make_learner(family, self.config, self.space, self.conds, self.train, base)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import Aligner, UserError, events, registry
+from afresh.core.errors import Interrupted
 from afresh.core.options import override
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
@@ -26,8 +27,9 @@ from afresh.engine.sampling.request import prompts_of
 from afresh.engine.training import ranks
 from afresh.engine.training.budget import Machine, check_device, measure_machine, torch_threads
 from afresh.engine.training.config import TrainConfig
-from afresh.engine.training.loop import Interrupted, take_step
-from afresh.engine.training.plan import Decision, Plan, parameters_of
+from afresh.engine.training.loop import take_step
+from afresh.engine.training.network import parameters_of
+from afresh.engine.training.plan import Decision, Plan
 from afresh.engine.training.preparation import Preparation
 from afresh.engine.training.training_clock import Clock
 from afresh.runs.base_model import of_run

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import events
+from afresh.core.errors import Interrupted
 from afresh.core.events import Event
 from afresh.core.plural import counted
 from afresh.data.storage.lock import is_locked
 from afresh.engine.training import ranks
-from afresh.engine.training.loop import Interrupted
 from afresh.engine.training.signals import also_interrupted
 from afresh.runs.lock import FILE
 from afresh.verbs.processes import Order, account_of, check_attempts, event_line, newest_step

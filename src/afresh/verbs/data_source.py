@@ -17,7 +17,8 @@ from afresh.engine.evaluation.tuning_monitor import TuningMonitor, comparison_of
 from afresh.engine.training import ranks
 from afresh.engine.training.batch_source import heldout_loss
 from afresh.engine.training.best_checkpoint import BestCheckpoint, best_by_gain, best_by_loss
-from afresh.engine.training.loop import Learner, averaged, precision
+from afresh.engine.training.loop import Learner, averaged
+from afresh.engine.training.network import precision
 from afresh.engine.training.prefetch import prefetched
 from afresh.engine.training.preserving import FILE as PATHS
 from afresh.engine.training.preserving import Preserving, paths_of, read_paths, write_paths

@@ -240,7 +240,6 @@ def sample(
 
     Raises UserError for a label never seen, a setting that the family lacks, or n outside 1 to 1,000,000.
     """
-    from afresh.engine.sampling.constrained import structure
     from afresh.engine.sampling.request import Request, unwanted
     from afresh.verbs.sample import Control, Sampler
 
@@ -248,8 +247,12 @@ def sample(
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
     request = Request(prompt, label, number or {}, caption, raw, infill, stops, logprobs, image, negative, (), strength)
     control = Control(best_of, reward, reward_guidance, weight, adapters or {}, valid)
-    if (made := structure(run.family, run.encoder, json_schema=json_schema, regex=regex, grammar=grammar)) is not None:
-        settings["constraint"] = made
+    if not (json_schema is regex is grammar is None):
+        from afresh.engine.sampling.constrained import structure
+
+        settings["constraint"] = structure(
+            run.family, run.encoder, json_schema=json_schema, regex=regex, grammar=grammar
+        )
     return Sampler(run, 16 if n is None else n, request, seed, settings, on_text, control)()
 
 

@@ -18,7 +18,7 @@ from afresh.core.solver_progress import blocks, reporting
 from afresh.engine.sampling import energy as e
 from afresh.engine.sampling.request import Request, check_negative, make_cond, words
 from afresh.engine.sampling.samples import Samples
-from afresh.engine.training.loop import precision
+from afresh.engine.training.network import precision
 from afresh.runs.inputs import encoded, ingredient
 from afresh.runs.run import Run, join
 from afresh.runs.works import hooks_of, settings_of_works

@@ -11,7 +11,7 @@ from torch import Tensor
 from afresh.core import Batch, Cond, UserError, registry
 from afresh.core.solver_progress import step
 from afresh.engine.sampling.request import Prompt, check_fits, prompt_ids, writes_text
-from afresh.engine.training.loop import precision
+from afresh.engine.training.network import precision
 from afresh.runs.run import Run
 
 

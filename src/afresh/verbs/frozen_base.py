@@ -12,7 +12,8 @@ from torch import nn
 from afresh.core import UserError, events
 from afresh.engine.nets.frozen_linear import BITS, KINDS, Kind, operators
 from afresh.engine.training.budget import Machine
-from afresh.engine.training.plan import Decision, empty_network
+from afresh.engine.training.network import empty_network
+from afresh.engine.training.plan import Decision
 from afresh.engine.training.weights import in_few_bits
 from afresh.runs.formats.public import BaseModel
 from afresh.runs.latent_space import LatentSpace

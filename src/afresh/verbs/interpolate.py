@@ -14,7 +14,7 @@ from afresh.core.cost import check_cost
 from afresh.core.space import evenly_spaced
 from afresh.engine.sampling.request import Request, labels_by_name, make_cond, words
 from afresh.engine.sampling.samples import Samples
-from afresh.engine.training.loop import precision
+from afresh.engine.training.network import precision
 from afresh.runs.data import run_data
 from afresh.runs.inputs import encoded, ingredient
 from afresh.runs.run import Run

@@ -20,7 +20,7 @@ from afresh.engine.evaluation.likelihood import scored_rows
 from afresh.engine.evaluation.study import Measurement, Unmeasurable, measure
 from afresh.engine.evaluation.time_budget import LATE, SAMPLING, Effort, OutOfTime
 from afresh.engine.evaluation.verdict import Verdict
-from afresh.engine.training.loop import precision
+from afresh.engine.training.network import precision
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, join
 from afresh.verbs.likelihoods import byte_likelihood, has_density

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from afresh.core import RewardError, UserError, events
+from afresh.core.errors import Diverged, Interrupted
 from afresh.core.events import Event
 from afresh.data.storage.files import replace_file
 from afresh.engine.training import ranks
 from afresh.engine.training.checkpoint import steps_in
-from afresh.engine.training.loop import Diverged, Interrupted
 from afresh.engine.training.signals import interrupts_caught
 from afresh.engine.training.training_clock import Clock
 

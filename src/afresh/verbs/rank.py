@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from afresh.core import UserError, events
+from afresh.core.errors import Diverged, Interrupted
 from afresh.engine.training import ranks
-from afresh.engine.training.loop import Diverged, Interrupted
 from afresh.engine.training.ranks import DIFFER, NOT_MET
 from afresh.verbs.processes import VARIABLE, Order, attempt, ended, event_line, order_of, parent_ended
 from afresh.verbs.resume import resume

@@ -20,10 +20,9 @@ from afresh.engine.evaluation.verdict import Help, KnownFacts, Verdict, train_co
 from afresh.engine.sampling.request import Request
 from afresh.engine.sampling.samples import Samples, caption_of, preview_wav
 from afresh.engine.training.best_checkpoint import REWARD, read_choice
-from afresh.engine.training.checkpoint import newest
+from afresh.engine.training.checkpoint import newest, progress_of
 from afresh.engine.training.family_choice import FamilyCurves as Reached
 from afresh.engine.training.family_choice import curves_for
-from afresh.engine.training.loop import progress_of
 from afresh.engine.training.usage_meter import UsageMeter
 from afresh.runs.about import AboutRun, DrawnSamples, previews
 from afresh.runs.data_lineage import learnt_from

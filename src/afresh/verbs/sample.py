@@ -14,14 +14,14 @@ from afresh.core.cost import check_cost
 from afresh.core.solver_progress import reporting
 from afresh.engine.alignment.best_of_n import Rows, best_line, best_of, check_best
 from afresh.engine.alignment.rewards.reward import Reward, scorer_of
-from afresh.engine.sampling.request import Request, check_negative, contains_prompts
+from afresh.engine.sampling.request import Request, check_negative, contains_prompts, writes_text
 from afresh.engine.sampling.samples import Samples
-from afresh.engine.sampling.text_stream import TextCallback, Watcher, watcher_of
 from afresh.runs.run import Run, join
 from afresh.runs.works import hooks_of, settings_of_works
 
 if TYPE_CHECKING:
     from afresh.engine.alignment.rewards.reward_factory import Wanted
+    from afresh.engine.sampling.text_stream import TextCallback, Watcher
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,11 @@ class Sampler:
                 reward.close()
 
     def watcher(self) -> Watcher | None:
-        run, given = self.run, self.given
+        run, given, request = self.run, self.given, self.request
+        if not (writes_text(run.encoder, run.space) or request.stop or request.logprobs or self.on_text):
+            return None
+        from afresh.engine.sampling.text_stream import watcher_of
+
         return watcher_of(
             *(run.family, run.encoder, run.space, self.request, self.on_text),
             also=given.get("watch"),

@@ -22,9 +22,10 @@ from afresh.data.prepare import Prepared
 from afresh.data.storage.folders import new_folder
 from afresh.data.storage.object_store import is_address
 from afresh.engine.training import checkpoint
-from afresh.engine.training.checkpoint import Checkpoint
+from afresh.engine.training.checkpoint import Checkpoint, progress_of
 from afresh.engine.training.config import TrainConfig
-from afresh.engine.training.loop import Learner, precision, progress_of, take_step
+from afresh.engine.training.loop import Learner, take_step
+from afresh.engine.training.network import precision
 from afresh.engine.training.plan import make_learner
 from afresh.engine.training.weights import read_weights
 from afresh.runs.data import run_data

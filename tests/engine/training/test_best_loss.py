@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from afresh.core import UserError
+from afresh.core.errors import Interrupted
 from afresh.engine.training.batch_source import heldout_loss
 from afresh.engine.training.best_checkpoint import LOSS, rises
 from afresh.engine.training.checkpoint import newest
@@ -129,7 +130,7 @@ def halt(job: Any, step: int) -> None:
 
     loop.take_step = counted
     try:
-        with pytest.raises(loop.Interrupted):
+        with pytest.raises(Interrupted):
             learn(job)
     finally:
         loop.take_step = take

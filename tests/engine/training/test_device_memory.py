@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from afresh.core import Batch, Loss, Modules, State, UserError
+from afresh.core.errors import Interrupted
 from afresh.core.events import Event, listening
 from afresh.core.rng import Rng
 from afresh.engine.training import checkpoint, loop
@@ -65,7 +66,7 @@ def test_a_resumed_run_keeps_its_smaller_micro_batches(tmp_path: Path) -> None:
     through = learner(Bounded(1), batch=4, micro_batch=4)
     train(through, tmp_path / "whole")
     first = learner(Bounded(1), batch=4, micro_batch=4)
-    with pytest.raises(loop.Interrupted):
+    with pytest.raises(Interrupted):
         hooks = Hooks(interrupted=lambda: first.step == 5)
         loop.run(first, batches(first.config), tmp_path / "parts", Rng(0), hooks)
     again = learner(Bounded(1), batch=4, micro_batch=4)

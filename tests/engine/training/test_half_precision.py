@@ -10,8 +10,8 @@ import torch
 from afresh.core import Batch, Loss, Modules, State
 from afresh.core.rng import Rng
 from afresh.engine.training import precision as precision_module
-from afresh.engine.training.checkpoint import newest
-from afresh.engine.training.loop import Hooks, Learner, progress_of, run, take_step
+from afresh.engine.training.checkpoint import newest, progress_of
+from afresh.engine.training.loop import Hooks, Learner, run, take_step
 from afresh.engine.training.precision import half_precision
 from tests.engine.training.toys import Squares, batches, flat, learner, same
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from afresh.core import Batch, Cond, Examples, Loss, Modules, Space, State
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
-from afresh.engine.training.loop import Learner, play, progress_of, take_step
+from afresh.engine.training.checkpoint import progress_of
+from afresh.engine.training.loop import Learner, play, take_step
 from tests.engine.training.toys import config
 
 END, LETTER, BATCH = 0, 1, 16

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from afresh.core.errors import Diverged
 from afresh.core.rng import Rng
 from afresh.engine.training import checkpoint, loop
 from afresh.engine.training.best_checkpoint import (
@@ -99,7 +100,7 @@ def test_going_back_to_a_checkpoint_forgets_later_looks(tmp_path: Path) -> None:
     """Steps that are not finite, after a look that no checkpoint holds: the look is taken once."""
     live = learner(Squares(bad={("first", s): float("nan") for s in (5, 6)}), **{**OFTEN, "skip_limit": 2})
     falling = {s: 20.0 - s for s in range(13)}
-    with pytest.raises(loop.Diverged):
+    with pytest.raises(Diverged):
         train(live, tmp_path, falling)
     steps = [look.step for look in live.looks[LOSS]]
     assert steps == sorted(set(steps))

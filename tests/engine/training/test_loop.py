@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from afresh.core import Batch, Cond, Examples, UserError
+from afresh.core.errors import Diverged, Interrupted
 from afresh.core.events import listening
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.engine.training import checkpoint, loop
 from afresh.engine.training.batch_source import heldout_loss
 from afresh.engine.training.config import TrainConfig
-from afresh.engine.training.loop import Diverged, Hooks, Interrupted, Learner
+from afresh.engine.training.loop import Hooks, Learner
 from afresh.engine.training.plan import make_learner
 from tests.contracts.rows import FAMILIES, SPACES, FamilyRow, examples
 from tests.engine.training.toys import FIELD, Squares, batches, flat, learner, points, same

@@ -25,9 +25,9 @@ from torch.distributed import TCPStore
 
 import afresh
 from afresh.core import UserError
+from afresh.core.errors import Interrupted
 from afresh.core.events import Event, listening
 from afresh.engine.training import ranks
-from afresh.engine.training.loop import Interrupted
 from afresh.faces.cli import follows
 from afresh.verbs.processes import ATTEMPTS, Order, attempt
 from afresh.verbs.torchrun import check_same

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 import afresh
 from afresh.core import UserError
+from afresh.core.errors import Interrupted
 from afresh.engine.training import ranks
-from afresh.engine.training.loop import Interrupted, micro_batches
+from afresh.engine.training.loop import micro_batches
 from afresh.engine.training.sharding import Division
 from tests.engine.training.rank_processes import at, under_torchrun
 from tests.engine.training.shard_program import ROOMY, ROWS, bytes_kept, learner_of, matrices, moved_matrices, trained

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from afresh.core import UserError
+from afresh.core.errors import Diverged, Interrupted
 from afresh.core.events import Event, listening
 from afresh.engine.alignment.alignment_batches import AlignmentSource
 from afresh.engine.evaluation import memorisation_monitor
@@ -359,8 +360,8 @@ def child(order: Mapping[str, Any]) -> int:
             with listening(warn):
                 {"begin": begin, "go on": go_on}[order["do"]](order)
             code, last = 0, ""
-        except (UserError, loop.Diverged, loop.Interrupted) as e:
-            code = {UserError: 2, loop.Diverged: 3, loop.Interrupted: 130}[type(e)]
+        except (UserError, Diverged, Interrupted) as e:
+            code = {UserError: 2, Diverged: 3, Interrupted: 130}[type(e)]
             last = f"{type(e).__name__}: {e}"
         except BaseException:
             code, last = 1, traceback.format_exc()

@@ -22,10 +22,10 @@ import typer
 from PIL import Image
 
 from afresh.core import UserError
+from afresh.core.errors import Interrupted
 from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
 from afresh.engine.alignment.feedback.preferences import read_votes
-from afresh.engine.training.loop import Interrupted
 from afresh.faces.cli import function_of
 from afresh.faces.http import vote
 from afresh.verbs.annotate import Session

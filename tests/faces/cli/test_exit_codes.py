@@ -11,7 +11,7 @@ import pytest
 
 import afresh.faces.cli as cli
 from afresh.core import UserError
-from afresh.engine.training.loop import Diverged, Interrupted
+from afresh.core.errors import Diverged, Interrupted
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "exit-codes.md"
 

@@ -26,7 +26,7 @@ from afresh.domains.exercises.encoder import AnswerEncoder
 from afresh.domains.exercises.history import FIRST, Answer, AnswerHistory, typical
 from afresh.domains.exercises.knowledge.answers import DAY, Answers, as_answers
 from afresh.domains.exercises.knowledge.learning import MOST_SKILLS, Belief, Learning, ahead, fit, gain, padded
-from afresh.engine.training.loop import precision
+from afresh.engine.training.network import precision
 from afresh.runs.data import known_data
 from afresh.runs.run import Run
 

@@ -52,8 +52,8 @@ from afresh.engine.sampling.request import Request, describe, encode_prompts, kn
 from afresh.engine.training import checkpoint, ranks
 from afresh.engine.training.batch_source import heldout_loss
 from afresh.engine.training.best_checkpoint import REWARD, STOP_ERRORS, BestCheckpoint, best_by_reward
-from afresh.engine.training.loop import Learner, averaged, precision
-from afresh.engine.training.plan import to_device
+from afresh.engine.training.loop import Learner, averaged
+from afresh.engine.training.network import precision, to_device
 from afresh.engine.training.weights import BaseWeights, adapters_merged
 from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run, join, metrics_rows

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from afresh.core import Cond, UserError
 from afresh.engine.alignment.rewards.reward import Reward, scorer_of
-from afresh.engine.sampling.text_stream import Written
+
+if TYPE_CHECKING:
+    from afresh.engine.sampling.text_stream import Written
 
 CANDIDATE_STRIDE = 1_000_000  # candidate k of sample i has the index i + k CANDIDATE_STRIDE, for any n
 MAX_CANDIDATES = 10_000  # of each sample

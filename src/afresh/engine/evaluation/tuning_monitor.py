@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from afresh.core import Cond, Examples, Item, events
 from afresh.engine.evaluation.base_comparison import BaseComparison, read_answers, write_answers
 from afresh.engine.sampling.request import Request, make_cond, of_kind
-from afresh.engine.training.loop import Learner, averaged, precision
+from afresh.engine.training.loop import Learner, averaged
+from afresh.engine.training.network import precision
 from afresh.engine.training.weights import adapters_merged
 from afresh.runs.run import Run
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -29,7 +29,9 @@ from afresh.data.storage.files import replace_file
 from afresh.data.storage.folders import check_free, output_folder
 from afresh.engine.pages.render import data_uri, render_page
 from afresh.engine.sampling.request import contains_prompts
-from afresh.engine.sampling.text_stream import Written
+
+if TYPE_CHECKING:
+    from afresh.engine.sampling.text_stream import Written
 
 MOST = 400  # samples in one image
 FILES = IMAGES | SOUNDS | {".mid", ".midi", ".abc", ".txt", ".json", ".jsonl", ".csv", ".html", ".zip"}

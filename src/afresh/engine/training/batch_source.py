@@ -12,7 +12,8 @@ from afresh.core import Batch, Examples, Objective, Space
 from afresh.core.rng import Rng
 from afresh.data.load import rows_at_once, sweep
 from afresh.engine.training import ranks
-from afresh.engine.training.loop import Learner, averaged, precision
+from afresh.engine.training.loop import Learner, averaged
+from afresh.engine.training.network import precision
 
 EVALUATED = 2048  # examples or windows of an evaluation, at most; a fiftieth of those trained on if that is less
 

@@ -24,12 +24,11 @@ from torch import Tensor
 from afresh.core.safe_json import MOST_STEPS, read_model
 from afresh.data.storage.files import write_json
 from afresh.engine.training.looks import MonitorLook, add_look, looks_in
-from afresh.engine.training.loop import Learner, averaged, learnt
-from afresh.engine.training.weights import CHOSEN, read_weights, write_weights
+from afresh.engine.training.loop import Learner, averaged
+from afresh.engine.training.weights import CHOSEN, HIGHEST, LOWEST, learnt, read_weights, write_weights
 
 LOSS, REWARD, REWARD_ERROR = "heldout_loss", "heldout_reward", "heldout_reward_error"  # in metrics.jsonl
 GAIN, GAIN_ERROR = "gain", "gain_error"  # of held-out examples beside the base (evaluation/base_comparison.py)
-LOWEST, HIGHEST = "lowest", "highest"  # the stored weights
 WORSE = 0.01  # relative increase of the loss from which the last weights are replaced
 RISES = 2  # consecutive evaluations at which the loss must rise
 PATIENCE = 3  # evaluations without a better gain at which teaching ends

@@ -17,20 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from afresh.core import UserError, events
-from afresh.core.safe_json import MOST_STEPS, read_model
+from afresh.core.safe_json import MOST_STEPS, faults, read_model
 from afresh.data.storage.files import free_bytes, replace_file
 from afresh.data.storage.folders import write_folder
 from afresh.data.storage.tensor_file import read_tensors
+from afresh.engine.training.looks import MonitorLook
 
 KEEP = 2  # intact checkpoints: the newest, and one from which training is known to have continued
 SUMS = "SHA256SUMS"
 OPTIMIZER = "optimizer"  # the group that only training needs
 Count = Annotated[int, Field(ge=0, le=MOST_STEPS)]
+MOST_SCALE = 2.0**127  # of a loss; about the largest number of float32
 
 
 class State(BaseModel):
@@ -48,6 +50,41 @@ class Checkpoint:
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]
     scalars: Mapping[str, Any]
+
+
+class Progress(BaseModel):
+    """How far training has come: what a checkpoint holds in addition to tensors. Older ones lack some values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)]
+    since: Count = 0
+    left: float = Field(1.0, ge=0, le=1)
+    skipped: Count
+    rollbacks: Count
+    lr_scale: float = Field(ge=0, le=1)
+    loss_scale: float | None = Field(None, gt=0, lt=MOST_SCALE)  # of float16
+    scale_steps: Count = 0  # since it last changed
+    overflows: Count = 0
+    # By its former name, `weights`, in checkpoints of earlier versions.
+    seen_targets: dict[str, tuple[float, int]] = Field({}, validation_alias=AliasChoices("seen_targets", "weights"))
+    sums: dict[str, float]  # may hold what is not finite
+    count: Count
+    stopped: str = ""
+    stopped_at: Count | None = None
+    looks: dict[str, list[MonitorLook]] | None = None
+    fitting: Annotated[int, Field(ge=1)] | None = None
+
+
+def progress_of(saved: Checkpoint) -> Progress:
+    """Raises UserError, naming the value, if it is missing or impossible."""
+    try:
+        return Progress.model_validate(saved.scalars)
+    except ValueError as e:
+        raise UserError(
+            f"state.json in the checkpoint of step {saved.step:,} is not one of this version: {faults(e)}. Restore a "
+            "copy of it.",
+            "damaged",
+        ) from None
 
 
 def save(root: Path, checkpoint: Checkpoint, rotating: bool = True) -> Path:

@@ -10,83 +10,37 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from afresh.core import Batch, Objective, State, UserError, events
+from afresh.core import Batch, Objective, State, events
 from afresh.core.device import read, tensor_cores
+from afresh.core.errors import Diverged, Interrupted, UserError
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
-from afresh.core.safe_json import MOST_STEPS, faults
 from afresh.engine.nets.kernels import functions as kernels
 from afresh.engine.training import checkpoint, ranks
-from afresh.engine.training.checkpoint import Count
+from afresh.engine.training.checkpoint import Progress, progress_of
 from afresh.engine.training.checkpoint_saver import CheckpointSaver
 from afresh.engine.training.compiling import first_reason, undo_compile
 from afresh.engine.training.config import TrainConfig
 from afresh.engine.training.device_memory import DOES_NOT_FIT, free_unused, is_out_of_memory
 from afresh.engine.training.ema import Average, ema_decay, flat, follow, refill
-from afresh.engine.training.looks import Looks, MonitorLook, looks_until
+from afresh.engine.training.looks import Looks, looks_until
+from afresh.engine.training.network import precision
 from afresh.engine.training.optim import AdamW, Muon, is_matrix
 from afresh.engine.training.rank_pace import Paces, RankPace
 from afresh.engine.training.schedule import rate, share_left
 from afresh.engine.training.sharding import (
     Division,
     divided,
-    divided_like,
     own_part,
     total_norm,
     whole,
     whole_for_leader,
 )
-
-MOST_SCALE = 2.0**127  # of a loss; about the largest number of float32
-
-
-class Diverged(Exception):
-    """Raised if gradients remain non-finite after rolling back. Exit code 3."""
-
-
-class Interrupted(Exception):
-    """Raised after Ctrl-C, when everything is saved. Exit code 130."""
-
-
-class Progress(BaseModel):
-    """How far training has come: what a checkpoint holds in addition to tensors. Older ones lack some values."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)]
-    since: Count = 0
-    left: float = Field(1.0, ge=0, le=1)
-    skipped: Count
-    rollbacks: Count
-    lr_scale: float = Field(ge=0, le=1)
-    loss_scale: float | None = Field(None, gt=0, lt=MOST_SCALE)  # of float16
-    scale_steps: Count = 0  # since it last changed
-    overflows: Count = 0
-    # By its former name, `weights`, in checkpoints of earlier versions.
-    seen_targets: dict[str, tuple[float, int]] = Field({}, validation_alias=AliasChoices("seen_targets", "weights"))
-    sums: dict[str, float]  # may hold what is not finite
-    count: Count
-    stopped: str = ""
-    stopped_at: Count | None = None
-    looks: dict[str, list[MonitorLook]] | None = None
-    fitting: Annotated[int, Field(ge=1)] | None = None
-
-
-def progress_of(saved: checkpoint.Checkpoint) -> Progress:
-    """Raises UserError, naming the value, if it is missing or impossible."""
-    try:
-        return Progress.model_validate(saved.scalars)
-    except ValueError as e:
-        raise UserError(
-            f"state.json in the checkpoint of step {saved.step:,} is not one of this version: {faults(e)}. Restore a "
-            "copy of it.",
-            "damaged",
-        ) from None
+from afresh.engine.training.weights import learnt, load_learnt, under
 
 
 @dataclass
@@ -292,25 +246,6 @@ def averaged(learner: Learner) -> Iterator[None]:
             load_learnt(learner.modules[m], weights)
 
 
-def learnt(net: nn.Module) -> dict[str, Tensor]:
-    """The state of a network without its frozen parameters, which are not part of a checkpoint."""
-    frozen = {k for k, p in net.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    return {k: v for k, v in net.state_dict().items() if k not in frozen}
-
-
-def load_learnt(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load a state from `learnt`. Raises KeyError or RuntimeError if it belongs to another network."""
-    known = learnt(net)
-    if known.keys() != tensors.keys():
-        raise KeyError(", ".join(sorted(known.keys() ^ tensors.keys())[:4]))
-    net.load_state_dict({k: divided_like(known[k], v) for k, v in tensors.items()}, strict=False)
-
-
-def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix.`, with this prefix removed."""
-    return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}
-
-
 def check_state(known: State, saved: Mapping[str, Tensor]) -> None:
     """Raises RuntimeError if a saved state of an objective has another shape than before the first step."""
     for name in known.keys() & saved.keys():
@@ -347,14 +282,6 @@ def fresh_scaler(device: str) -> torch.amp.GradScaler:
     """The scale of losses before the first step. It is halved when gradients overflow, and doubled after 2,000 steps in
     which they do not (Micikevicius et al. 2018, sec. 3.2). A loss is a sum over examples, so the first scale is low."""
     return torch.amp.GradScaler(torch.device(device).type, init_scale=256.0)
-
-
-@contextmanager
-def precision(config: TrainConfig) -> Iterator[None]:
-    """Compute matrix products in the precision of the configuration."""
-    dtype = torch.float16 if config.precision == "float16" else torch.bfloat16
-    with torch.autocast(torch.device(config.device).type, dtype=dtype, enabled=config.precision != "float32"):
-        yield
 
 
 def play(learner: Learner, player: str, batch: Batch, rng: Rng, examples: int | None = None) -> dict[str, float] | None:

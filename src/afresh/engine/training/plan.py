@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from afresh.core import Batch, CondSpec, Examples, Family, Space, UserError, events
 from afresh.core.options import override
@@ -26,6 +25,7 @@ from afresh.engine.training.compiling import compile_fault
 from afresh.engine.training.config import TrainConfig
 from afresh.engine.training.device_memory import DOES_NOT_FIT, free_unused, is_bounded
 from afresh.engine.training.loop import Learner, take_step
+from afresh.engine.training.network import build_network, empty_network, parameters_of
 from afresh.engine.training.precision import fastest_precision
 from afresh.engine.training.schedule import evaluation_count
 from afresh.engine.training.sharding import divide
@@ -63,50 +63,6 @@ class Plan:
     parameters: int
     decisions: list[Decision] = field(default_factory=list)
     fills: bool = True  # whether a budget in minutes is used up, so that the steps are adapted to it
-
-
-class MetaParameters(TorchFunctionMode):
-    """Create parameters on the meta device, without memory or values, and leave all other operations unchanged.
-
-    The context torch.device("meta") would do the same, but its first random fill and its first table of positions
-    import modules that take a second.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", "") == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **({**kwargs, "device": "meta"} if func is torch.empty else kwargs))
-
-
-def empty_network(family: Family, config: Any, space: Space, conds: CondSpec) -> dict[str, nn.Module]:
-    """The modules without memory for their weights."""
-    with MetaParameters():
-        return family.build(config, space, conds)
-
-
-def parameters_of(family: Family, config: Any, space: Space, conds: CondSpec) -> int:
-    """The number of trainable parameters, counted without allocating them."""
-    return sum(p.numel() for m in empty_network(family, config, space, conds).values() for p in m.parameters())
-
-
-def to_device(modules: Mapping[str, nn.Module], device: str) -> dict[str, nn.Module]:
-    """Move modules to the device. Two-dimensional convolutions get the memory format channels_last, which is faster."""
-    out = {k: m.to(device) for k, m in modules.items()}
-    if any(p.dim() == 4 for m in out.values() for p in m.parameters()):
-        out = {k: m.to(memory_format=torch.channels_last) for k, m in out.items()}  # type: ignore[call-overload]
-    return out
-
-
-def build_network(
-    family: Family, config: Any, space: Space, conds: CondSpec, device: str, base: BaseWeights | None, seed: int
-) -> dict[str, nn.Module]:
-    """The modules on the device, with random weights or those of `base` and its new adapter. Weights in few bits are
-    not there in more bits even for a moment."""
-    if base is not None and base.few_bits:
-        return to_device(base.apply(empty_network(family, config, space, conds), seed), device)
-    modules = to_device(family.build(config, space, conds), device)
-    return modules if base is None else base.apply(modules, seed)
 
 
 def make_learner(

@@ -29,13 +29,33 @@ from afresh.data.storage.tensor_file import map_tensors, read_tensors
 from afresh.engine.nets.frozen_linear import BLOCK, FrozenLinear, Kind, packed
 from afresh.engine.training import lora
 from afresh.engine.training.config import TrainConfig
-from afresh.engine.training.loop import load_learnt, under
 from afresh.engine.training.lora import LoraConfig
 from afresh.engine.training.optim import is_matrix
+from afresh.engine.training.sharding import divided_like
 
 ROWS = ("embedding.weight", "head.weight", "head.bias")  # ends of the names of tensors with a row for each token
 CODES, SCALES = ".codes", ".scales"  # ends of the names of tensors of layers in few bits
 BASE, EARLY, CHOSEN, FITTED = "base", "early", "averaged", "finished"  # file names in a run's folder
+LOWEST, HIGHEST = "lowest", "highest"  # ... of the weights of its best checkpoint
+
+
+def learnt(net: nn.Module) -> dict[str, Tensor]:
+    """The state of a network without its frozen parameters, which are not part of a checkpoint."""
+    frozen = {k for k, p in net.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {k: v for k, v in net.state_dict().items() if k not in frozen}
+
+
+def load_learnt(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load a state from `learnt`. Raises KeyError or RuntimeError if it belongs to another network."""
+    known = learnt(net)
+    if known.keys() != tensors.keys():
+        raise KeyError(", ".join(sorted(known.keys() ^ tensors.keys())[:4]))
+    net.load_state_dict({k: divided_like(known[k], v) for k, v in tensors.items()}, strict=False)
+
+
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix.`, with this prefix removed."""
+    return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}
 
 
 def serialised(tensors: Mapping[str, Tensor]) -> bytes:
@@ -196,7 +216,7 @@ class BaseWeights:
 
     @property
     def few_bits(self) -> bool:
-        """Whether there are layers in few bits, with which a network is built without memory (plan.build_network)."""
+        """Whether layers are in few bits: `network.build_network` then builds the network without memory."""
         return any(k.endswith(CODES) for k in self.weights)
 
     @property

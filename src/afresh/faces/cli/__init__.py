@@ -269,7 +269,7 @@ def follows(error: Exception) -> bool:
         return False
     if isinstance(error, UsageError):
         return True
-    from afresh.engine.training.loop import Diverged, Interrupted
+    from afresh.core.errors import Diverged, Interrupted
     from afresh.engine.training.ranks import SHARED
 
     return isinstance(error, Diverged | Interrupted) or getattr(error, "code", "") in SHARED
@@ -298,7 +298,7 @@ def usage_message(error: Any) -> str:
 def code_of(error: Exception) -> int | None:
     """The exit code of an error that a person can do something about; None for a fault of this program."""
     from afresh.core import UserError
-    from afresh.engine.training.loop import Diverged, Interrupted
+    from afresh.core.errors import Diverged, Interrupted
 
     if isinstance(error, BrokenPipeError):  # the reader of our output went away, which is its right
         discard_output()

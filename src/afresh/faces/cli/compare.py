@@ -51,7 +51,7 @@ def judge(
 ) -> None:
     """Ask for votes, in the terminal or on a page, or show what the votes say."""
     from afresh.core import events
-    from afresh.engine.training.loop import Interrupted
+    from afresh.core.errors import Interrupted
     from afresh.verbs.annotate import PairRequest, check, default_votes, summary_of, votes_in
 
     other = values["other"]

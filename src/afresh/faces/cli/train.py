@@ -86,7 +86,7 @@ def resumes(context: typer.Context, values: Mapping[str, Any], offered: Sequence
 
 def begun(spec: RunSpec, measure: bool) -> Job:
     """The run that is made, ready to learn."""
-    from afresh.engine.training.loop import Interrupted
+    from afresh.core.errors import Interrupted
     from afresh.engine.training.training_clock import Clock
 
     try:
@@ -115,8 +115,8 @@ def resumed(values: Mapping[str, Any]) -> Job:
 
 def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) -> None:
     """Learn, measure, report, and say what was made."""
+    from afresh.core.errors import Interrupted
     from afresh.engine.training import ranks
-    from afresh.engine.training.loop import Interrupted
     from afresh.verbs.report import final_record
     from afresh.verbs.training_job import learn
 
@@ -140,8 +140,7 @@ def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) ->
 
 def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples | None]:
     """The measurement, and the samples of the report, which is written to the run's folder; None for what fails."""
-    from afresh.core.errors import left_out
-    from afresh.engine.training.loop import Interrupted
+    from afresh.core.errors import Interrupted, left_out
     from afresh.verbs.measuring import measure_run
     from afresh.verbs.report import report_samples, write_run_report
 

@@ -25,7 +25,7 @@ from afresh.core import Cond
 from afresh.core.rng import MixedRng, Rng
 from afresh.core.solver_progress import Follower, Step, follower, following
 from afresh.engine.sampling.tokens import Decoding, TokenSequence
-from afresh.engine.training.loop import precision
+from afresh.engine.training.network import precision
 from afresh.runs.run import Run, join
 
 PROCESSORS = torch.get_num_threads()  # that a lane computes with
