@@ -231,7 +231,7 @@ def page(found: Found | None = None) -> str:
         "Made by `make bench` and `make docs` from `benchmarks/results.json`; not edited by hand. Both sides of a row\n"
         "are measured in one session on one machine. Goals were set before measuring; those that were missed stand\n"
         "here, too. Where several rows promise the same, one stands for all, a missed one before others; every row is\n"
-        "folded below."
+        "folded below. What was measured once stands in [what was tried once](tried.md)."
     )
     parts = ["# Benchmarks", intro, "## Six numbers", headlines()]
     parts += [subject_part(subject, own) for subject, own in by_subject(found).items()]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from benchmarks.images.peers.protocol import Ask, keep
 from benchmarks.images.sets import SETS, DataSet, Labels, Loaded, write
 
 PEERS = {"diffusers": "", "pythae_mlp": "mlp", "pythae_conv": "conv", "dcgan": ""}  # peer -> the variant of its module
-SIZES, SEEDS, SEED_MINUTES = (300, 2000, 12_000), 5, 4.0  # of the GAN by seed
 VIEWS = ("kid", "kid/domain", "kid/random")
 KEPT = (*VIEWS, "recall", "coverage", "two_sample/pixels", "conditional_accuracy", "retrieval")
 
@@ -243,50 +242,7 @@ def main(name: str, *given: str) -> None:
     run(name, asked.minutes, only, asked.seed)
 
 
-# --------------------------------------------------------------------------- the GAN by seed
-
-
-def seeds_row(size: int, made: list[Made]) -> Row:
-    """The seeds' recalls, coverages and KIDs beside each other."""
-    recall, coverage, kid = ([m.marks[k].value for m in made] for k in ("recall", "coverage", "kid"))
-    middle = float(np.median(recall))
-    shown = "; ".join(
-        f"{name} {min(v):.3g} to {max(v):.3g}"
-        for name, v in (("recall", recall), ("coverage", coverage), ("KID x1000", kid))
-    )
-    first = made[0].marks
-    floors = f"floor: recall {first['recall'].floor:.3g}, coverage {first['coverage'].floor:.3g}"
-    what = f"{size:,} pictures, {SEED_MINUTES:g} min, {len(made)} seeds, lowest to highest"
-    goal = "lowest recall at least half the median"
-    reached = middle > 0 and min(recall) >= middle / 2
-    return Row(
-        "fashion, gan by seed", what, shown, floors, min(recall) / max(middle, 1e-9), goal, reached, str(len(made))
-    )
-
-
-def gan_seeds() -> None:
-    """Does the GAN collapse? Seeds on parts of fashion, conditional. A collapse is a seed whose recall is below half
-    the median seed's. The judge and what stands beside are those of `fashion`; a model of fewer pictures is held
-    against all of the held-out ones."""
-    fashion = SETS["fashion"]
-    whole = fashion.loaded()
-    judge = judge_of(whole, fashion.samples)
-    threads = len(os.sched_getaffinity(0))
-    order = np.random.default_rng(0).permutation(len(whole.train))
-    rows = []
-    for size in SIZES:
-        part = replace(whole, train=whole.train.rows(order[:size]))
-        made = []
-        for seed in range(SEEDS):
-            folder = work_folder("gan_seeds") / f"{size}-seed{seed}"
-            made.append(contender(Task(fashion, part, SEED_MINUTES, seed, threads, folder), "gan", judge))
-        rows.append(seeds_row(size, made))
-        print(rows[-1], flush=True)
-    save("gan_seeds", rows)
-
-
 BENCHMARKS = (
-    Benchmark("gan_seeds", ("fashion_mnist_small",), 75, gan_seeds),
     Benchmark("fashion", ("fashion_mnist_small",), 85, partial(main, "fashion")),
     Benchmark("cifar", ("cifar10_small",), 40, partial(main, "cifar")),
     Benchmark("faces", ("faces_orl64",), 25, partial(main, "faces")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,11 +35,13 @@ def test_the_list_imports_no_torch() -> None:
     assert "decoding" in shown.stdout
 
 
-def test_what_cannot_run_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_run_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("AFRESH_DATA", raising=False)
     with pytest.raises(SystemExit, match="no benchmark 'cats'"):
         main(["cats"])
     with pytest.raises(SystemExit, match="masking needs gutenberg_books, tinystories, wikitext2"):
         main(["masking"])
-    with pytest.raises(SystemExit, match="moses_parity takes MOLSETS; given: nothing"):
-        main(["moses_parity"])
+    (tmp_path / "molecules_moses").mkdir()
+    monkeypatch.setenv("AFRESH_DATA", str(tmp_path))
+    with pytest.raises(SystemExit, match="moses takes RUN; given: nothing"):
+        main(["moses"])

@@ -1,7 +1,7 @@
 """Metrics of molecules, on the protocol of MOSES.
 
 Polykovskiy et al. 2020, "Molecular Sets (MOSES): a benchmarking platform for molecular generation models", section 3.
-The functions agree with those of its package, molsets, to four digits (benchmarks/molecules/moses_parity.py). Distances
+The functions agree with those of its package, molsets, to four digits. Distances
 are to held-out molecules; their floor is what training molecules score, as many as there are samples.
 """
 

@@ -1,1 +1,0 @@
-"""Teaching a subject to an open model."""
