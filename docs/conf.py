@@ -25,10 +25,6 @@ nitpicky = True  # with `sphinx-build -W` any link that leads nowhere ends the b
 # The pages in the order of the site: a caption, and what stands below it. A page that is missing here ends the build.
 ORDER = {
     "": ("start",),
-    "By who you are": (
-        *("people/artist", "people/writer", "people/shop", "people/chemist", "people/teacher", "people/producer"),
-        "people/developer",
-    ),
     "By kind of data": (
         *("guides/images", "guides/text_and_code", "guides/audio", "guides/music", "guides/recommending"),
         *("guides/molecules", "guides/fields", "guides/series", "guides/tables", "guides/adaptive-learning"),

@@ -14,7 +14,7 @@ from tests import needs
 
 DOCS = Path(__file__).parents[1] / "docs"
 EXAMPLE = re.compile(r"^```(bash|python) example\n(.*?)^```", re.MULTILINE | re.DOTALL)
-NEEDS = {"chemist": ("rdkit", "afresh[chem]")}
+NEEDS = {"molecules": ("rdkit", "afresh[chem]")}
 
 
 def examples(page: Path) -> list[tuple[str, str]]:
@@ -25,9 +25,10 @@ def examples(page: Path) -> list[tuple[str, str]]:
 WITH_EXAMPLES = [page for page in sorted(DOCS.rglob("*.md")) if examples(page)]
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("people/*.md")), ids=lambda p: p.stem)
-def test_a_guide_for_a_person_has_an_example_in_the_shell_and_in_python(page: Path) -> None:
-    assert [language for language, _ in examples(page)] == ["bash", "python"]
+@pytest.mark.parametrize("page", sorted(DOCS.glob("guides/*.md")), ids=lambda p: p.stem)
+def test_a_whole_job_has_an_example_in_the_shell_and_in_python(page: Path) -> None:
+    whole = "\n## A whole job" in page.read_text("utf-8")
+    assert [language for language, _ in examples(page)] == (["bash", "python"] if whole else [])
 
 
 @pytest.mark.slow
