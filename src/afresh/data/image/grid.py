@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
 from afresh.data.image.images import Pixels, to_image
+from afresh.data.image.lettering import Lettering
 
 GAP = 2  # pixels between images, before enlarging
 PAPER, INK = (255, 255, 255), (60, 60, 60)
@@ -44,14 +45,14 @@ def image_grid(
     gap, foot = GAP * max(1, zoom // 2), FONT + 4 if captions else 0
     cell_w, cell_h = width * zoom + gap, height * zoom + foot + gap
     sheet = Image.new("RGB", (across * cell_w + gap, down * cell_h + gap), PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
+    pen, letters = ImageDraw.Draw(sheet), Lettering(captions or (), FONT)
     for i, pixels in enumerate(images):
         left, top = gap + i % across * cell_w, gap + i // across * cell_h
         enlarged = to_image(pixels).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
         sheet.paste(enlarged, (left, top))
         if captions:
-            text = _fit(captions[i], width * zoom, font)
-            draw.text((left + width * zoom / 2, top + height * zoom + 1), text, INK, font, anchor="ma")
+            at = left + width * zoom / 2, top + height * zoom + 1
+            letters.draw(pen, at, letters.shortened(captions[i], width * zoom), INK, "ma")
     return sheet
 
 
@@ -69,13 +70,3 @@ def terminal_grid(images: Sequence[Pixels], columns: int, width: int = 80) -> Te
             text.append("▀", Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below)))
         text.append("\n")
     return text
-
-
-def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text on one line, shortened to `width` pixels with an ellipsis."""
-    line = " ".join(text.split())
-    if font.getlength(line) <= width:
-        return line
-    while line and font.getlength(line + "…") > width:
-        line = line[:-1]
-    return line + "…"

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from afresh.data.image.lettering import Lettering
 
 Pixels = NDArray[np.uint8]
 Point = tuple[float, float]
@@ -65,15 +67,15 @@ def fan_chart(fans: Sequence[Fan], labels: Sequence[str]) -> bytes:
     the times of the first value, of the first forecast and of the last one."""
     shown = list(fans[:MOST_PANELS])
     image = Image.new("RGB", (WIDTH, PANEL * len(shown)), PAPER)
-    pen, font = ImageDraw.Draw(image), ImageFont.load_default(12)
+    pen, letters = ImageDraw.Draw(image), Lettering((fan.name for fan in shown), 12)
     for number, fan in enumerate(shown):
-        panel(pen, font, fan, number * PANEL, labels)
+        panel(pen, letters, fan, number * PANEL, labels)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def panel(pen: Any, font: Any, fan: Fan, top: int, labels: Sequence[str]) -> None:
+def panel(pen: Any, letters: Lettering, fan: Fan, top: int, labels: Sequence[str]) -> None:
     before, after = len(fan.past), fan.quantiles.shape[1]
     every = np.concatenate([fan.past, fan.quantiles.ravel(), [] if fan.truth is None else fan.truth])
     every = every[np.isfinite(every)]
@@ -89,7 +91,7 @@ def panel(pen: Any, font: Any, fan: Fan, top: int, labels: Sequence[str]) -> Non
     for tick in ticks(low, high):
         _, y = place(0, tick)
         pen.line([(LEFT, float(y)), (right, float(y))], GRID)
-        pen.text((LEFT - 6, float(y)), f"{tick:g}", INK, font, anchor="rm")
+        letters.draw(pen, (LEFT - 6, float(y)), f"{tick:g}", INK, "rm")
     steps = np.arange(before, before + after)
     # Bands begin at the last value that is known, so that the fan opens there.
     known = np.flatnonzero(np.isfinite(fan.past))
@@ -116,9 +118,9 @@ def panel(pen: Any, font: Any, fan: Fan, top: int, labels: Sequence[str]) -> Non
                 pen.line(points, colour, width=width)
     border, _ = place(before - 0.5, low)
     pen.line([(float(border), top + TOP), (float(border), bottom)], GRID)
-    pen.text((LEFT, top + 4), f"{fan.name}: median, 50% and 90% of the forecast", INK, font)
+    letters.draw(pen, (LEFT, top + 4), f"{fan.name}: median, 50% and 90% of the forecast", INK)
     for label, x, anchor in zip(labels, (LEFT, float(border), right), ("la", "ma", "ra"), strict=True):
-        pen.text((x, bottom + 4), label, INK, font, anchor=anchor)
+        letters.draw(pen, (x, bottom + 4), label, INK, anchor)
 
 
 def ticks(low: float, high: float) -> list[float]:
