@@ -78,7 +78,7 @@ def test_chinese_where_a_font_is_there() -> None:
 
 
 def test_letters_that_no_font_has_are_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: [])
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", list)
     events: list[Event] = []
     with listening(events.append):
         for _ in range(3):

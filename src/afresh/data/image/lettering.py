@@ -39,6 +39,7 @@ class Lettering:
 
     def __init__(self, texts: Iterable[str], size: float) -> None:
         self.size, letters = size, _letters(_line("".join(texts)))
+        self.path: Path | None
         self.path, missing = _best_font(letters) if letters else (None, letters)
         self.common = letters - missing
 
