@@ -45,7 +45,12 @@ class Lettering:
 
     def font(self, line: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
         path = self.path if _letters(line) <= self.common else font_file(line)
-        return ImageFont.load_default(self.size) if path is None else ImageFont.truetype(path, self.size)
+        return _font(path, self.size)
+
+    def width(self, text: str) -> float:
+        """In pixels."""
+        line = _line(text)
+        return float(self.font(line).getlength(line))
 
     def draw(self, pen: Any, at: tuple[float, float], text: str, fill: Any = (0, 0, 0), anchor: str = "la") -> None:
         """Draw one line with the `ImageDraw` pen, at a point that its anchor (as in Pillow) lies on."""
@@ -72,6 +77,11 @@ def _letters(text: str) -> frozenset[str]:
     """What Pillow's own font lacks, but for characters that change the one before or have no shape of their own."""
     lacking = frozenset(c for c in text if not c.isascii() and not c.isspace()) - PILLOW
     return frozenset(c for c in lacking if unicodedata.category(c) not in ("Mn", "Me", "Cf", "Cc"))
+
+
+@lru_cache(64)
+def _font(path: Path | None, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size) if path is None else ImageFont.truetype(path, size)
 
 
 @lru_cache(1024)
