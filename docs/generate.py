@@ -40,6 +40,7 @@ import afresh
 from afresh import api
 from afresh.core import Family, Question, registry
 from afresh.core.plugins import own_plugins
+from afresh.data.image.kind import ImageResultSettings
 from afresh.data.preferences import Preferences, variable
 from afresh.data.prepare import prepare
 from afresh.engine.evaluation.verdict import MEANING
@@ -301,6 +302,8 @@ def settings_page() -> str:
         *(f"### Family {f.name}\n\n" + "\n\n".join(map(model_part, configs(f))) for f in families),
         "## Sampling\n\n`--set NAME=VALUE` of `afresh sample`, `edit`, `blend`, `compare` and `compose`, by family.",
         *(f"### Sampling from {f.name}\n\n{model_part(f.sampling.settings)}" for f in families),
+        "### Grids and edits\n\n`columns`, `scale` and `captions` of images, sounds, molecules, fields and series; "
+        f"`full_size` of images.\n\n{model_part(ImageResultSettings)}",
         "## Alignment\n\n`--set align.NAME=VALUE` of `afresh align`, by method.",
     ]
     methods = sorted(registry.aligners().values(), key=lambda a: a.config.__name__)
@@ -334,6 +337,7 @@ def models() -> Iterator[type[BaseModel]]:
     yield TrainConfig
     for family in families:
         yield from (*configs(family), family.sampling.settings)
+    yield ImageResultSettings
     yield from (a.config for a in registry.aligners().values())
     yield from (registry.modality(name).options for name in registry.own_modalities())
 
@@ -629,6 +633,7 @@ def completion_file() -> str:
             for f in families
         },
         "sampling": {f.name: list(model_fields(of_model(f.sampling.settings))) for f in families},
+        "results": list(model_fields(ImageResultSettings)),
         "align": sorted({name for m in methods for name in model_fields(of_model(m.config))}),
         "data": {n: list(model_fields(of_model(registry.modality(n).options))) for n in registry.own_modalities()},
     }

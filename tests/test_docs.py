@@ -22,6 +22,7 @@ from docs import generate
 import afresh
 from afresh.core import Cond, Examples, Part, Space, plugins, registry
 from afresh.core.rng import Rng
+from afresh.data.image.kind import ImageResultSettings
 from afresh.data.load import Loader, sweep
 from afresh.engine.training import loop
 from afresh.engine.training.config import TrainConfig
@@ -212,7 +213,7 @@ def unknown_settings(verb: str, words: list[str]) -> list[str]:
     pairs = [(flag, word.partition("=")[0]) for flag, word in pairwise(words)]
     data = {k for m in registry.own_modalities() for k in registry.modality(m).options.model_fields}
     families = [registry.family(f) for f in (*registry.FAMILIES, *registry.FOREIGN)]
-    drawn = {k for f in families for k in f.sampling.settings.model_fields}
+    drawn = {k for f in families for k in f.sampling.settings.model_fields} | set(ImageResultSettings.model_fields)
     known = {f"train.{k}" for k in TrainConfig.model_fields}
     known |= {f"family.{k}" for f in families for v in (f, *f.variants) for k in v.config.model_fields}
     known |= {f"align.{k}" for a in registry.aligners().values() for k in a.config.model_fields}
@@ -340,7 +341,7 @@ def python_problems(text: str) -> list[str]:
     tree, wrong, models = ast.parse(text), [], {"model"}
     drawn = {
         k for f in (*registry.FAMILIES, *registry.FOREIGN) for k in registry.family(f).sampling.settings.model_fields
-    }
+    } | set(ImageResultSettings.model_fields)
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and is_model(node.value, models):
             models |= {t.id for t in node.targets if isinstance(t, ast.Name)}

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from afresh.core.sound import Sound
 
@@ -99,7 +100,8 @@ class ItemKind:
     is not written. division: see `Division`; None if items are never divided. use: the command by which a run of such
     items is used, from how the run is typed, the path of its data (None if that is not to be read) and the options by
     which that was read; None if it is sampled. flaw: why a model should perhaps not learn an item, as a predicate
-    ("have a single colour"), or None.
+    ("have a single colour"), or None. result_settings: the settings of sampling, beside those of the family, that say
+    how what was drawn is given back, such as afresh.data.image.grid.GridSettings; None if there are none.
     """
 
     name: str
@@ -128,6 +130,7 @@ class ItemKind:
     hub_task: tuple[str, str] = ("text-generation", "text-generation")
     use: Callable[[str, Path | None, Mapping[str, Any]], str] | None = None
     flaw: Callable[[Any], str | None] = lambda item: None
+    result_settings: type[BaseModel] | None = None
 
     @property
     def inline(self) -> bool:

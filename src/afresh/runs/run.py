@@ -34,7 +34,7 @@ from afresh.engine.sampling.request import (
     make_cond,
     with_caption,
 )
-from afresh.engine.sampling.settings import of_guidance, of_sampling
+from afresh.engine.sampling.settings import of_guidance, of_results, of_sampling
 from afresh.engine.training import checkpoint, lora, ranks
 from afresh.engine.training.budget import devices, is_available
 from afresh.engine.training.checkpoint import Checkpoint
@@ -389,9 +389,21 @@ class Run:
         return cond, describe(self.encoder, self.space, cond, request), notes
 
     def settings(self, values: Mapping[str, Any]) -> Any:
-        """The family's sampling settings. Raises UserError naming those that exist."""
+        """The family's sampling settings, without those of results. Raises UserError naming those that exist."""
+        kind = self.encoder.kind
+        values, _ = of_results(kind, values)
         values = of_guidance(self.family, self.conds, values)
-        return of_sampling(self.family, values, self.guided)
+        also = () if kind.result_settings is None else kind.result_settings.model_fields
+        return of_sampling(self.family, values, self.guided, also)
+
+    def result_settings(self, values: Mapping[str, Any], columns: int | None = None) -> Any:
+        """Those of `values` that arrange what was drawn (`ItemKind.result_settings`), in `columns` if they do not say
+        in how many; None if the kind has none."""
+        model = self.encoder.kind.result_settings
+        if model is None:
+            return None
+        _, own = of_results(self.encoder.kind, values)
+        return model(**({} if columns is None else {"columns": columns}) | own)
 
     @property
     def guided(self) -> bool:

@@ -89,6 +89,7 @@ class Sampler:
             raise UserError(
                 "A text cannot be streamed and chosen among several: give `stream=True`, or `best_of` or `valid`."
             )
+        self.arrangement = run.result_settings(given)
         settings = self.settings(self.watcher())
         count, each = n * control.best_of, run.family.evaluations.sample(run.space, settings)
         check_cost(count * each, f"{count:,} samples of {each:,} evaluations each")
@@ -215,6 +216,7 @@ class Sampler:
             drawn.written,
             hooks=self.hooks,
             notes=control_lines(described, self.control),
+            arrangement=self.arrangement,
         )
 
 

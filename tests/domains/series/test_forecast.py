@@ -14,7 +14,9 @@ from PIL import Image
 
 from afresh.api import Model
 from afresh.core import UserError
+from afresh.data.image.lettering import Lettering
 from afresh.domains.series.forecast import futures
+from afresh.domains.series.pictures import Fan, fan_chart
 from afresh.domains.series.reading.options import ReadingOptions
 from afresh.domains.series.reading.read import read_series
 from afresh.faces.cli import run as command
@@ -210,3 +212,46 @@ def test_another_table_is_refused_with_the_columns_of_the_run(model: Model, tmp_
     (tmp_path / "other.csv").write_text("when,cold\n" + "".join(f"2024-01-{d:02d},{d}\n" for d in range(1, 29)))
     with pytest.raises(UserError, match=r"not like the table that the run learnt from.*Give one with these columns"):
         model.forecast(start=tmp_path / "other.csv")  # type: ignore[attr-defined]
+
+
+def test_every_series_is_drawn_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(Lettering, "draw", lambda self, pen, at, text, *more: texts.append(text))
+    past, quantiles = np.arange(30.0), np.arange(60.0).reshape(5, 12)
+    fans = [Fan(f"Köln {i}: Umsatz", past, quantiles, ["a", "b", "c"]) for i in range(15)]
+    image = Image.open(io.BytesIO(fan_chart(fans)))
+    assert {f"Köln {i}: Umsatz" for i in range(15)} <= set(texts) and (image.width, image.height) == (
+        1080,
+        20 + 5 * 190,
+    )
+    panels = np.asarray(image)[20:].reshape(5, 190, 3, 360, 3).swapaxes(1, 2).reshape(15, -1, 3)
+    assert all((panel == (25, 80, 150)).all(-1).any() for panel in panels), "a median in each"
+    texts.clear()
+    fan_chart(fans * 30)
+    assert texts[0].endswith("; the first 300 of 450")
+
+
+def test_the_picture_and_the_screen_name_each_of_several_series(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = waves(200), waves(200, seed=1)
+    two["load"][160] += 30
+    names = ["Köln"] * 200 + ["Łódź"] * 200
+    columns = {k: [*one[k], *two[k]] for k in one}
+    table = write(tmp_path / "two.csv", shop=names, time=times(200) * 2, **columns)
+    sizes = ("--data", f"context={CONTEXT}", "--data", f"horizon={HORIZON}", "--data", "series=shop")
+    argv = ["train", str(table), "--steps", "40", "--out", str(tmp_path / "run"), "--no-measure", *TINY, *sizes]
+    assert command(argv) == 0
+    found, texts = Model(Run.open(tmp_path / "run")), list[str]()
+    monkeypatch.setattr(Lettering, "draw", lambda self, pen, at, text, *more: texts.append(text))
+    forecast(found, start=table).files()
+    assert {"Köln: load", "Köln: heat", "Łódź: load", "Łódź: heat"} <= set(texts)
+    scores = found.anomalies(start=table, members=20).lines()[1]  # type: ignore[attr-defined]
+    assert list(scores.columns[:5]) == ["series", "time", "column", "value", "expected"]
+    worst = scores.rows[0]
+    assert worst[:3] == ["Łódź", times(200)[160], "load"] and float(worst[3]) > float(worst[4]) + 10
+
+
+def test_few_futures_are_said_to_hold_less(model: Model, data: Path) -> None:
+    assert "about 79% of what comes" in forecast(model, start=data, members=16).notes[0]
+    assert not forecast(model, start=data, members=64).notes

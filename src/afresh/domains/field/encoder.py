@@ -70,6 +70,11 @@ class FieldEncoder(FileEncoder):
         return SeenRange(**{name: np.asarray(values, np.float64) for name, values in self.seen.items()})
 
     @property
+    def titles(self) -> list[str]:
+        """The name of each channel with its unit."""
+        return [f"{name} ({unit})" if unit else name for name, unit in zip(self.channels, self.units, strict=True)]
+
+    @property
     def inferred(self) -> Sequence[str]:
         """The last channels, which are numbers of a trajectory."""
         return tuple(self.options.get("infer", ()))

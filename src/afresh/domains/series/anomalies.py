@@ -65,10 +65,12 @@ class Anomalies(FileResult):
         return {"scored": len(self.ranked), "most": [self.row(p) for p in self.ranked[:20]]}
 
     def lines(self) -> list[Line]:
-        rows = [[str(v) for k, v in self.row(p).items() if k != "series"] for p in self.ranked[:10]]
+        found, named = [self.row(p) for p in self.ranked[:10]], any(s.name for s in self.series)
+        names = ("series", "time", "column", "value", "median", "distance", "chance")[not named :]
+        rows = [[str(row[name]) for name in names] for row in found]
         what = f"{counted(len(self.ranked), 'value')} scored by {self.members:,} futures each in {self.seconds:.1f} s"
-        heads = ("time", "column", "value", "median", "distance", "chance")
-        return [f"{what}; the most distant:", Table(heads, rows, right=(2, 3, 4, 5))]
+        heads = ["expected" if name == "median" else name for name in names]
+        return [f"{what}; the most unlikely:", Table(heads, rows, right=tuple(range(len(names) - 4, len(names))))]
 
     @cached_property
     def written(self) -> dict[str, bytes]:

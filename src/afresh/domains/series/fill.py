@@ -13,6 +13,7 @@ import numpy as np
 from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.core.verb import FileResult, Line, Table
+from afresh.domains.series.calibration import few_members
 from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
@@ -33,6 +34,10 @@ class Filled(FileResult):
     series: Sequence[Series]
     places: Any
     draws: Array
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return few_members(len(self.draws))
 
     @property
     def mean(self) -> Any:

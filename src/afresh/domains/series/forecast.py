@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.core.verb import FileResult, Line, Table
-from afresh.domains.series.calibration import REFERENCE, widened, widening_of
+from afresh.domains.series.calibration import REFERENCE, few_members, widened, widening_of
 from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.pictures import Fan, fan_chart
 from afresh.domains.series.reading.inline import TableSource, words_of
@@ -47,6 +47,10 @@ class Forecast(FileResult):
     @property
     def columns(self) -> tuple[str, ...]:
         return self.encoder.columns
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return few_members(len(self.members))
 
     @cached_property
     def quantiles(self) -> NDArray[np.float64]:
@@ -130,17 +134,18 @@ class Forecast(FileResult):
         return table
 
     def picture(self) -> bytes:
-        """A panel for each column of the first series."""
-        one, end, horizon = self.series[0], self.ends[0], self.members.shape[-1]
-        begin = max(0, end - min(end, max(SHOWN * horizon, self.encoder.layout.horizon)))
-        spread = np.stack([self.quantile(p)[0] for p in FAN])
-        later = part(one.values, end, end + horizon)
-        fans = [
-            Fan(name, one.values[c, begin:end], spread[:, c], later[c] if np.isfinite(later[c]).any() else None)
-            for c, name in enumerate(self.columns)
-        ]
-        moments = one.written(begin, end + horizon)
-        return fan_chart(fans, [moments[0], moments[end - begin], moments[-1]])
+        """A panel for each column of each series."""
+        spread, horizon = np.stack([self.quantile(p) for p in FAN]), self.members.shape[-1]
+        fans = []
+        for number, (one, end) in enumerate(zip(self.series, self.ends, strict=True)):
+            begin = max(0, end - min(end, max(SHOWN * horizon, self.encoder.layout.horizon)))
+            later, moments = part(one.values, end, end + horizon), one.written(begin, end + horizon)
+            labels = [moments[0], moments[end - begin], moments[-1]]
+            for c, name in enumerate(self.columns):
+                title = f"{one.name}: {name}" if one.name else name
+                truth = later[c] if np.isfinite(later[c]).any() else None
+                fans.append(Fan(title, one.values[c, begin:end], spread[:, number, c], labels, truth))
+        return fan_chart(fans)
 
 
 def rounded(values: NDArray[np.float64]) -> list[float]:

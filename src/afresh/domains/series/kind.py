@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from afresh.core import ItemKind, Preview
 from afresh.core.safe_text import shell_word
 from afresh.data import array_file
+from afresh.data.image.grid import GridSettings
 from afresh.domains.series.pictures import curves
 
 MOST_BYTES = 1 << 28  # of the file of a window
@@ -61,4 +62,5 @@ SERIES = ItemKind(
     suffixes=frozenset({".npy"}),
     searched=0,
     use=forecast_command,
+    result_settings=GridSettings,
 )

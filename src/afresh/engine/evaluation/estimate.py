@@ -52,6 +52,17 @@ def share(hits: int, n: int) -> Estimate:
     return Estimate(p, low, 1.0 if hits == n else min(1.0, middle + half), n)
 
 
+def held_between(members: int, share: float) -> float:
+    """The share of truths that lie within the central interval of a share of an ensemble whose truth could be one more
+    member, for quantiles that are interpolated as `numpy.quantile` does by default.
+
+    The k-th smallest of n members has k / (n + 1) of the truths below it (David and Nagaraja 2003, order statistics).
+    The quantile p lies (n - 1) p places above the smallest, so that share (n - 1) / (n + 1) are held: exactly if values
+    are spread evenly between two members, and nearly otherwise. A share of 1 is the range of all members.
+    """
+    return share * (members - 1) / (members + 1)
+
+
 def mean(values: Array) -> Estimate:
     """The mean of independent values (N,) with a normal interval."""
     v, n = float(np.mean(values)), len(values)

@@ -73,8 +73,9 @@ def align_settings(incomplete: str) -> list[str]:
 
 
 def sample_settings(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Settings of sampling of the run's family."""
-    return assigned(incomplete, "", names()["sampling"].get(of_run(ctx, "run.json").get("family"), ()))
+    """Settings of sampling of the run's family, and of what is drawn."""
+    own = names()["sampling"].get(of_run(ctx, "run.json").get("family"), ())
+    return assigned(incomplete, "", [*own, *(names()["results"] if own else ())])
 
 
 def data_options(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -13,9 +13,10 @@ from pydantic import BaseModel, Field, create_model
 
 from afresh.core import registry
 from afresh.core.verb import Absent, EncodedFile, EncodedImage, Parameter, RunWeights, Verb
+from afresh.data.image.grid import GridSettings
 from afresh.faces.http.image_files import from_base64, read_image
 from afresh.faces.http.loaded_runs import Library, Served
-from afresh.faces.http.native.items import answer, read_item, read_items, written
+from afresh.faces.http.native.items import answer, grid_file, read_item, read_items, written
 from afresh.faces.http.request_threads import Desk, alone, noted
 from afresh.faces.http.requests.forms import Settings, seed_of
 from afresh.faces.http.rights import USE, needs
@@ -59,7 +60,8 @@ def answered(verb: Verb[Any, Any], library: Library, served: Served, form: Any) 
     result, notes = result_of(verb, library, served, form)
     if verb.draws:
         seed = {"seed": result.seed} if "seed" in verb.options.model_fields else {}
-        return {"samples": written(result), **seed, "notes": notes}
+        grid = {"grid": grid_file(result)} if set(GridSettings.model_fields) & set(form.settings) else {}
+        return {"samples": written(result), **grid, **seed, "notes": notes}
     files = {
         name: base64.b64encode(content).decode() for name, content in signed_files(verb, served.run, result).items()
     }
