@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from afresh.core import UserError
 from afresh.domains.field.calibration import coverage, rank_histogram, ranks, spread_and_error, spread_skill
 
 SIZES = (2, 5, 16, 50)
@@ -110,6 +111,9 @@ def test_coverage_where_the_share_is_one_of_the_members_is_a_count() -> None:
     ensemble, truth = draws(19)
     inside = ((truth >= ensemble.min(0)) & (truth <= ensemble.max(0))).mean()
     assert coverage(ranks(ensemble, truth), 0.9)[0].value == pytest.approx(inside)
+    for share in (0, 1, 90):
+        with pytest.raises(UserError, match="between 0 and 1"):
+            coverage(ranks(ensemble, truth), share)
 
 
 def test_the_order_of_members_does_not_matter() -> None:

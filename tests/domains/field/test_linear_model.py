@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from afresh.core import UserError
 from afresh.domains.field.linear_model import Kind, fit_linear_model, roll_out
 from afresh.domains.field.scores import vrmse
 
@@ -66,3 +67,14 @@ def test_one_trajectory_is_enough_and_channels_may_be_constant() -> None:
     model = fit_linear_model(states, (True,))
     rollout = roll_out(model, states[:, 0], 3)
     assert np.isfinite(rollout).all() and (rollout[:, :, 1] == 7).all()
+
+
+def test_too_little_and_not_finite_training_data_is_refused() -> None:
+    states = diffusion(3, 4, (10,))
+    with pytest.raises(UserError, match="at least 2 transitions"):
+        fit_linear_model(states[:, :1], (True,))
+    with pytest.raises(UserError, match="2 axes of space have a boundary"):
+        fit_linear_model(states, (True, True))
+    states[1, 2, 0, 3] = np.nan
+    with pytest.raises(UserError, match="Trajectory 1 of the training data holds values that are not finite"):
+        fit_linear_model(states, (True,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from afresh.core import UserError
 from afresh.domains.field.range_seen import SeenRange, left_what_was_seen, moments_of, seen_range
 
 TRAINING = np.random.default_rng(0).normal(size=(20, 30, 2, 50))
@@ -68,12 +69,19 @@ def test_a_larger_factor_lets_more_pass() -> None:
     doubled = 3 * STATES
     assert left_what_was_seen(doubled, SEEN) is not None
     assert left_what_was_seen(doubled, SEEN, factor=4) is None
+    with pytest.raises(UserError, match=r"factor is 0\.5"):
+        left_what_was_seen(doubled, SEEN, factor=0.5)
 
 
 def test_a_channel_that_was_constant_has_to_stay_so() -> None:
     seen = seen_in(np.full((2, 3, 1, 4), 7.0))
     assert left_what_was_seen(np.full((2, 1, 4), 7.0), seen) is None
     assert left_what_was_seen(np.full((2, 1, 4), 7.1), seen) is not None
+
+
+def test_other_channels_are_refused() -> None:
+    with pytest.raises(UserError, match="with the 2 channels"):
+        left_what_was_seen(STATES[:, :1], SEEN)
 
 
 def test_moments_of_single_states_are_those_of_all_values() -> None:

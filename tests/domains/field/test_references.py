@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from afresh.core import UserError
 from afresh.domains.field.calibration import coverage, ranks
 from afresh.domains.field.references import climatology, persistence
 
@@ -16,6 +17,8 @@ def test_persistence_holds_the_initial_state_without_a_copy() -> None:
     rollout = persistence(initial, 1000)
     assert rollout.shape == (6, 1000, 2, 5) and np.shares_memory(rollout, initial)
     assert (rollout == initial[:, None]).all()
+    with pytest.raises(UserError, match="0 steps was asked for"):
+        persistence(initial, 0)
 
 
 def test_the_climatology_is_of_training_states_and_calibrated_for_new_ones() -> None:
@@ -27,3 +30,5 @@ def test_the_climatology_is_of_training_states_and_calibrated_for_new_ones() -> 
     training, truth = np.random.default_rng(2).normal(size=(2, 300, 4, 1, 20))
     (covered, *_) = coverage(ranks(climatology(training, 9, 300, 4), truth), 0.5)
     assert covered.value == pytest.approx(0.5, abs=0.03)
+    with pytest.raises(UserError, match="training data has the shape"):
+        climatology(TRAINING[0], 3, 3, 3)

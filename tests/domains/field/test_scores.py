@@ -105,6 +105,8 @@ def test_a_correlation_that_is_not_defined_is_refused_unless_it_has_fallen_befor
     with pytest.raises(UserError, match="trajectory 0 is not defined at step 2"):
         correlation_times(np.array([[0.9, np.nan, 0.1]]))
     assert correlation_times(np.array([[0.7, np.nan]])).times[0] == pytest.approx(2 / 3)
+    with pytest.raises(UserError, match="0 < threshold < 1"):
+        correlation_times(np.ones((1, 3)), threshold=1.5)
 
 
 # --------------------------------------------------------------------------- ensembles
@@ -171,6 +173,8 @@ def test_the_order_of_members_does_not_matter() -> None:
 def test_members_that_agree_score_their_absolute_error() -> None:
     same = np.broadcast_to(ENSEMBLE[0], (4, *TRUTH.shape))
     np.testing.assert_allclose(crps(same, TRUTH), absolute_error(ENSEMBLE[0], TRUTH))
+    with pytest.raises(UserError, match="alpha is 2"):
+        crps(ENSEMBLE, TRUTH, alpha=2)
 
 
 # --------------------------------------------------------------------------- means over trajectories

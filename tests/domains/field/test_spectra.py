@@ -86,8 +86,20 @@ def test_rounding_errors_of_float32_are_no_error_of_the_spectrum() -> None:
     assert spectrum_errors(rounded, exact)["high"].error.value < 0.5
 
 
-def test_a_grid_of_too_few_wavenumbers_is_refused() -> None:
+def test_spectra_that_cannot_be_compared_are_refused() -> None:
     states = RNG.normal(size=(2, 3, 1, 16))
+    spectrum = mean_spectrum(states, (True,), (1.0,))
+    with pytest.raises(UserError, match="or other wavenumbers"):
+        spectrum_errors(mean_spectrum(states, (True,), (2.0,)), spectrum)
+    with pytest.raises(UserError, match=r"shapes \(1, 1, 9\) and \(2, 1, 9\)"):
+        spectrum_errors(mean_spectrum(states[:1], (True,), (1.0,)), spectrum)
     coarse = mean_spectrum(states[..., :4], (True,), (1.0,))
     with pytest.raises(UserError, match="2 wavenumbers, which are too few"):
         spectrum_errors(coarse, coarse)
+    with pytest.raises(UserError, match="a boundary and a spacing above 0 for each axis"):
+        energy_spectrum(states, (True,), (1.0, 1.0))
+    with pytest.raises(UserError, match="an ensemble with its members before"):
+        mean_spectrum(states[0, 0], (True,), (1.0,))
+    states[1, 2] = np.nan
+    with pytest.raises(UserError, match="Trajectory 1 holds values that are not finite"):
+        mean_spectrum(states, (True,), (1.0,))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from afresh.core import UserError
 from afresh.domains.field.rollout_arrays import ensemble_blocks, space_axes
 from afresh.domains.field.scores import over_trajectories
 from afresh.engine.evaluation.estimate import Array, Estimate, bootstrap
@@ -36,6 +37,7 @@ class Spread:
 
 
 def spread_and_error(ensemble: NDArray[Any], truth: NDArray[Any]) -> Spread:
+    """Raises UserError if shapes differ, for one member, or for values that are not finite."""
     variance, error = np.empty(truth.shape[:3]), np.empty(truth.shape[:3])
     for block in ensemble_blocks(ensemble, truth):
         space, members = space_axes(block.truth, 2), len(block.predicted)
@@ -84,7 +86,8 @@ class Ranks:
 
 def ranks(ensemble: NDArray[Any], truth: NDArray[Any], seed: int = 0) -> Ranks:
     """The ranks of the truth among the members. The order of equal values is drawn at random (Hamill 2001,
-    interpretation of rank histograms), as for a concentration that is 0 in all of them."""
+    interpretation of rank histograms), as for a concentration that is 0 in all of them. Raises UserError if shapes
+    differ, for one member, or for values that are not finite."""
     generator = np.random.default_rng(seed)
     count = len(ensemble) + 1
     shares = np.empty((*truth.shape[:2], count))
@@ -151,7 +154,7 @@ def coverage(ranks: Ranks, share: float) -> tuple[Estimate, ...]:
     ensemble, whatever its distribution; k = 0 is the whole line. For another share, k = (M + 1) (1 - share) / 2 is no
     whole number, and what the intervals of the k below and above hold is weighted so that a calibrated ensemble of any
     M holds exactly the share. It is the coverage of single values, and says nothing of
-    whether a whole state lies inside.
+    whether a whole state lies inside. Raises UserError if the share is not between 0 and 1.
     """
     weights = _held(ranks.shares.shape[-1], share)
     return tuple(bootstrap(column) for column in (ranks.shares @ weights).T)
@@ -159,6 +162,8 @@ def coverage(ranks: Ranks, share: float) -> tuple[Estimate, ...]:
 
 def _held(count: int, share: float) -> Array:
     """For each rank (M + 1,), the weight with which the interval holds a truth of that rank."""
+    if not 0 < share < 1:
+        raise UserError(f"The share of a central interval is {share:g}. Give one between 0 and 1, such as 0.9.")
     k = math.floor(count * (1 - share) / 2 + 1e-9)  # so that rounding errors make no whole number a smaller one
     wide, narrow = ((count - 2 * i) / count for i in (k, k + 1))  # what the intervals of k and of k + 1 hold
     weight = max(0.0, (wide - share) / (wide - max(0.0, narrow)))

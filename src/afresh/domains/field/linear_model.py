@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from afresh.core import UserError
+from afresh.domains.field.rollout_arrays import check_states, training_trajectory
 from afresh.engine.evaluation.estimate import Array
 
 Kind = Literal["whole", "stencil"]
@@ -49,9 +51,17 @@ def fit_linear_model(training: NDArray[Any], periodic: tuple[bool, ...], kind: K
 
     kind: unless given, the one with the least error on held-out transitions, where "whole" is tried for states of at
     most 512 values with four transitions for each. The strength of the ridge is chosen likewise. Held out are the
-    transitions of the last fifth of the trajectories, or the last fifth of those of one that is alone.
+    transitions of the last fifth of the trajectories, or the last fifth of those of one that is alone. Raises UserError
+    for fewer than two transitions and for values that are not finite.
     """
+    axes = len(periodic)
+    check_states(training, "training data")
     trajectories, times = training.shape[:2]
+    if training.ndim != axes + 3 or trajectories * (times - 1) < 2:
+        raise UserError(
+            f"The training states have the shape {training.shape}, and {axes} axes of space have a boundary. Give "
+            "(trajectories, time, channels, *space) with a boundary for each axis of space, and at least 2 transitions."
+        )
     values = int(np.prod(training.shape[2:]))
     enough = values <= MOST_VALUES and trajectories * (times - 1) >= TRANSITIONS * values
     kinds: list[Kind] = [kind] if kind else ["stencil", "whole"] if enough else ["stencil"]
@@ -142,7 +152,7 @@ def _statistics(training: NDArray[Any]) -> tuple[Array, Array, Array, Array]:
     lows, highs = [], []
     over = (0, *range(2, training.ndim - 1))
     for i in range(len(training)):
-        states = np.asarray(training[i], np.float64)
+        states = training_trajectory(training, i)
         count += states.size // states.shape[1]
         total = total + states.sum(over, keepdims=True)[0]
         squares = squares + (states**2).sum(over, keepdims=True)[0]

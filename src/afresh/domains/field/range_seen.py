@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from afresh.core import UserError
 from afresh.engine.evaluation.estimate import Array
 
 FACTOR = 2.0  # of the range and of deviations, beyond which a state is not like those of training
@@ -90,7 +91,15 @@ def left_what_was_seen(
     variance in space is above `factor` squared times that of all but 0.1% of the training states; or if the variance is
     below theirs divided by `factor` squared, for a field that has died out. A channel that is constant in the training
     data has to stay so. channels: their names, for the reason.
+    Raises UserError if the channels are not those of training or the factor is below 1.
     """
+    if not factor >= 1:
+        raise UserError(f"The factor is {factor:g}. Give 1 (nothing beyond what was seen) or more.")
+    if states.ndim < 3 or states.shape[1] != len(seen.mean):
+        raise UserError(
+            f"The states have the shape {states.shape}. Give (time, channels, *space) with the {len(seen.mean)} "
+            "channels of the training data."
+        )
     middle, half = (seen.high + seen.low) / 2, (seen.high - seen.low) / 2
     for i in range(len(states)):
         state = np.asarray(states[i], np.float64)

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from afresh.core import UserError
+from afresh.domains.field.rollout_arrays import check_states
+
 
 def persistence(initial: NDArray[Any], steps: int) -> NDArray[Any]:
     """Every state is the initial one, (trajectories, channels, *space): a rollout of so many steps, which is read-only
@@ -24,6 +27,7 @@ def climatology(training: NDArray[Any], members: int, trajectories: int, steps: 
     Each member of each trajectory is one state, held at all leads, so that the ensemble is no larger than one of a
     single step. At every lead the members are independent of one another and of the truth.
     """
+    check_states(training, "training data")
     generator = np.random.default_rng(seed)
     shape = (members, trajectories)
     rows, times = generator.integers(0, len(training), shape), generator.integers(0, training.shape[1], shape)
@@ -33,4 +37,6 @@ def climatology(training: NDArray[Any], members: int, trajectories: int, steps: 
 
 def _held(states: NDArray[Any], steps: int, axis: int = 1) -> NDArray[Any]:
     """The states for so many steps, along a new axis, without a copy."""
+    if steps < 1:
+        raise UserError(f"A rollout of {steps} steps was asked for. Give 1 or more.")
     return np.broadcast_to(np.expand_dims(states, axis), (*states.shape[:axis], steps, *states.shape[axis:]))

@@ -109,7 +109,11 @@ def correlation_times(correlations: Array, step: float = 1.0, threshold: float =
     number like theirs give the average as one trajectory, `correlations.mean(0, keepdims=True)`. Raises UserError if a
     correlation is not defined before it has fallen.
     """
-    curves = correlations if correlations.ndim == 2 else correlations.mean(-1)
+    curves = _per_trajectory(correlations)
+    if not 0 < threshold < 1 or not step > 0:
+        raise UserError(
+            f"The threshold is {threshold:g} and the step {step:g}. Give 0 < threshold < 1 and a step above 0."
+        )
     times, censored = np.empty(len(curves)), np.zeros(len(curves), np.bool_)
     for i, curve in enumerate(curves):
         below = np.flatnonzero(~(curve > threshold))  # also of NaN
@@ -162,6 +166,10 @@ def crps(ensemble: NDArray[Any], truth: NDArray[Any], alpha: float = 1.0) -> Arr
     the ensemble's own distribution, which is larger for smaller M. The sum over pairs is that of the sorted members by
     2 k - M - 1, in M log M.
     """
+    if not 0 <= alpha <= 1:
+        raise UserError(
+            f"The fairness alpha is {alpha:g}. Give 1 (fair), 0.95 (almost fair) or another share from 0 to 1."
+        )
     members = len(ensemble)
     scores = np.empty(truth.shape[:3])
     for block in ensemble_blocks(ensemble, truth):
@@ -189,3 +197,12 @@ def over_trajectories(top: Array, bottom: Array | None = None) -> Estimate:
         return replace(estimate, note=note)
     half = (estimate.value - estimate.low) * float(stdtrit(n - 1, 0.975)) / Z95
     return Estimate(estimate.value, estimate.value - half, estimate.value + half, n, note)
+
+
+def _per_trajectory(scores: Array) -> Array:
+    """(trajectories, time): the mean over channels, if there are any."""
+    if scores.ndim not in (2, 3) or 0 in scores.shape:
+        raise UserError(
+            f"The scores have the shape {scores.shape}. Give (trajectories, time) or (trajectories, time, channels)."
+        )
+    return scores if scores.ndim == 2 else scores.mean(-1)

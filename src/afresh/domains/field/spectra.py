@@ -41,9 +41,14 @@ def energy_spectrum(states: NDArray[Any], periodic: tuple[bool, ...], spacing: t
     law has the exponent -5/3. The sum over shells is half the mean square (Parseval). Along an axis that is not
     periodic the deviation from the mean of the state is multiplied by Hann's window, scaled to a mean square of 1,
     without which the jump at the edge would be a tail at all wavenumbers; the sum is then half the mean square of what
-    is transformed.
+    is transformed. Raises UserError if the axes do not agree.
     """
     axes = len(periodic)
+    if not axes or states.ndim < axes or len(spacing) != axes or min(spacing) <= 0:
+        raise UserError(
+            f"The states have the shape {states.shape}, and there are {axes} axes with a boundary and {len(spacing)} "
+            "with a spacing. Give a boundary and a spacing above 0 for each axis of space, the last ones of the states."
+        )
     space = tuple(range(-axes, 0))
     shape = states.shape[-axes:]
     values = np.asarray(states, np.float64)
@@ -62,9 +67,15 @@ def mean_spectrum(states: NDArray[Any], periodic: tuple[bool, ...], spacing: tup
     """The spectrum of each trajectory and channel, averaged over time and, for an ensemble, over members.
 
     states: (trajectories, time, channels, *space) or (members, trajectories, ...). Energy: (trajectories, channels, K).
-    Energies are averaged, never states: the mean of an ensemble is smoother than any member.
+    Energies are averaged, never states: the mean of an ensemble is smoother than any member. Raises UserError for other
+    shapes and where a value is not finite.
     """
     axes = len(periodic)
+    if states.ndim not in (axes + 3, axes + 4) or 0 in states.shape:
+        raise UserError(
+            f"The states have the shape {states.shape} and {axes} axes of space. Give (trajectories, time, channels, "
+            "*space), or an ensemble with its members before."
+        )
     rollouts = [states] if states.ndim == axes + 3 else [states[m] for m in range(len(states))]
     sums: list[Array] = []
     for trajectory in range(len(rollouts[0])):
@@ -73,6 +84,8 @@ def mean_spectrum(states: NDArray[Any], periodic: tuple[bool, ...], spacing: tup
             for start in range(0, rollout.shape[1], STEPS):
                 spectrum = energy_spectrum(rollout[trajectory, start : start + STEPS], periodic, spacing)
                 total = total + spectrum.energy.sum(0)
+        if not np.isfinite(total).all():
+            raise UserError(f"Trajectory {trajectory} holds values that are not finite. Give its states before them.")
         sums.append(total / (len(rollouts) * rollouts[0].shape[1]))
     return Spectrum(spectrum.wavenumbers, np.stack(sums), spectrum.resolved)
 
@@ -97,9 +110,14 @@ def spectrum_errors(predicted: Spectrum, truth: Spectrum) -> dict[str, BandError
 
     The difference is taken for each trajectory and channel, and averaged over the shells of the band, over channels and
     over trajectories. Energies below 1.4e-14 of the true total are taken to be so large: they are rounding errors of
-    float32. Beside it stands the error of a second truth, which is not 0 either. Raises UserError if fewer than three
-    wavenumbers are resolved.
+    float32. Beside it stands the error of a second truth, which is not 0 either. Raises UserError if the two are not of
+    the same trajectories, channels and grid, or if fewer than three wavenumbers are resolved.
     """
+    if predicted.energy.shape != truth.energy.shape or not np.allclose(predicted.wavenumbers, truth.wavenumbers):
+        raise UserError(
+            f"The spectra have the shapes {predicted.energy.shape} and {truth.energy.shape}, or other wavenumbers. "
+            "Give both of the same trajectories, channels, grid and spacing."
+        )
     floor = np.maximum(FLOOR * truth.energy.sum(-1, keepdims=True), np.finfo(np.float64).tiny)
     difference = np.log(np.maximum(predicted.energy, floor)) - np.log(np.maximum(truth.energy, floor))
     return {
