@@ -17,9 +17,10 @@ from afresh.core.verb import Line, Remark, Table
 from afresh.data.load import draw_requests, rows_at_once, sweep
 from afresh.data.prepare import Prepared
 from afresh.engine.evaluation.likelihood import scored_rows
+from afresh.engine.evaluation.score_descriptions import words_of
 from afresh.engine.evaluation.study import Measurement, Unmeasurable, measure
 from afresh.engine.evaluation.time_budget import LATE, SAMPLING, Effort, OutOfTime
-from afresh.engine.evaluation.verdict import Verdict
+from afresh.engine.evaluation.verdict import Verdict, beside
 from afresh.engine.training.loop import precision
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, join
@@ -257,18 +258,27 @@ class Measured(dict[str, Any]):
     def notes(self) -> Sequence[str]:
         return self.measurement.notes
 
+    def __repr__(self) -> str:
+        """The verdict and the main scores, one a line, with their intervals and references."""
+        main = [score for score in self.measurement.scores if "/" not in score.name]
+        words = words_of((score.name for score in main), self.measurement.card.modality)
+        rows = [(words[s.name].name, beside(s)) for s in main]
+        width = max((len(name) for name, _ in rows), default=0)
+        table = [f"  {name:<{width}}  {value}" for name, value in rows]
+        return "\n".join([f"{self.verdict.word}: {self.verdict.sentence}", self.verdict.help, *table])
+
     def json(self) -> dict[str, Any]:
         return dict(self)
 
     def lines(self) -> list[Line]:
-        """The verdict, a table of the scores, what was not measured, and the card."""
+        """The verdict, a table of the scores, what could not be measured of this kind of data, and the card."""
         out = verdict_lines(self.verdict)
         if self.measurement.scores:
             columns = ["", "value", "interval", "n", "better", "real data", "control"]
             rows = [score.row() for score in self.measurement.scores]
             out.append(Table(columns, rows, right=(1, 2, 3, 5, 6), wrap=(0,)))
         reasons: dict[str, list[str]] = {}
-        for name, reason in self.measurement.skipped.items():
+        for name, reason in self.measurement.failed.items():
             reasons.setdefault(reason, []).append(name)
         out += [Remark(f"not measured: {', '.join(names)} ({reason})") for reason, names in reasons.items()]
         card = self.measurement.card

@@ -136,7 +136,7 @@ def section(
         previews=previews_of(run),
         curves=[*curves_of(about), *aligned.curves],
         scores=[] if measured is None else list(measured.scores),
-        not_measured=() if measured is None else tuple(measured.skipped.items()),
+        not_measured=() if measured is None else tuple(measured.failed.items()),
         plan=r.decisions,
         card={} if measured is None else measured.card.model_dump(mode="json"),
         data=[
