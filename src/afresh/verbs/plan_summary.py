@@ -127,7 +127,7 @@ def wishes_of(run: Run) -> list[str]:
         out.append(f"{name} ({', '.join(classes[:NAMED])}{more})")
     out += [f"{name} ({span['low']:.4g} to {span['high']:.4g})" for name, span in known["numbers"].items()]
     out += ["caption"] * known["caption"]
-    out += known["images"] if run.encoder.space.pixels else []  # of fields, these are the states before
+    out += known["images"] if run.encoder.kind.medium == "image" else []  # of fields, these are the states before
     return out[:NAMED] + ([f"{len(out) - NAMED:,} more"] if len(out) > NAMED else [])
 
 

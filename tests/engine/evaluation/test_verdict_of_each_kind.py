@@ -122,7 +122,7 @@ def test_where_intervals_allow_two_words_neither_is_said_but_how_many_samples_wo
     few = molecule_scores(100, valid_molecules=0.83)  # 0.73 to 0.93; good begins at 0.8
     word, sentence, help_, command = said(few, 100)
     assert word == "cannot tell" and "recognisable" not in sentence
-    assert '"good" is not settled. It holds only above 0.8 ' in sentence and "0.83, and its interval" in sentence
+    assert '"good" is not settled' in sentence and "above 0.8: valid molecules. Measured on 100, it is 0.83" in sentence
     assert command == "afresh measure runs/m -n 2000" and "2,000 samples instead of 100" in help_
     enough = molecule_scores(2_000, valid_molecules=0.83)
     assert said(enough, 2_000)[0] == "good"

@@ -31,11 +31,10 @@ class Doubt:
 
     def sentence(self, word: Word, modality: str) -> str:
         """Why `word` is not settled, with the score, its interval and the border."""
-        score, above = self.score, self.border < self.score.value
-        assert score.low is not None and score.high is not None
+        score, side = self.score, "above" if self.border < self.score.value else "below"
         return (
-            f'The verdict "{word}" is not settled. It holds only {"above" if above else "below"} {digits(self.border)} '
-            f"of this score: {words_of([score.name], modality)[score.name].name}. Measured on {score.n:,}, it is "
+            f'The verdict "{word}" is not settled. It holds only if this score is {side} {digits(self.border)}: '
+            f"{words_of([score.name], modality)[score.name].name}. Measured on {score.n:,}, it is "
             f"{digits(score.value)}, and its interval reaches from {digits(score.low)} to {digits(score.high)}."
         )
 
