@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from afresh.core import Cond, CondSpec, Drawn, Evidence, Examples, Item, ItemKind, Space, UserError, registry
+from afresh.core import Cond, Drawn, Evidence, UserError, registry
 from afresh.core.rng import Rng
 from afresh.core.verb import Line, Remark, Table
 from afresh.data.load import draw_requests, rows_at_once, sweep
@@ -34,7 +34,7 @@ JUDGE_SEED = 1_000_003  # unlikely to be a user's seed, so that the scored sampl
 
 
 class RunEvidence:
-    """Implements `core.Evidence` for a run and its data. Every property is computed once, when it is first used."""
+    """Implements `core.Evidence` for a run and its data. What takes long is computed once, when it is first used."""
 
     def __init__(
         self, run: Run, prepared: Prepared, settings: Mapping[str, Any] | None = None, effort: Effort | None = None
@@ -42,40 +42,12 @@ class RunEvidence:
         self.run, self.prepared, self.effort = run, prepared, effort or Effort()
         self.settings = run.settings(settings or {})
         self.rng = Rng(JUDGE_SEED)
+        self.kind, self.space, self.conds = run.encoder.kind, run.encoder.space, run.conds
+        self.train, self.heldout = prepared.train, prepared.heldout
+        self.train_items, self.heldout_items = prepared.train_items, prepared.heldout_items
+        self.limited = self.effort.seconds is not None
         self.drawn: dict[int, Drawn] = {}
         self.tools: dict[Callable[..., Any], Any] = {}
-
-    @property
-    def kind(self) -> ItemKind:
-        return self.run.encoder.kind
-
-    @property
-    def space(self) -> Space:
-        return self.run.encoder.space
-
-    @property
-    def conds(self) -> CondSpec:
-        return self.run.conds
-
-    @property
-    def train(self) -> Examples:
-        return self.prepared.train
-
-    @property
-    def heldout(self) -> Examples:
-        return self.prepared.heldout
-
-    @property
-    def train_items(self) -> Sequence[Item]:
-        return self.prepared.train_items
-
-    @property
-    def heldout_items(self) -> Sequence[Item]:
-        return self.prepared.heldout_items
-
-    @property
-    def limited(self) -> bool:
-        return self.effort.seconds is not None
 
     def tool(self, make: Callable[[Any, Evidence], T], study: Evidence | None = None) -> T:
         if make not in self.tools:
