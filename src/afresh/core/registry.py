@@ -65,6 +65,11 @@ def modality(name: str) -> Modality:
     return plugin
 
 
+def enough(name: str) -> tuple[int, str]:
+    """How many "items" or "bytes" of training data usually suffice for a modality (`Plugin.enough`)."""
+    return next((part.enough for part in parts("modalities") if part.name == name), (0, "items"))
+
+
 def sides_of(name: str) -> Callable[[Path], list[int]] | None:
     """The shorter sides in pixels of the files at a path, of a modality that tells them."""
     return next((part.load() for part in parts("sides") if part.name == name), None)

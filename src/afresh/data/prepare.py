@@ -264,6 +264,8 @@ def facts_of(p: Prepared, near: Sequence[NearDuplicate] | None) -> DataFacts:
         crossing=None if near is None else sum(q.first < border <= q.second for q in near),
         counts=p.counts,
         side=p.encoder.space.shape[-1] if fixed else None,
+        size=p.train.bytes,
+        enough=registry.enough(p.modality),
         whole=p.train_count == len(p.train_items),
     )
 

@@ -54,7 +54,8 @@ class Hole:
 @dataclass(frozen=True)
 class Completion:
     """The text to insert. `ended`: the model ended the text or a stop string occurred, so it was not cut at the length.
-    `trimmed`: text that repeats the suffix was removed. `tokens`: all that were drawn, removed ones included."""
+    `trimmed`: text that repeats the suffix was removed, or white space that goes on to the length. `tokens`: all that
+    were drawn, removed ones included."""
 
     text: str
     ended: bool
@@ -251,10 +252,17 @@ def complete_many(
             "This run was trained without fill-in-the-middle, so it continues the text before the cursor without "
             "seeing the text after it. To use both, train on code with `data.fim_rate=0.5`."
         )
-    completions = []
+    completions, blank = [], 0
     for hole, text, written in zip(holes, watcher.texts() or (), watcher.written(), strict=True):
         whole = Completion(text, written.finish != "length", False, written.tokens or ())
+        if constraint is None and not whole.ended and not text.strip():
+            blank, whole = blank + 1, replace(whole, text="", trimmed=True)
         completions.append(trim(whole, hole.suffix) if constraint is None else whole)
+    if blank:
+        notes.append(
+            f"{counted(blank, 'completion')} of white space alone left out. Train longer or on more code, or give more "
+            "text before the cursor."
+        )
     return completions, prompts, notes
 
 

@@ -175,7 +175,7 @@ class Editor:
             if codec is not None:
                 task = through(codec, task)
             cond = self.cond(len(rows))
-            with precision(run.train), reporting("solving"):
+            with precision(run.train), reporting("drawing samples"):
                 x = edit(modules, run.config, run.space, task, cond, Rng(self.seed), rows, settings).cpu()
             x = x.float() if x.is_floating_point() else x
             out.append(x if codec is None else codec.decode(x))

@@ -152,7 +152,7 @@ class Sampler:
         """Draw the samples with the indices `numbers` under the conditions of `cond`."""
         run, watcher = self.run, self.watcher()
         modules = run.modules if self.modules is None else self.modules
-        with reporting("solving"):
+        with reporting("drawing samples"):
             x = run.draw(modules, cond, self.seed, self.settings(watcher), numbers, self.sampler, report=True)
         if self.request.prompt is not None and contains_prompts(run.encoder):
             # Continuations x (B, T) after the known tokens of each row, padded with `end`.

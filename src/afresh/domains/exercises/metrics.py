@@ -174,7 +174,10 @@ def judge_answers(scores: Mapping[str, Score], plural: str) -> Judgement | None:
         return None
     numbers = f"(AUC {auc.value:.3f}, of the best simpler model {auc.control:.3f}; 0.5 is chance)"
     if spread.control and spread.value < SAME * spread.control:
-        return "collapsed", "The model gives nearly the same chance for every answer, whoever the learner is."
+        return "collapsed", (
+            f"The model gives nearly the same chance to every answer of every learner: chances differ by "
+            f"{spread.value:.3f}, those of a simpler model by {spread.control:.3f}."
+        )
     way = auc.control - CHANCE
     if way <= 0:
         return "cannot tell", f"Neither the model nor a simpler one foresees the answers {numbers}."

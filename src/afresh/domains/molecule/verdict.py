@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from afresh.core import Judgement, Score
-from afresh.engine.evaluation.verdict import ALIKE, SHAPED, place, share_of_floor
+from afresh.engine.evaluation.verdict import ALIKE, SHAPED, beside, place, share_of_floor
 
 # Places on MOSES, with 500 samples: molecules of two generations of crossing are at .77 of FCD and .98 of fragments,
 # those of one at .89 and .99, and those of random SELFIES at 0.
@@ -27,7 +27,7 @@ def judge_molecules(scores: Mapping[str, Score], plural: str) -> Judgement | Non
         return "collapsed", (
             f"The same {plural} come again and again: {different.value:.0%} of the valid ones are different."
             if different is not None
-            else f"The {plural} are nearly all alike."
+            else f"The {plural} are nearly all alike: their diversity is {beside(scores.get('int_div'))}."
         )
     new = scores.get("novel")
     if new is not None and new.value < KNOWN:

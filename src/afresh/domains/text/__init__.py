@@ -7,6 +7,7 @@ PLUGIN = Plugin(
     items="texts",
     reads="`.txt`, `.md`, `.html`, `.eml`, `.docx`, `.pdf`, `.jsonl`, `.csv`, `.tsv`, `.xlsx`, `.parquet`; "
     "a file or a folder",
+    enough=(1_000_000, "bytes"),
     suffixes=SUFFIXES
     | {".txt", ".text", ".md", ".markdown", ".rst", ".html", ".htm", ".xhtml", ".eml", ".mbox", ".docx", ".odt"}
     | {".epub", ".pdf", ".bin", ".npy", ".xls", ".ods", ".numbers", ".smi", ".smiles", ".sdf", ".mol2", ".inchi"}

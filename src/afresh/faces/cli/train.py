@@ -165,6 +165,7 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
     from afresh.core.plural import counted
     from afresh.engine.sampling.request import converses
     from afresh.engine.training.progress import clock
+    from afresh.engine.training.training_clock import compared
     from afresh.faces.cli.show_samples import show_samples
     from afresh.runs.about import AboutRun
     from afresh.verbs.measuring import verdict_lines
@@ -184,7 +185,9 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
     if measured is not None:
         for line in verdict_lines(run_verdict(job.run, measured)):
             show_line(line)
-    answer(f"{job.run.path}: {about.model}, {counted(about.steps, 'step')}, {clock(spent)} in all")
+    minutes = job.run.record.minutes
+    took = clock(spent) if job.clock is None or minutes is None else compared(spent, minutes)
+    answer(f"{job.run.path}: {about.model}, {counted(about.steps, 'step')}, {took} in all")
     if (steered := alignment_of(about)) is not None:
         answer("; ".join(f"{name} {value}" for name, value in steered.facts))
     answer(f"next: {use_command(job.run)}")

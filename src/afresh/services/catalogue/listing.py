@@ -147,7 +147,7 @@ class Listing(Stored):
 
     @property
     def download(self) -> str | None:
-        """Where the bundle is in the site; None if it is to be bought."""
+        """Where the bundle is in the site; None if it is for sale."""
         return f"bundles/{self.id}/{self.bundle.name}" if self.money is None else None
 
     @property
