@@ -229,7 +229,8 @@ class Abilities:
     texts can be heard (`Encoder.hear`). samples: how many a measurement draws where its seconds allow, if items are so
     small and so quickly made that many tell more; 0 for the usual number (`afresh.verbs.measuring.measure_run`).
     family: the family that suits them, if it is not the usual one of their space. calibrate: what samples of a run
-    (`afresh.runs.run.Run`) need is fitted to its held-out items after training, and written to its folder `fitted`."""
+    (`afresh.runs.run.Run`) need is fitted to its held-out items after training, and written to its folder `fitted`.
+    pictures: what a page shows of one item beside its preview, (title, pixels (H, W, 3)) each."""
 
     prompts: Prompts | None = None
     texts: Texts | None = None
@@ -239,6 +240,7 @@ class Abilities:
     samples: int = 0
     family: str = ""
     calibrate: Callable[[Any, Sequence[Item]], None] | None = None
+    pictures: Callable[[Any], Sequence[tuple[str, Any]]] | None = None
 
 
 # (path, the modality that was asked for or None) -> a folder or file that the readers of modalities know; None if the

@@ -157,6 +157,14 @@ EncodedItem = Annotated[str, MaxLen(64 * 2**20), Encoded()]
 
 
 @dataclass(frozen=True)
+class UploadedFile:
+    """A file in JSON: its name, whose suffix says what it is, and its content in base64. The verb takes its path."""
+
+    name: Annotated[str, MaxLen(255)]
+    content: EncodedFile
+
+
+@dataclass(frozen=True)
 class Option:
     """A parameter of a verb, as far as its name, type and default do not say all.
 
@@ -169,7 +177,8 @@ class Option:
     reference "module:function" of (run, value, flag) -> value. json: the type in JSON, if it is another. Both may be
     `Absent`. json_default: the default in JSON, if it is another. typed: whether it must be given on the command line,
     although it has a default. also: of a mapping of settings, those that are options of their own on the command line
-    or in JSON, by name: each an annotation as that of a parameter.
+    or in JSON, by name: each an annotation as that of a parameter. names: of a mapping, a reference "module:function"
+    of (run) -> {name: its values}, which forms offer; no values: any.
     """
 
     help: str
@@ -184,6 +193,7 @@ class Option:
     python: str = ""
     typed: bool = False
     also: Mapping[str, Any] = field(default_factory=dict)
+    names: str = ""
 
 
 @dataclass(frozen=True)

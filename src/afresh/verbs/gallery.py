@@ -16,13 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from afresh import __version__
-from afresh.core import UserError
+from afresh.core import ItemKind, Preview, UserError, registry
 from afresh.data.storage.files import free_bytes, replace_file
 from afresh.data.storage.folders import move_folder, write_folder
 from afresh.runs.run import Run
@@ -78,6 +79,15 @@ class Work:
         """The name of the file that is the item itself."""
         return next(iter(self.recipe.files))
 
+    @cached_property
+    def preview(self) -> Preview:
+        """What pages show of the item, also if its run is gone. Raises UserError if the item cannot be read."""
+        kind = registry.modality(self.recipe.modality).kind
+        try:
+            return kind.preview(kind.decode(self.read(self.main)))
+        except ValueError as error:
+            raise UserError(f"The file {self.main} of this work cannot be read: {error}.", "damaged") from None
+
     def text(self) -> str:
         """The text of a work that is one."""
         return self.read("work.txt").decode("utf-8", "replace")
@@ -122,7 +132,7 @@ class Works:
             modality=run.record.modality,
             family=run.record.family,
             form=form_of(run),
-            title=title_of(wish, made, form_of(run)),
+            title=title_of(wish, made, run.encoder.kind, form_of(run)),
             wish=wish,
             index=made.index,
             described=dict(made.described),
@@ -306,11 +316,9 @@ def escaped(word: str) -> str:
     return re.sub(r"([\\%_])", r"\\\1", word)
 
 
-def title_of(wish: CreationRequest, made: Made, form: Form) -> str:
-    """A few words by which a person knows a work."""
-    noun = {"image": "picture", "music": "tune"}.get(form, form)
-    how = {"edit": "changed ", "blend": "blended ", "move": "changed ", "harmonise": "harmonised "}.get(wish.verb, "")
-    done = how + noun
+def title_of(wish: CreationRequest, made: Made, kind: ItemKind, form: Form) -> str:
+    """A few words by which a person tells a work from others: what was asked for, or what it is, and what changed."""
+    noun = {"image": "picture", "music": "tune"}.get(form, form) if kind.medium or form == "music" else kind.name
     asked: Sequence[str] = [
         wish.caption or "",
         ", ".join(wish.label.values()),
@@ -318,7 +326,30 @@ def title_of(wish: CreationRequest, made: Made, form: Form) -> str:
         made.value if form != "music" and isinstance(made.value, str) else "",
         str(made.described.get("label") or ""),
     ]
-    return first_line(asked) or done.capitalize()
+    said, changes = first_line(asked), changes_of(wish)
+    number = f"{made.index + 1} of {wish.n}" if wish.n > 1 and (changes or not said) else ""
+    seed = "" if said and not changes else f"seed {wish.seed}"
+    return ", ".join(part for part in (said or noun.capitalize(), *changes, number, seed) if part)
+
+
+def changes_of(wish: CreationRequest) -> list[str]:
+    """What a wish changes of works that exist, in a word or two each."""
+    if wish.verb == "edit":
+        given = [
+            "a part painted again" if wish.mask else "",
+            f"{wish.strength:.0%} changed" if wish.strength is not None else "",
+            f"{wish.hole} s made again" if wish.hole else "",
+            f"{wish.extend:g} s longer" if wish.extend else "",
+            "looped" if wish.loop else "",
+            *(f"{count} pixels more at the {side}" for side, count in wish.outpaint.items()),
+            f"enlarged {wish.upscale} times" if wish.upscale > 1 else "",
+            f"in {' '.join(wish.palette)}" if wish.palette else "",
+            "with other edges" if wish.edges else "",
+            "in another style" if wish.style else "",
+        ]
+        return [words for words in given if words] or ["varied"]
+    named = {"blend": "blended", "move": f"towards {wish.toward}", "harmonise": "harmonised"}
+    return [named[wish.verb]] if wish.verb in named else []
 
 
 def same(work: Work, run: Run, made: Made) -> bool:

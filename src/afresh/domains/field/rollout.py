@@ -22,7 +22,7 @@ from afresh.core.plural import counted
 from afresh.core.verb import FileResult, Line, Remark, Table
 from afresh.data.image.kind import png_bytes
 from afresh.domains.field.encoder import PAST, FieldEncoder
-from afresh.domains.field.pictures import over_time, picture
+from afresh.domains.field.pictures import over_time, picture, spectrum_chart
 from afresh.domains.field.range_seen import left_what_was_seen
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import read_fields
@@ -95,7 +95,11 @@ class Rollout(FileResult):
         npz = {"states": self.states, "first": self.first}
         states = states_file("rollout", self.format, self.encoder, times, npz, arrays)
         pictures = {"rollout.gif": self.animation(), "rollout.png": self.plot()}
-        return {**states, **pictures, "spectra.json": self.spectra()}
+        wavenumbers, energy = self.spectra
+        by_channel = dict(zip(self.encoder.channels, energy.tolist(), strict=True))
+        spectra = json.dumps({"wavenumbers": wavenumbers.tolist(), "energy": by_channel}, indent=1).encode()
+        chart = png_bytes(spectrum_chart(wavenumbers, energy))
+        return {**states, **pictures, "spectra.json": spectra, "spectra.png": chart}
 
     @cached_property
     def most(self) -> float:
@@ -125,13 +129,12 @@ class Rollout(FileResult):
             rows = np.concatenate([beside([picture(member[k], self.most) for k in at]) for member in shown], 0)
         return png_bytes(rows)
 
-    def spectra(self) -> bytes:
-        """Energy by wavenumber of each channel, averaged over members and the last half of the steps, as JSON."""
+    @cached_property
+    def spectra(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Wavenumbers (K,) and the energy (channels, K), averaged over members and the last half of the steps."""
         half = self.states[:, self.states.shape[1] // 2 :]
         found = energy_spectrum(np.moveaxis(half, 2, 0), self.encoder.periodic, self.encoder.spacing)
-        energy = found.energy.mean((1, 2))
-        by_channel = dict(zip(self.encoder.channels, energy.tolist(), strict=True))
-        return json.dumps({"wavenumbers": found.wavenumbers.tolist(), "energy": by_channel}, indent=1).encode()
+        return found.wavenumbers, found.energy.mean((1, 2))
 
 
 def beside(parts: Sequence[NDArray[np.uint8]], gap: int = 4) -> NDArray[np.uint8]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
-from afresh.core.verb import Absent, Argument, Option, verb
+from afresh.core.errors import UserError
+from afresh.core.verb import Argument, Option, UploadedFile, verb
 from afresh.verbs.options import Seed, Settings
 
 if TYPE_CHECKING:
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
     from afresh.domains.field.rollout import Rollout
     from afresh.runs.run import Run
 
-FILE = Option("", metavar="FILE", shell=Path, json=Absent)
+MOST_SERVED = 20_000  # states of one request
+FILE = Option("", metavar="FILE", shell=Path, json=UploadedFile | None)
 START = replace(FILE, flags=("--from",))
-StatesFormat = Annotated[str, Option("The format of the states: `npz`, or `netcdf` with the extra science.")]
+StatesFormat = Annotated[
+    Literal["npz", "netcdf"], Option("The format of the states: `npz`, or `netcdf` with the extra science.")
+]
 
 
 def why_not(run: Run) -> str | None:
@@ -29,12 +33,22 @@ def why_not(run: Run) -> str | None:
     return "it was not trained on states that follow one another: rollouts are of fields in time"
 
 
+def check_states(options: Any) -> None:
+    """Raises UserError for more states than a server draws at once."""
+    if (states := options.steps * options.members) > MOST_SERVED:
+        raise UserError(
+            f"A server draws at most {MOST_SERVED:,} states at once. {options.members:,} futures of "
+            f"{options.steps:,} steps are {states:,}.",
+            param="steps",
+        )
+
+
 @verb(
     "rollout",
     able=why_not,
     result="{keep, steps, members, step, stopped, departure, spread, files, notes}",
     summary="roll a field out in time",
-    served=False,
+    check=check_states,
     files="The folder for the states, an animation and plots.",
     works=True,
     shown=True,
@@ -88,7 +102,6 @@ def why_no_observations(run: Run) -> str | None:
     able=why_no_observations,
     result="{members, observations, chi_square, spread, numbers, scores, files, notes}",
     summary="states given observations of them",
-    served=False,
     files="The folder for the states and a picture.",
     works=True,
     shown=True,
@@ -102,7 +115,7 @@ def assimilate(
             "grid, whose values are means of blocks of points.",
             metavar="FILE",
             shell=Path,
-            json=Absent,
+            json=UploadedFile,
         ),
     ],
     *,

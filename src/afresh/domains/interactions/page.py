@@ -18,11 +18,7 @@ from afresh.data.tables.numbers import as_number
 from afresh.data.tables.roles import TITLE_NAMES, plain_name
 from afresh.domains.interactions.catalogue import Catalogue
 from afresh.domains.interactions.recommend import Ranking, Recommendation, cached_recommender, why_not
-from afresh.faces.http.errors import RefusedRequest
-from afresh.faces.http.loaded_runs import Served
-from afresh.faces.http.request_threads import Desk
-from afresh.faces.http.rights import USE, needs
-from afresh.faces.studio.pages import PageRoute, RunPage, page
+from afresh.faces.studio import Desk, RefusedRequest, RunPage, Served, page, page_router
 from afresh.runs.run import Run
 
 MOST = 1_000_000  # characters of what was chosen, on a page
@@ -47,7 +43,7 @@ class PageRequest:
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
+    router = page_router()
 
     @router.get("/studio/recommend")
     async def begin(request: Request, run: Name) -> Response:
@@ -141,7 +137,6 @@ def view(served: Served, wish: PageRequest) -> dict[str, Any]:
         "past": json.dumps(chosen),
         "gone": json.dumps([h for h in wish.hidden if h in catalogue.index]),
         "found": [(r, told(catalogue, r.item)) for r in found],
-        "most": max((r.probability for r in found), default=1.0),
         "matches": search(catalogue, wish.search, chosen) if wish.search else [],
         "popular": [] if chosen else search(catalogue, "", ()),
         "filters": filters,

@@ -20,9 +20,7 @@ from afresh.domains.series.forecast import last_known
 from afresh.domains.series.reading.regular import Series
 from afresh.domains.series.stretches import Array, part, read_like, series_encoder
 from afresh.domains.series.verbs import why_not
-from afresh.faces.http.request_threads import Desk
-from afresh.faces.http.rights import USE, needs
-from afresh.faces.studio.pages import HEADERS, PageRoute, RunPage, page
+from afresh.faces.studio import Desk, RunPage, page, page_router, verbs_of
 from afresh.runs.run import Run
 
 HERE = Path(__file__).parent
@@ -36,11 +34,12 @@ Text = Annotated[str, Form(max_length=1_000)]
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
+    router = page_router()
 
     @router.get("/studio/forecast")
     async def begin(request: Request, run: Name) -> Response:
-        encoder = await run_in_threadpool(lambda: series_encoder(desk.library.open(run)))
+        opened = await run_in_threadpool(desk.library.open, run)
+        encoder = series_encoder(opened)
         return page(
             request,
             "forecast.html",
@@ -48,6 +47,8 @@ def routes(desk: Desk) -> APIRouter:
             step=encoder.step,
             horizon=encoder.layout.horizon,
             longest=LONGEST,
+            place=PAGE,
+            verbs=verbs_of(opened),
             verb=request.scope.get("root_path", "") + "/afresh/v1/forecast",
         )
 
@@ -67,7 +68,7 @@ def routes(desk: Desk) -> APIRouter:
             found = of_run(opened, encoder) if table is None else of_upload(encoder, name, table.file.read())
             return view(encoder, found, series, horizon)
 
-        return JSONResponse(await desk.run_in_turn(request, work), headers=HEADERS)
+        return JSONResponse(await desk.run_in_turn(request, work))
 
     return router
 

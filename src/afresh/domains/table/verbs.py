@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le
 
-from afresh.core.verb import Absent, Option, verb
+from afresh.core.errors import UserError
+from afresh.core.verb import Option, UploadedFile, verb
+from afresh.verbs.options import TableFormat
 
 if TYPE_CHECKING:
     from afresh.domains.table.draw import DrawnRows, Imputed
     from afresh.runs.run import Run
+
+
+MOST_SERVED = 20_000  # rows of one request
 
 
 def why_not(run: Run) -> str | None:
@@ -22,12 +27,18 @@ def why_not(run: Run) -> str | None:
     return why_not(run)
 
 
+def check_rows(options: Any) -> None:
+    """Raises UserError for more rows than a server draws at once."""
+    if options.n > MOST_SERVED:
+        raise UserError(f"A server draws at most {MOST_SERVED:,} rows at once. Given: {options.n:,}.", param="n")
+
+
 @verb(
     "rows",
     able=why_not,
     result="{rows, notes}",
     summary="synthetic rows of a table, also with given values",
-    served=False,
+    check=check_rows,
     files="The folder for rows.csv or rows.parquet.",
     works=True,
 )
@@ -42,9 +53,10 @@ def rows(
             metavar="COLUMN=VALUE",
             shell=list[str],
             parse="afresh.faces.cli.words:texts",
+            names="afresh.domains.table.draw:columns_of",
         ),
     ] = None,
-    format: Annotated[str, Option("The format of the file: `csv` or `parquet`.")] = "csv",
+    format: Annotated[TableFormat, Option("The format of the file: `csv` or `parquet`.")] = "csv",
     seed: Annotated[int, Option("The same seed gives the same rows.")] = 0,
 ) -> DrawnRows:
     """Draw synthetic rows of a table, with given values of any columns and the others as likely as the model finds them
@@ -62,7 +74,6 @@ def rows(
     able=why_not,
     result="{filled, notes}",
     summary="missing values of a table filled in",
-    served=False,
     files="The folder for the filled tables.",
     works=True,
 )
@@ -71,7 +82,7 @@ def impute(
     file: Annotated[
         str | Path,
         Option("A table with missing values in columns that the run learnt.", flags=("--from",), metavar="FILE",
-               shell=Path, json=Absent),
+               shell=Path, json=UploadedFile),
     ],
     *,
     draws: Annotated[int, Ge(1), Le(1000), Option("Times that each missing value is drawn, for its spread.")] = 1,

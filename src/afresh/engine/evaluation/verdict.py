@@ -201,7 +201,7 @@ def help_for(word: Word, known: KnownFacts, train: int, heldout: int, better_now
     if word == "memorised":
         learnt = "the text was" if known.stream else f"{train:,} {known.plural} were"
         return Help(
-            f"Fewer minutes, or better more data: {learnt} learnt by heart.",
+            f"Train for less time or, better, give more data: {learnt} learnt by heart.",
             train_command(known, (known.minutes or 5) / 4),
         )
     if known.ended:

@@ -15,11 +15,11 @@ from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import TRAIN, owner_of
-from afresh.faces.studio.media_keys import Face, HeldMedia
+from afresh.faces.studio.media_keys import HeldMedia, MediaRef
 from afresh.faces.studio.pages import moved, page, page_router
 from afresh.faces.studio.train import card, own_job
-from afresh.faces.studio.vote_request import Asking
-from afresh.faces.studio.vote_session import Sittings
+from afresh.faces.studio.vote_request import VoteRequest
+from afresh.faces.studio.vote_session import VoteSessions
 from afresh.runs.run import Run
 from afresh.verbs import jobs
 from afresh.verbs.annotate import beside, default_votes
@@ -31,7 +31,7 @@ BESIDE = 4  # samples of each run that are shown side by side
 FormMinutes = Annotated[Minutes, Form(ge=0.1, le=1440, allow_inf_nan=False)]
 
 
-def routes(desk: Desk, sittings: Sittings) -> APIRouter:
+def routes(desk: Desk, sittings: VoteSessions) -> APIRouter:
     router = page_router(TRAIN)
 
     @router.post("/studio/vote/{id_}/learn")
@@ -79,12 +79,12 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
         """Samples of both runs, made from the same random numbers."""
         job = own_job(request, id_, VERB)
         base, made = (desk.library.offer(Path(job.about[name])) for name in ("base", "out"))
-        asking = Asking(**{**job.about["wish"], "run": base, "other": made, "n": BESIDE})
+        asking = VoteRequest(**{**job.about["wish"], "run": base, "other": made, "n": BESIDE})
         rows = await desk.run(request, base, lambda served: pairs(served, made, asking))
         again = asking.model_copy(update={"n": 20, "seed": asking.seed + 1, "again": False})
         return page(request, "learnt_after.html", base=base, made=made, rows=rows, fields=again.fields())
 
-    def pairs(served: Served, made: str, asking: Asking) -> list[tuple[str, Face, Face]]:
+    def pairs(served: Served, made: str, asking: VoteRequest) -> list[tuple[str, MediaRef, MediaRef]]:
         other = desk.library.acquire(made)
         try:
             runs = [served.run, other.run]
@@ -93,7 +93,7 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
         finally:
             desk.library.release(other)
 
-        def face(run: Run, item: str) -> Face:
+        def face(run: Run, item: str) -> MediaRef:
             return sittings.album.face(HeldMedia(run.encoder.kind, run.encoder, votes.parent, item))
 
         return [
@@ -117,9 +117,9 @@ def values(job: BackgroundJob) -> dict[str, Any]:
     }
 
 
-def more_of(job: BackgroundJob) -> Asking:
+def more_of(job: BackgroundJob) -> VoteRequest:
     """New pairs of the same request."""
-    asking = Asking(**{**job.about["wish"], "other": "", "again": False})
+    asking = VoteRequest(**{**job.about["wish"], "other": "", "again": False})
     return asking.model_copy(update={"n": FURTHER, "seed": asking.seed + 1})
 
 

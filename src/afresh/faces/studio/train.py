@@ -40,7 +40,7 @@ from afresh.verbs.training_progress import loss_curves, named_curves
 EVERY = 0.5  # seconds between looks at a process
 ALIVE = 15.0  # seconds after which a stream says that it lives
 MOST_WATCHED = 64  # streams at once
-BY_HAND = "Whoever started this server can look at it and trust it in a terminal."
+BY_HAND = "The server's owner can review and trust it from a terminal."
 SHOWN = 24  # classes of a label, refused files
 MOST_PIECES = 400  # files in one request
 MOST_RANKS = 16  # processes whose speed is shown
@@ -161,6 +161,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
                 else run_name(Path(job.about["path"])),
                 modalities=registry.modality_names(),
                 chosen=job.about.get("modality") or "",
+                kinds={n: registry.modality(n).kind.plural for n in made.kinds if n in registry.modality_names()},
                 page_there=(job.folder / PAGE).is_file(),
                 examples=read_examples(job.folder / EXAMPLES),
                 **live_parts(request, job, made),
@@ -306,9 +307,7 @@ def own_job(request: Request, id: str, verb: str = "") -> BackgroundJob:
     """Raises Refused if there is none of this id, or if it is somebody else's."""
     job = jobs.read(id)
     if job is None or not holder_of(request).sees(job.owner) or (verb and job.verb != verb):
-        raise RefusedRequest(
-            404, "This is not known any more. Begin again from the page on which one trains.", "not_found"
-        )
+        raise RefusedRequest(404, "This session has expired. Start again from the Train page.", "not_found")
     return job
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from afresh.domains.text import answers
 from afresh.faces.http.app import ServeSettings
 from afresh.faces.http.keys import Keys
 from afresh.faces.http.requests.text import TextPiece
 from afresh.faces.http.rights import Holder
+from afresh.faces.studio import answers
 from afresh.verbs.conversations import Conversation, Conversations
 from tests import needs
 from tests.faces.http.conftest import OWNER, serving
@@ -266,7 +266,7 @@ def test_a_conversation_in_a_browser(
     page.screenshot(path=tmp_path / "chat.png", full_page=True)
     first = page.url
     with page.expect_navigation():
-        page.click("text=Say it otherwise")
+        page.click("text=Edit")
     assert page.input_value("#message") == "How do I **count**?" and page.url != first
     page.go_back()
     page.wait_for_selector("text=2 of 2")
