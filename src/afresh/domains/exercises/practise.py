@@ -403,11 +403,7 @@ def practice_for(
         for place, i in enumerate(order[:k])
         for then in [None if later is None else float(later[i])]
     ]
-    notes = notes_on(tracer, history)
-    if len(chosen) < k:
-        what = "skill" if tracer.encoder.skills else "exercise"
-        notes.append(f"one exercise of each {what} can be next, so {len(chosen):,} are named, not {k:,}")
-    return Practice(history.learner, len(history), tuple(known), tuple(chosen), tuple(notes))
+    return Practice(history.learner, len(history), tuple(known), tuple(chosen), tuple(notes_on(tracer, history)))
 
 
 def reason(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal, NotRequired
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
@@ -94,4 +95,8 @@ def practise(
         answers = history_of(run, learner)
     else:
         answers = history_in(run, history) if isinstance(history, str) else history_from(run, history or ())
-    return practice_for(run, answers, success=success, policy=policy, k=k, after=after, skill=skill)
+    found = practice_for(run, answers, success=success, policy=policy, k=k, after=after, skill=skill)
+    if (named := len(found.next)) < k:
+        few = f"{named:,} instead of {k:,} exercises are named, since each skill has one that is next"
+        found = replace(found, notes=(*found.notes, few))
+    return found

@@ -28,7 +28,9 @@ StatesFormat = Annotated[
 
 def why_not(run: Run) -> str | None:
     """None for runs whose samples follow a state."""
-    if any(part.persists for part in run.conds.values()):
+    from afresh.domains.field.encoder import FieldEncoder
+
+    if isinstance(run.encoder, FieldEncoder) and any(part.persists for part in run.conds.values()):
         return None
     return "it was not trained on states that follow one another: rollouts are of fields in time"
 
