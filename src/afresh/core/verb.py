@@ -25,6 +25,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
+from pkgutil import resolve_name
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -285,13 +286,19 @@ def _always(run: Any) -> None:
     return None
 
 
+def lazily(reference: str) -> Callable[[Any], Any]:
+    """The function "module:name" of one argument, which is imported when it is first called."""
+    return lambda run: resolve_name(reference)(run)
+
+
 @dataclass(frozen=True, eq=False)
 class Verb(Generic[P, R_co]):
     """A verb of runs. Calling it with a run and its parameters returns the result.
 
     name: as it is typed. function: see the top of this file. able: why the verb cannot be done with a run, or None.
     result: the fields of `Result.json`, as documentation. run_help, run_metavar: about the argument that names the run.
-    summary: a few words, for the description of the server. served: whether the server offers the verb.
+    summary: a few words, for the description of the server. served: whether the server offers the verb. leads: of the
+    verb by which runs are used, what the button says that leads to its form in the studio.
     alone: whether a request with these options takes its turn and has all processors meanwhile.
     files: about the option `out`, the folder that the files of the result are written to; empty if it has none.
     shown: whether the lines of the result are shown where its files are written, too, since the files do not say them.
@@ -308,6 +315,7 @@ class Verb(Generic[P, R_co]):
     run_help: str = "A run: its folder, or its name in runs/."
     run_metavar: str = "RUN"
     served: bool = True
+    leads: str = ""
     alone: Callable[[Any], bool] = lambda options: True
     files: str = ""
     shown: bool = False
@@ -399,26 +407,6 @@ class Verb(Generic[P, R_co]):
         return model
 
 
-def verb(
-    name: str,
-    *,
-    able: Callable[[Any], str | None] = _always,
-    result: str = "{...}",
-    summary: str = "",
-    run_help: str = "A run: its folder, or its name in runs/.",
-    run_metavar: str = "RUN",
-    served: bool = True,
-    alone: Callable[[Any], bool] = lambda options: True,
-    files: str = "",
-    shown: bool = False,
-    works: bool = False,
-    draws: str = "",
-    check: Callable[[Any], None] = _always,
-) -> Callable[[Callable[Concatenate[Any, P], R]], Verb[P, R]]:
-    """Declares a function as a verb; the parameters are those of `Verb`."""
-
-    def declare(function: Callable[Concatenate[Any, P], R]) -> Verb[P, R]:
-        about = able, result, summary, run_help, run_metavar, served, alone, files, shown, works, draws, check
-        return Verb(name, function, *about)
-
-    return declare
+def verb(name: str, **about: Any) -> Callable[[Callable[Concatenate[Any, P], R]], Verb[P, R]]:
+    """Declares a function as a verb; `about` are the other parameters of `Verb`."""
+    return lambda function: Verb(name, function, **about)

@@ -40,6 +40,20 @@ create index by_time on works (binned, id desc);
 """
 
 
+CHANGED = {"blend": "blended", "move": "towards {}", "harmonise": "harmonised"}
+EDITED = {
+    "mask": "a part painted again",
+    "strength": "{:.0%} changed",
+    "hole": "{} s made again",
+    "extend": "{:g} s longer",
+    "loop": "looped",
+    "upscale": "enlarged {} times",
+    "palette": "in few colours",
+    "edges": "with other edges",
+    "style": "in another style",
+}  # what an edit changes, by the field that asks for it
+
+
 class WorkRecipe(BaseModel):
     """How a work was made. `run` and `checkpoint`: by which model; `form`: what it is for people; `index`: which
     of the works of the wish it is. `files`: {name: SHA-256} of the work, in which the first is the item itself.
@@ -334,22 +348,11 @@ def title_of(wish: CreationRequest, made: Made, kind: ItemKind, form: Form) -> s
 
 def changes_of(wish: CreationRequest) -> list[str]:
     """What a wish changes of works that exist, in a word or two each."""
-    if wish.verb == "edit":
-        given = [
-            "a part painted again" if wish.mask else "",
-            f"{wish.strength:.0%} changed" if wish.strength is not None else "",
-            f"{wish.hole} s made again" if wish.hole else "",
-            f"{wish.extend:g} s longer" if wish.extend else "",
-            "looped" if wish.loop else "",
-            *(f"{count} pixels more at the {side}" for side, count in wish.outpaint.items()),
-            f"enlarged {wish.upscale} times" if wish.upscale > 1 else "",
-            f"in {' '.join(wish.palette)}" if wish.palette else "",
-            "with other edges" if wish.edges else "",
-            "in another style" if wish.style else "",
-        ]
-        return [words for words in given if words] or ["varied"]
-    named = {"blend": "blended", "move": f"towards {wish.toward}", "harmonise": "harmonised"}
-    return [named[wish.verb]] if wish.verb in named else []
+    if wish.verb != "edit":
+        return [CHANGED[wish.verb].format(wish.toward)] if wish.verb in CHANGED else []
+    given = wish.model_dump(exclude_defaults=True)
+    words = [said.format(given[name]) for name, said in EDITED.items() if name in given]
+    return [*words, *(f"{n} pixels more at the {side}" for side, n in wish.outpaint.items())] or ["varied"]
 
 
 def same(work: Work, run: Run, made: Made) -> bool:

@@ -125,7 +125,7 @@ def test_where_the_data_of_the_run_is_gone_another_table_is_asked_for(web: httpx
 def test_the_page_stands_in_place_of_the_form_of_its_verb(web: httpx.Client) -> None:
     page = web.get("/studio/run", params={"run": "waves"}).text
     assert 'href="/studio/forecast?run=waves"' in page and "verb=forecast" not in page
-    assert web.get("/studio/verb", params={"run": "waves", "verb": "forecast"}).status_code == 404
+    assert web.get("/studio/verb/forecast", params={"run": "waves"}).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from afresh.domains.exercises.practise import (
 )
 from afresh.faces.studio import (
     Desk,
+    Name,
     RefusedRequest,
     RunPage,
     Served,
@@ -47,7 +48,6 @@ NAMED = 8  # skills or exercises in an excerpt
 CLASS = 200  # learners of a class, those who answered most
 ENOUGH = 2  # answers to a skill, from which one is stuck in it
 STUCK = 5  # of the next ten exercises, right at most, with a probability of 95%
-Name = Annotated[str, Query(max_length=255)]
 Learner = Annotated[str, Query(max_length=1_000)]
 Past = list[tuple[str, bool]]
 
@@ -169,4 +169,4 @@ def excerpt(run: Run) -> str:
     return "\n".join((encoder.skills or encoder.items)[:NAMED])
 
 
-PAGE = RunPage("practise", "Practise", why_not, routes, Path(__file__).with_name("templates"), excerpt)
+PAGE = RunPage("practise", "Practise", why_not, routes, excerpt, Path(__file__).with_name("templates"))

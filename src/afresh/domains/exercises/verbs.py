@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NotRequired
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from typing_extensions import TypedDict
 
-from afresh.core.verb import Absent, Option, verb
+from afresh.core.verb import Absent, Option, lazily, verb
 
 if TYPE_CHECKING:
     from afresh.domains.exercises.practise import Practice
@@ -30,16 +30,9 @@ class GivenAnswer(TypedDict):
 GivenAnswer.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
 
 
-def why_not(run: Run) -> str | None:
-    """Why a run cannot tell what a learner knows, or None."""
-    from afresh.domains.exercises.practise import why_not
-
-    return why_not(run)
-
-
 @verb(
     "practise",
-    able=why_not,
+    able=lazily("afresh.domains.exercises.practise:why_not"),
     result="{learner, answers, known, next, notes}",
     summary="What a learner knows, and the exercise that is next",
 )

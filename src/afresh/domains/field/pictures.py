@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 Pixels = NDArray[np.uint8]
 # A diverging map of even lightness on both sides (Moreland 2009, Diverging color maps for scientific visualization).
@@ -67,27 +67,3 @@ def over_time(states: NDArray[Any], most: float) -> Pixels:
     repeated until it is at least TALL pixels high."""
     rows = np.concatenate([colours(states[:, c], most) for c in range(states.shape[1])], 1)
     return enlarged(rows.repeat(max(1, -(-TALL // len(rows))), 0))
-
-
-def spectrum_chart(wavenumbers: NDArray[Any], energy: NDArray[Any]) -> Pixels:
-    """Energy (channels, K) by wavenumber, of which the first is 0 and left out, as lines over logarithmic axes."""
-    (height, width), left, bottom = (240, 420), 56, 26
-    image, font = Image.new("RGB", (width, height), (255, 255, 255)), ImageFont.load_default(11)
-    pen = ImageDraw.Draw(image)
-    x, y = np.log10(wavenumbers[1:]), np.log10(np.maximum(energy[:, 1:], energy.max() * 1e-9 or 1e-9))
-    ends = [(x.min(), x.max()), (np.floor(y.min()), np.ceil(y.max()))]
-
-    def place(values: Any, axis: int) -> Any:
-        low, high = ends[axis]
-        share = (np.asarray(values) - low) / ((high - low) or 1.0)
-        return left + share * (width - left - 12) if axis == 0 else height - bottom - share * (height - bottom - 12)
-
-    for tick in range(int(ends[1][0]), int(ends[1][1]) + 1):
-        pen.line([(left, place(tick, 1)), (width - 12, place(tick, 1))], (225, 225, 225))
-        pen.text((left - 6, place(tick, 1)), f"1e{tick}", (70, 70, 70), font, anchor="rm")
-    for k in np.geomspace(wavenumbers[1], wavenumbers[-1], 4):
-        pen.text((place(np.log10(k), 0), height - bottom + 6), f"{k:.3g}", (70, 70, 70), font, anchor="ma")
-    for number, row in enumerate(y):
-        points = [(float(a), float(b)) for a, b in zip(place(x, 0), place(row, 1), strict=True)]
-        pen.line(points, LINES[number % len(LINES)], width=2)
-    return np.asarray(image)

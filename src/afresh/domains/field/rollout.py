@@ -22,11 +22,10 @@ from afresh.core.plural import counted
 from afresh.core.verb import FileResult, Line, Remark, Table
 from afresh.data.image.kind import png_bytes
 from afresh.domains.field.encoder import PAST, FieldEncoder
-from afresh.domains.field.pictures import over_time, picture, spectrum_chart
+from afresh.domains.field.pictures import over_time, picture
 from afresh.domains.field.range_seen import left_what_was_seen
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import read_fields
-from afresh.domains.field.spectra import energy_spectrum
 from afresh.domains.field.written import check_format, states_file
 from afresh.runs.about import read_report
 from afresh.runs.run import Run
@@ -95,11 +94,10 @@ class Rollout(FileResult):
         npz = {"states": self.states, "first": self.first}
         states = states_file("rollout", self.format, self.encoder, times, npz, arrays)
         pictures = {"rollout.gif": self.animation(), "rollout.png": self.plot()}
-        wavenumbers, energy = self.spectra
-        by_channel = dict(zip(self.encoder.channels, energy.tolist(), strict=True))
-        spectra = json.dumps({"wavenumbers": wavenumbers.tolist(), "energy": by_channel}, indent=1).encode()
-        chart = png_bytes(spectrum_chart(wavenumbers, energy))
-        return {**states, **pictures, "spectra.json": spectra, "spectra.png": chart}
+        step, *by_channel = self.curves.values()
+        energy = dict(zip(self.encoder.channels, by_channel, strict=True))
+        spectra = json.dumps({"wavenumbers": step, "energy": energy}, indent=1).encode()
+        return {**states, **pictures, "spectra.json": spectra}
 
     @cached_property
     def most(self) -> float:
@@ -130,11 +128,10 @@ class Rollout(FileResult):
         return png_bytes(rows)
 
     @cached_property
-    def spectra(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Wavenumbers (K,) and the energy (channels, K), averaged over members and the last half of the steps."""
+    def curves(self) -> dict[str, list[float]]:
+        """Energy by wavenumber (`step`) of each channel, averaged over members and the last half of the steps."""
         half = self.states[:, self.states.shape[1] // 2 :]
-        found = energy_spectrum(np.moveaxis(half, 2, 0), self.encoder.periodic, self.encoder.spacing)
-        return found.wavenumbers, found.energy.mean((1, 2))
+        return self.encoder.spectrum(np.moveaxis(half, 2, 0))
 
 
 def beside(parts: Sequence[NDArray[np.uint8]], gap: int = 4) -> NDArray[np.uint8]:

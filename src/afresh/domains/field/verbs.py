@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from afresh.core.errors import UserError
 from afresh.core.verb import Argument, Option, UploadedFile, verb
 from afresh.verbs.options import Seed, Settings
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from afresh.domains.field.rollout import Rollout
     from afresh.runs.run import Run
 
-MOST_SERVED = 20_000  # states of one request
 FILE = Option("", metavar="FILE", shell=Path, json=UploadedFile | None)
 START = replace(FILE, flags=("--from",))
 StatesFormat = Annotated[
@@ -35,22 +33,11 @@ def why_not(run: Run) -> str | None:
     return "it was not trained on states that follow one another: rollouts are of fields in time"
 
 
-def check_states(options: Any) -> None:
-    """Raises UserError for more states than a server draws at once."""
-    if (states := options.steps * options.members) > MOST_SERVED:
-        raise UserError(
-            f"A server draws at most {MOST_SERVED:,} states at once. {options.members:,} futures of "
-            f"{options.steps:,} steps are {states:,}.",
-            param="steps",
-        )
-
-
 @verb(
     "rollout",
     able=why_not,
     result="{keep, steps, members, step, stopped, departure, spread, files, notes}",
     summary="roll a field out in time",
-    check=check_states,
     files="The folder for the states, an animation and plots.",
     works=True,
     shown=True,
@@ -66,8 +53,12 @@ def rollout(
         ),
     ] = None,
     *,
-    steps: Annotated[int, Ge(1), Le(1_000_000), Option("States that follow.")] = 100,
-    members: Annotated[int, Ge(1), Le(4096), Option("Futures that are drawn.")] = 16,
+    steps: Annotated[
+        int, Ge(1), Le(1_000_000), Option("States that follow.", json=Annotated[int, Ge(1), Le(1_000)])
+    ] = 100,
+    members: Annotated[
+        int, Ge(1), Le(4096), Option("Futures that are drawn.", json=Annotated[int, Ge(1), Le(64)])
+    ] = 16,
     at: Annotated[int, Ge(0), Option("The state of the file to begin with, counted from 0.", metavar="K")] = 0,
     trajectory: Annotated[int, Ge(0), Option("The trajectory of the file to begin with.", metavar="K")] = 0,
     format: StatesFormat = "npz",

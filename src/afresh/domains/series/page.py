@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, File, Form, Query, Request, UploadFile
+from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -20,7 +20,7 @@ from afresh.domains.series.forecast import last_known
 from afresh.domains.series.reading.regular import Series
 from afresh.domains.series.stretches import Array, part, read_like, series_encoder
 from afresh.domains.series.verbs import why_not
-from afresh.faces.studio import Desk, RunPage, page, page_router, verbs_of
+from afresh.faces.studio import Desk, Name, RunPage, page, page_router, verbs_of
 from afresh.runs.run import Run
 
 HERE = Path(__file__).parent
@@ -29,7 +29,6 @@ LONGEST = 2_000  # steps that are forecast on a page
 NAMED = 12  # columns in an excerpt
 ENDING = re.compile(r"(\.[A-Za-z0-9]{1,8}){1,2}$")  # of the name of a table, as .csv or .csv.gz
 GONE = "The table that this model learnt from is no longer where it was. Choose or drop the one that is to go on."
-Name = Annotated[str, Query(max_length=255)]
 Text = Annotated[str, Form(max_length=1_000)]
 
 
@@ -134,8 +133,8 @@ PAGE = RunPage(
     "Forecast",
     why_not,
     routes,
-    HERE / "templates",
     excerpt,
+    HERE / "templates",
     static=HERE / "static",
     verbs=("forecast",),
 )

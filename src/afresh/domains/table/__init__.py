@@ -10,6 +10,5 @@ PLUGIN = Plugin(
     kinds=("row",),
     modalities={"table": "afresh.domains.table.modality:MODALITY"},
     metrics=("afresh.domains.table.metrics:METRICS",),
-    pages=("afresh.domains.table.page:PAGE",),
     verbs={"rows": "afresh.domains.table.verbs:rows", "impute": "afresh.domains.table.verbs:impute"},
 )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
-from afresh.core.errors import UserError
-from afresh.core.verb import Option, UploadedFile, verb
+from afresh.core.verb import Option, UploadedFile, lazily, verb
 from afresh.verbs.options import TableFormat
 
 if TYPE_CHECKING:
@@ -17,34 +16,26 @@ if TYPE_CHECKING:
     from afresh.runs.run import Run
 
 
-MOST_SERVED = 20_000  # rows of one request
-
-
-def why_not(run: Run) -> str | None:
-    """Why a run cannot make rows of which some cells are known, or None."""
-    from afresh.domains.table.draw import why_not
-
-    return why_not(run)
-
-
-def check_rows(options: Any) -> None:
-    """Raises UserError for more rows than a server draws at once."""
-    if options.n > MOST_SERVED:
-        raise UserError(f"A server draws at most {MOST_SERVED:,} rows at once. Given: {options.n:,}.", param="n")
+WHY_NOT = lazily("afresh.domains.table.draw:why_not")
 
 
 @verb(
     "rows",
-    able=why_not,
+    able=WHY_NOT,
     result="{rows, notes}",
     summary="synthetic rows of a table, also with given values",
-    check=check_rows,
+    leads="Make rows",
     files="The folder for rows.csv or rows.parquet.",
     works=True,
 )
 def rows(
     run: Run,
-    n: Annotated[int, Ge(1), Le(1_000_000), Option("Rows that are drawn.", flags=("-n",))] = 100,
+    n: Annotated[
+        int,
+        Ge(1),
+        Le(1_000_000),
+        Option("Rows that are drawn.", flags=("-n",), json=Annotated[int, Ge(1), Le(20_000)]),
+    ] = 100,
     *,
     given: Annotated[
         Mapping[str, str] | None,
@@ -71,7 +62,7 @@ def rows(
 
 @verb(
     "impute",
-    able=why_not,
+    able=WHY_NOT,
     result="{filled, notes}",
     summary="missing values of a table filled in",
     files="The folder for the filled tables.",

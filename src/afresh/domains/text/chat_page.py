@@ -18,6 +18,7 @@ from afresh.engine.sampling.request import converses
 from afresh.faces.studio import (
     Answers,
     Desk,
+    Name,
     RefusedRequest,
     RunPage,
     controls_of,
@@ -34,7 +35,6 @@ from afresh.verbs.conversations import MOST_CHARACTERS, Conversation, Conversati
 
 WORDS = 2_000  # characters of a message that a page begins with
 FOLDER = "chats"  # in the folder of the works of a person
-Name = Annotated[str, Query(max_length=255)]
 
 
 def chats_of(request: Request) -> Conversations:
@@ -243,5 +243,5 @@ def able(run: Run) -> str | None:
 
 HERE = Path(__file__).parent
 PAGE = RunPage(
-    "chat", "Chat with it", able, routes, HERE / "templates", newest_text, judged=True, static=HERE / "static"
+    "chat", "Chat with it", able, routes, newest_text, HERE / "templates", judged=True, static=HERE / "static"
 )

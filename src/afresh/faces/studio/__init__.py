@@ -8,13 +8,14 @@ from afresh.faces.http.request_threads import Desk, alone
 from afresh.faces.studio.answers import Answers
 from afresh.faces.studio.controls import controls_of
 from afresh.faces.studio.gallery_page import own_folder
-from afresh.faces.studio.pages import RunPage, moved, owner_only, page, page_router, stream
+from afresh.faces.studio.pages import Name, RunPage, moved, owner_only, page, page_router, stream
 from afresh.faces.studio.run_card import runs_on
 from afresh.faces.studio.verb_page import verbs_of
 
 __all__ = [
     "Answers",
     "Desk",
+    "Name",
     "RefusedRequest",
     "RunPage",
     "Served",

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from starlette.responses import Response
 
-from afresh.core import UserError
 from afresh.data.preferences import Minutes
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.loaded_runs import Served
@@ -17,7 +16,7 @@ from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import TRAIN, owner_of
 from afresh.faces.studio.media_keys import HeldMedia, MediaRef
 from afresh.faces.studio.pages import moved, page, page_router
-from afresh.faces.studio.train import card, own_job
+from afresh.faces.studio.train import card, free_place, own_job
 from afresh.faces.studio.vote_request import VoteRequest
 from afresh.faces.studio.vote_session import VoteSessions
 from afresh.runs.run import Run
@@ -128,17 +127,8 @@ def start(
 ) -> BackgroundJob:
     """Begin `afresh align` with these votes. The new run stands beside the old one. `anyway`: also if the votes turn
     out to be no better than guessing. Raises UserError."""
-    base, out, votes = run.resolve(), free(run.resolve()), votes.resolve()
+    base, votes = run.resolve(), votes.resolve()
+    out = free_place(base.parent, f"{base.name}-aligned")
     options = {"preferences": votes, "minutes": f"{minutes:g}", "out": out, "anyway": anyway or None}
     about = {"base": str(base), "out": str(out), "wish": dict(wish), "minutes": minutes}
     return jobs.start(VERB, [base], options, f"Learning from votes on {base.name}", out, whose, about)
-
-
-def free(run: Path) -> Path:
-    """A folder that neither exists nor is being made: RUN-aligned, RUN-aligned-2, ... Raises UserError."""
-    taken = {job.run for job in jobs.jobs() if jobs.is_running(job)}
-    for number in range(1, 1000):
-        out = run.with_name(f"{run.name}-aligned" + ("" if number == 1 else f"-{number}"))
-        if not out.exists() and str(out) not in taken:
-            return out
-    raise UserError(f"There are 999 aligned runs of {run.name}. Remove some: `afresh rm`.")

@@ -18,13 +18,12 @@ from afresh.faces.studio.controls import Controls, controls_of
 from afresh.faces.studio.creation_stream import CreationQueue, PendingCreation
 from afresh.faces.studio.form import form_of, parse_creation_request
 from afresh.faces.studio.gallery_page import works_of
-from afresh.faces.studio.pages import HEADERS, address, page, page_router
+from afresh.faces.studio.pages import HEADERS, Name, address, page, page_router
 from afresh.faces.studio.recipe import how_made
 from afresh.faces.studio.run_card import cards, page_of
 from afresh.faces.studio.verb_page import verbs_of
 from afresh.verbs.gallery import Work
 
-Name = Annotated[str, Query(max_length=255)]
 Id = Annotated[str, Query(max_length=40)]
 MOST_WORDS = 2_000  # characters of the words that a page begins with
 NEAR = 12  # works to blend with

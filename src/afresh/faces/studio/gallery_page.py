@@ -18,7 +18,7 @@ from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import owner_of
 from afresh.faces.studio.controls import controls_of
-from afresh.faces.studio.pages import HEADERS, page, page_router
+from afresh.faces.studio.pages import HEADERS, Name, page, page_router
 from afresh.faces.studio.recipe import download, kinds, recipe_lines, signed
 from afresh.verbs.creation_request import make
 from afresh.verbs.gallery import Work, Works, same
@@ -35,7 +35,6 @@ TYPES = {
     "provenance": "application/zip",
 }
 Words = Annotated[str, Query(max_length=400)]
-Name = Annotated[str, Query(max_length=255)]
 
 
 def works_of(request: Request, root: Path) -> Works:
@@ -128,13 +127,14 @@ def able(desk: Desk, work: Work) -> dict[str, Any]:
         controls, pictures = controls_of(run), run.encoder.abilities.pictures
     except UserError:
         return {"known": False, "ways": (), "blends": False, "continues": False, "pictures": ()}
-    shown = pictures(run.encoder.kind.decode(work.read(work.main))) if pictures else ()
+    shown, curves = pictures(run.encoder.kind.decode(work.read(work.main))) if pictures else ((), {})
     continues = not controls.talks and (controls.writes or controls.form == "music")
     return {
         "known": True,
         "ways": controls.ways,
         "blends": controls.blends,
         "continues": continues,
+        "curves": curves,
         "pictures": [(title, data_uri("image/png", png_bytes(pixels))) for title, pixels in shown],
     }
 

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
@@ -36,6 +36,7 @@ HEADERS = {
     "referrer-policy": "same-origin",
     "cache-control": "no-store",
 }
+Name = Annotated[str, Query(max_length=255)]  # of a run, in an address
 FRESH = {"cache-control": "no-cache"}  # ask whether a file has changed
 # Pages of the navigation: path below /studio/, name, and the right that it needs.
 PLACES = (
@@ -53,18 +54,18 @@ class RunPage:
     """The page on which runs of one kind of data are used.
 
     name: its path below /studio/. invitation: what the button that leads to it says. able: why a run has no such page,
-    or None. routes: the router of the page. templates: the folder of its templates, if it has some. excerpt: a few
-    words of what a run is about. judged: whether what is made there is judged in pairs. static: the folder of its
-    scripts and styles, which are at static/NAME/; None if it has none. verbs: those that are asked for on the page, and
-    have no form beside it.
+    or None. routes: the router of the page; None of the form of a verb. excerpt: a few words of what a run is about.
+    templates: the folder of its templates. judged: whether what is made there is judged in pairs. static: the folder
+    of its scripts and styles, which are at static/NAME/; None if it has none. verbs: those that are asked for on the
+    page, and have no form beside it.
     """
 
     name: str
     invitation: str
     able: Callable[[Run], str | None]
-    routes: Callable[[Desk], APIRouter]
-    templates: Path | None
+    routes: Callable[[Desk], APIRouter] | None
     excerpt: Callable[[Run], str]
+    templates: Path | None = None
     judged: bool = False
     static: Path | None = None
     verbs: tuple[str, ...] = ()

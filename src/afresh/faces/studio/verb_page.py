@@ -10,7 +10,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import MaxLen
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
@@ -22,12 +22,8 @@ from afresh.core.verb import (
     ITEMS,
     Absent,
     EncodedFile,
-    Heading,
-    Line,
     Parameter,
-    Remark,
     Result,
-    Table,
     UploadedFile,
     Verb,
 )
@@ -36,13 +32,12 @@ from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.native.verbs import result_of
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.studio.page_words import plain_words
-from afresh.faces.studio.pages import page, page_router
+from afresh.faces.studio.pages import Name, page, page_router
 from afresh.faces.studio.run_card import page_of
 from afresh.runs.run import Run
 from afresh.runs.works import signed_files
 from afresh.verbs.options import TableFormat
 
-Name = Annotated[str, Query(max_length=255)]
 LONG = 10_000  # characters from which a text has several lines
 Kind = Literal["switch", "choice", "number", "text", "area", "lines", "rows", "pairs", "file", "files"]
 
@@ -110,14 +105,6 @@ def fields_of(verb: Verb[Any, Any], run: Run) -> list[Field]:
     return [field_of(p, run) for p in verb.parameters if p.option.json is not Absent]
 
 
-def grouped(fields: Sequence[Field]) -> dict[str, list[Field]]:
-    """The fields by their panel, in the order in which panels first come."""
-    out: dict[str, list[Field]] = {}
-    for field in fields:
-        out.setdefault(field.panel, []).append(field)
-    return out
-
-
 async def read_form(verb: Verb[Any, Any], fields: Sequence[Field], form: FormData) -> Any:
     """The verb's parameters from a form; what is empty has its default. Raises UserError for values out of range."""
     values: dict[str, Any] = {}
@@ -152,23 +139,6 @@ async def read_form(verb: Verb[Any, Any], fields: Sequence[Field], form: FormDat
         return verb.options.model_validate(values)
     except ValidationError as error:
         raise UserError(f"{verb.name.capitalize()}: {problems(error, verb.options)}.") from None
-
-
-def parts_of(result: Result) -> list[dict[str, Any]]:
-    """The lines of a result as the template shows them."""
-    return [part_of(line) for line in result.lines()]
-
-
-def part_of(line: Line) -> dict[str, Any]:
-    match line:
-        case Remark(text):
-            return {"kind": "remark", "text": text}
-        case Heading(text):
-            return {"kind": "heading", "text": text}
-        case Table(columns, rows, right, _):
-            return {"kind": "table", "columns": columns, "rows": rows, "right": list(right)}
-        case str():
-            return {"kind": "text", "text": line}
 
 
 def served_verbs() -> Mapping[str, Verb[Any, Any]]:
@@ -216,20 +186,23 @@ def routes(desk: Desk) -> APIRouter:
                 return result, notes, all_files(verb, served.run, result)
 
             result, notes, files = await desk.run(request, run, work)
-            values["parts"], values["notes"] = parts_of(result), [*map(plain_words, notes)]
+            values["curves"] = getattr(result, "curves", {})
+            values["parts"] = [(type(line).__name__, line) for line in result.lines()]
+            values["notes"] = [*map(plain_words, notes)]
             encoded = [(name, base64.b64encode(content).decode()) for name, content in files.items()]
             values["files"] = [file for file in encoded if not file[0].endswith(SIDECAR)]
             values["statements"] = [file for file in encoded if file[0].endswith(SIDECAR)]
             values["typed"] = {name: "\n".join(g for g in form.getlist(name) if isinstance(g, str)) for name in form}
+        groups = {f.panel: [g for g in fields if g.panel == f.panel] for f in fields}
         values["page"] = page_of(desk.library.open(run))
-        return page(request, "verb.html", run=run, verb=verb, groups=grouped(fields), **values)
+        return page(request, "verb.html", run=run, verb=verb, groups=groups, **values)
 
-    @router.get("/studio/verb")
-    async def ask(request: Request, run: Name, verb: Name) -> Response:
+    @router.get("/studio/verb/{verb}")
+    async def ask(request: Request, verb: str, run: Name) -> Response:
         return await shown(request, run, verb_named(verb), None)
 
-    @router.post("/studio/verb")
-    async def show(request: Request, run: Name, verb: Name) -> Response:
+    @router.post("/studio/verb/{verb}")
+    async def show(request: Request, verb: str, run: Name) -> Response:
         return await shown(request, run, verb_named(verb), await request.form())
 
     return router

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Query, Request
+from fastapi import APIRouter, Form, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
@@ -21,14 +21,13 @@ from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import owner_of
 from afresh.faces.studio import align_job_page
 from afresh.faces.studio.page_words import plain_words
-from afresh.faces.studio.pages import HEADERS, moved, page, page_router
+from afresh.faces.studio.pages import HEADERS, Name, moved, page, page_router
 from afresh.faces.studio.run_card import cards
 from afresh.faces.studio.vote_request import VoteRequest, comparable, parse_vote_request
 from afresh.faces.studio.vote_session import VoteSession, VoteSessions
 from afresh.verbs.annotate import Session, begin_again, default_votes, make_plan
 
 FURTHER, MOST_FURTHER = 10, 100  # pairs that are offered next
-Name = Annotated[str, Query(max_length=255)]
 Text = Annotated[str, Form(max_length=100)]
 
 

@@ -39,7 +39,7 @@ def test_no_control_is_covered(open_page: Callable[..., Any], screen: tuple[int,
     page.click("#make")
     page.wait_for_selector("#results .work >> nth=3")
     found = {}
-    for path in ["as it is made", *PAGES, "verb?run=stories&verb=score", "verb?run=digits&verb=propose"]:
+    for path in ["as it is made", *PAGES, "verb/score?run=stories", "verb/propose?run=digits"]:
         if path != "as it is made":
             page.goto(f"/studio/{path}")
         page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
