@@ -32,6 +32,7 @@ from typing import (
     Any,
     Concatenate,
     Generic,
+    Literal,
     ParamSpec,
     Protocol,
     TypeVar,
@@ -324,6 +325,12 @@ class Verb(Generic[P, R_co]):
     check: Callable[[Any], None] = _always
 
     def __call__(self, run: Any, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """The result. Raises UserError for a value that is not among those that a parameter can have."""
+        given = inspect.signature(self.function).bind_partial(run, *args, **kwargs).arguments
+        for p in (p for p in self.parameters if get_origin(p.plain) is Literal and p.name in given):
+            if given[p.name] not in get_args(p.plain):
+                known = " or ".join(map(str, get_args(p.plain)))
+                raise UserError(f"`{p.name}` is {known}. Given: {given[p.name]!r}.", param=p.name)
         return self.function(run, *args, **kwargs)
 
     @cached_property

@@ -26,7 +26,7 @@ from afresh.domains.field.pictures import over_time, picture
 from afresh.domains.field.range_seen import left_what_was_seen
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import read_fields
-from afresh.domains.field.written import check_format, states_file
+from afresh.domains.field.written import states_file
 from afresh.runs.about import read_report
 from afresh.runs.run import Run
 
@@ -205,7 +205,6 @@ def roll_out_from(
     keep: int | None,
 ) -> Rollout:
     """Read a state, and roll it out. Raises UserError as `rollout` does."""
-    check_format(format)
     encoder = field_encoder(run)
     kept, settings = chosen_noise(run)
     keep = keep or kept

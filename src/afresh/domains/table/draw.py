@@ -25,7 +25,6 @@ from afresh.runs.run import Run
 
 SHOWN = 20  # rows that people are shown
 NAMED = 12  # values that a message names
-FORMATS = ("csv", "parquet")
 
 
 def why_not(run: Run) -> str | None:
@@ -136,8 +135,6 @@ class DrawnRows:
 def draw_rows(run: Run, n: int, given: Mapping[str, str], format: str, seed: int) -> DrawnRows:
     """n rows with the given cells. Raises UserError as the verb does."""
     encoder = table_encoder(run)
-    if format not in FORMATS:
-        raise UserError(f"The format of rows is {' or '.join(FORMATS)}. Given: {format}.")
     codes = {code.name: code for code in encoder.columns}
     if unknown := [name for name in given if name not in codes]:
         raise UserError(f"There is no column {unknown[0]!r}. The columns are: {', '.join(codes)}.", "unknown_column")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import re
@@ -15,8 +16,10 @@ import pytest
 from PIL import Image
 
 import afresh
+from afresh import domains
 from afresh.core import registry
 from afresh.data.storage.files import write_json
+from afresh.faces import studio
 from afresh.faces.http.app import ServeSettings
 from afresh.faces.studio.page_words import plain_words
 from afresh.runs.run import Run
@@ -166,9 +169,10 @@ def test_a_table_that_is_sent_is_filled_and_named_in_errors(served: httpx.Client
 def test_a_rollout_is_an_animation(served: httpx.Client) -> None:
     form = {"steps": "3", "members": "2", "at": "0", "trajectory": "0", "format": "npz", "keep": "", "seed": "0"}
     answer = served.post("/studio/verb/rollout", params={"run": "waves"}, data=form).text
-    assert 'src="data:image/gif;base64,' in answer and {"rollout.npz", "spectra.png"} <= set(
+    assert 'src="data:image/gif;base64,' in answer and {"rollout.npz", "spectra.json"} <= set(
         re.findall(r'download="([^"]+)"', answer)
     )
+    assert 'data-curves="{&#34;step&#34;: [' in answer, "the spectrum is drawn"
     many = served.post("/studio/verb/rollout", params={"run": "waves"}, data={**form, "steps": "100000"})
     assert many.status_code == 400 and "1 to 1000" in many.text.replace(",", "")
 
@@ -207,3 +211,18 @@ def test_a_run_of_rows_draws_them_as_cells(root: Path) -> None:
     run = Run.open(root / "runs" / "people")
     preview = run.encoder.kind.preview(run.encoder.kind.decode(b'{"age": 31, "city": null}'))
     assert preview.cells == [("age", "31"), ("city", "")]
+
+
+def test_pages_of_domains_and_plug_ins_import_the_public_names_alone() -> None:
+    tests = Path(__file__).parents[3]
+    files = [*Path(domains.__path__[0]).rglob("*.py"), *(tests / "plugin" / "package").rglob("*.py")]
+    asked = {
+        (file.name, node.module, alias.name)
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("afresh.faces")
+        for alias in node.names
+    }
+    assert {"afresh_walk_page.py", "chat_page.py"} <= {file for file, _, _ in asked}
+    assert not {one for one in asked if one[1] != "afresh.faces.studio" or one[2] not in studio.__all__}
+    assert all(hasattr(studio, name) for name in studio.__all__)
