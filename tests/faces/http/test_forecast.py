@@ -98,7 +98,7 @@ def test_another_table_is_gone_on_from_and_a_wrong_one_is_refused(web: httpx.Cli
     other = tmp_path / "other.csv"
     other.write_text("when,cold\n" + "".join(f"2024-01-{d:02d},{d}\n" for d in range(1, 29)))
     answer = read(web, file=other)
-    assert answer.status_code == 400 and "This table is not like the table that the run learnt from" in answer.text
+    assert answer.status_code == 400 and "is not like the table that the run learnt from" in answer.text
     assert "tmp" not in answer.text
     assert read(web, horizon=0).status_code == 400
 

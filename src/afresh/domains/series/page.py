@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 import numpy as np
@@ -27,7 +26,6 @@ HERE = Path(__file__).parent
 SHOWN = 2  # horizons of the past that are shown
 LONGEST = 2_000  # steps that are forecast on a page
 NAMED = 12  # columns in an excerpt
-ENDING = re.compile(r"(\.[A-Za-z0-9]{1,8}){1,2}$")  # of the name of a table, as .csv or .csv.gz
 GONE = "The table that this model learnt from is no longer where it was. Choose or drop the one that is to go on."
 Text = Annotated[str, Form(max_length=1_000)]
 
@@ -82,14 +80,10 @@ def of_run(run: Run, encoder: SeriesEncoder) -> list[Series]:
 
 def of_upload(encoder: SeriesEncoder, name: str, content: bytes) -> list[Series]:
     """The series of a file of this name. Raises UserError if it cannot be read."""
-    ending = ENDING.search(name)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"table{ending[0] if ending else ''}"
+        file = Path(folder, PurePath(name).name or "table")
         file.write_bytes(content)
-        try:
-            return read_like(encoder, file).series
-        except UserError as error:
-            raise UserError(str(error).replace(str(file), "This table"), error.code) from None
+        return read_like(encoder, file).series
 
 
 def view(encoder: SeriesEncoder, found: Sequence[Series], name: str, horizon: int) -> dict[str, Any]:
