@@ -229,7 +229,9 @@ class Abilities:
     texts can be heard (`Encoder.hear`). samples: how many a measurement draws where its seconds allow, if items are so
     small and so quickly made that many tell more; 0 for the usual number (`afresh.verbs.measuring.measure_run`).
     family: the family that suits them, if it is not the usual one of their space. calibrate: what samples of a run
-    (`afresh.runs.run.Run`) need is fitted to its held-out items after training, and written to its folder `fitted`."""
+    (`afresh.runs.run.Run`) need is fitted to its held-out items after training, and written to its folder `fitted`.
+    pictures: what a page shows of one item instead of its preview: (title, pixels (H, W, 3)) each, and lines over
+    logarithmic axes, as numbers by name, of which `step` are the places."""
 
     prompts: Prompts | None = None
     texts: Texts | None = None
@@ -239,6 +241,7 @@ class Abilities:
     samples: int = 0
     family: str = ""
     calibrate: Callable[[Any, Sequence[Item]], None] | None = None
+    pictures: Callable[[Any], tuple[Sequence[tuple[str, Any]], Mapping[str, Sequence[float]]]] | None = None
 
 
 # (path, the modality that was asked for or None) -> a folder or file that the readers of modalities know; None if the

@@ -19,11 +19,13 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True, eq=False)
 class Preview:
     """The representation of an item on a page, in a terminal or in a notebook: a text, an image (H, W, 1 or 3) of
-    uint8, or a sound. A text together with an image is its caption."""
+    uint8, or a sound. A text together with an image is its caption. `cells`: (column, value) of a row of a table, which
+    pages show as one."""
 
     text: str | None = None
     image: NDArray[np.uint8] | None = None
     sound: Sound | None = None
+    cells: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)

@@ -106,13 +106,19 @@ def possible(path: Path, wanted: str | None) -> list[tuple[str, Modality]]:
         )
     if not able:
         raise UserError(
-            f"No modality recognises {path}. Accepted: {', '.join(names)}. "
+            f"Nothing in {path} can be learnt: {found_in(path)}. Accepted: {', '.join(names)}. "
             "Give a folder of text, source code, images, sounds or scores, or choose the modality yourself."
         )
     if len(able) > 1 and able[0][0].score - able[1][0].score < 0.2:
         choices = "; ".join(f"`modality={m.name}` ({s.reason})" for s, m in able)
         raise UserError(f"{path} can be read in more than one way. Choose the modality: {choices}.")
     return [(seen.reason, modality) for seen, modality in able]
+
+
+def found_in(path: Path) -> str:
+    """How many files of each suffix there are, the most frequent first."""
+    counts = Counter(f.suffix.lower() or "without a suffix" for f in walk(path)[0])
+    return ", ".join(f"{n:,} {suffix}" for suffix, n in counts.most_common(8)) or "no file"
 
 
 def claims(path: Path) -> list[tuple[Sniff, Modality]]:

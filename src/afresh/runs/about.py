@@ -27,6 +27,7 @@ from afresh.runs.run import Run, metrics_rows
 REPORT = "report.json"
 SEPARATOR = "\n\n--------\n\n"  # between the texts of a preview
 EXCERPT = 1_200  # characters of a text
+SHORT = 420  # characters of it on a card
 PREVIEW = re.compile(r"[0-9]{6,13}\.(png|txt)")  # named after its step
 
 
@@ -102,6 +103,11 @@ def first_text(file: Path) -> str:
     """The beginning of the first text in a preview that is not empty; nothing for a picture."""
     texts = file.read_text("utf-8", "replace").split(SEPARATOR) if file.suffix == ".txt" else []
     return next((text.strip()[:EXCERPT] for text in texts if text.strip()), "")
+
+
+def newest_text(run: Run) -> str:
+    """The beginning of what a run wrote last during training."""
+    return "".join(first_text(file)[:SHORT] for file in previews(run.path, ".txt")[-1:])
 
 
 class AboutRun:

@@ -59,7 +59,7 @@ class BackgroundJob:
 @dataclass(frozen=True)
 class JobOutcome:
     """How far a command has come. `progress`: the fields of its last event of progress; `result`: of the event that
-    ends it; `error`: why it failed, for a person."""
+    ends it; `error`: why it failed, for a person; `kinds`: as which kinds the data can be read, if it is not clear."""
 
     state: State
     progress: dict[str, Any] | None = None
@@ -67,6 +67,7 @@ class JobOutcome:
     notes: tuple[str, ...] = ()
     error: str = ""
     code: str = ""
+    kinds: tuple[str, ...] = ()
 
 
 def jobs_folder() -> Path:
@@ -199,7 +200,9 @@ def outcome(job: BackgroundJob) -> JobOutcome:
         else:
             state, error = "failed", str(last.get("text") or last_words(job))
     result = last if last.get("event") == "result" else None
-    return JobOutcome(state, progress, result, tuple(notes), error, str(last.get("code", "")))
+    return JobOutcome(
+        state, progress, result, tuple(notes), error, str(last.get("code", "")), tuple(last.get("kinds", ()))
+    )
 
 
 def _events(job: BackgroundJob) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Lt, MaxLen, MinLen
 
@@ -17,6 +17,7 @@ Named = Words | dict[str, Words] | None  # labels in JSON
 
 Text = Annotated[str, MaxLen(8 * 2**20)]
 StopText = Annotated[str, MinLen(1), MaxLen(1_000)]
+TableFormat = Literal["csv", "parquet"]
 Labels = str | Mapping[str, str]  # a class, or classes by the label's name
 
 Label = Annotated[

@@ -66,7 +66,7 @@ def test_histories_of_all_lengths_together_are_as_each_alone(run: Run) -> None:
 
 
 def test_what_is_known_has_an_interval_around_its_chance(run: Run) -> None:
-    found = knowledge(Tracer(run), history_of(run, "L3"), gap=0)
+    (found,) = knowledge(Tracer(run), [history_of(run, "L3")], gap=0)
     assert [k.skill for k in found] == ["add", "divide"] and sum(k.answers for k in found) == 12
     assert all(0 <= k.low <= k.chance <= k.high <= 1 for k in found)
     for k in found:  # what a teacher sees of ten exercises varies at least by luck

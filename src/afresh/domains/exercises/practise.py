@@ -7,6 +7,7 @@ answer would teach is computed by answering in the learner's place, right and wr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -299,8 +300,9 @@ def choose(tracer: Tracer, histories: Sequence[AnswerHistory], policy: Policy, s
     return items[best[np.arange(len(best)), score.argmax(1)]]
 
 
-def knowledge(tracer: Tracer, history: AnswerHistory, gap: int) -> list[KnownSkill]:
-    """Each skill with the chance of a right answer, its interval, and how many of the next TEN are answered right.
+def knowledge(tracer: Tracer, histories: Sequence[AnswerHistory], gap: int) -> list[list[KnownSkill]]:
+    """Of each learner, each skill with the chance of a right answer, its interval, and how many of the next TEN are
+    answered right.
 
     The interval is that of a beta distribution with the chance as its mean and a variance that is the larger of two:
     that of a skill which is known or not, by the filter; and the one that the network implies: of answers that can be
@@ -308,20 +310,20 @@ def knowledge(tracer: Tracer, history: AnswerHistory, gap: int) -> list[KnownSki
     K-), where p is the chance of an answer, and K+ and K- are those of the skill after it was right and wrong.
     """
     groups = [group for _, group in tracer.groups]
-    chance = tracer.of_skills([history], gap)[0]
-    first = np.array([[group[0] for group in groups]])
-    p = tracer.of_items([history], first[0].tolist(), gap)[0]
-    right, wrong = tracer.after_answers([history], first, gap, ANCHORS)
+    chances = tracer.of_skills(histories, gap)
+    first = [group[0] for group in groups]
+    p = tracer.of_items(histories, first, gap)
+    right, wrong = tracer.after_answers(histories, np.array([first] * len(histories)), gap, ANCHORS)
     own = np.arange(len(groups))
-    spread = np.clip(p * (1 - p) * (right - wrong)[0, own, own], 0, None)
+    spreads = np.clip(p * (1 - p) * (right - wrong)[:, own, own], 0, None)
     if tracer.teaching is not None:
-        alone = tracer.chances([history], [[()]], first[0].tolist(), gap)[:, 0]
-        spread = np.maximum(spread, tracer.teaching.doubt(alone, [history], first[0].tolist(), gap)[0])
-    seen = [a.skill if tracer.encoder.skills else a.item for a in history.answers]
+        alone = tracer.chances(histories, [[()]] * len(histories), first, gap)[:, 0]
+        spreads = np.maximum(spreads, tracer.teaching.doubt(alone, histories, first, gap))
     out = []
-    for (name, _), k, v in zip(tracer.groups, chance.tolist(), spread.tolist(), strict=True):
-        low, high = interval(k, v)
-        out.append(KnownSkill(name, k, low, high, seen.count(name), right_of_ten(k, v)))
+    for history, chance, spread in zip(histories, chances.tolist(), spreads.tolist(), strict=True):
+        seen = Counter(a.skill if tracer.encoder.skills else a.item for a in history.answers)
+        rows = zip(tracer.groups, chance, spread, strict=True)
+        out.append([KnownSkill(n, k, *interval(k, v), seen[n], right_of_ten(k, v)) for (n, _), k, v in rows])
     return out
 
 
@@ -387,7 +389,7 @@ def practice_for(
     gain, score = (x[0] for x in gains(tracer, [history], items[best], own[None], gap))
     later = None if tracer.teaching is None else score - tracer.teaching.known([history], gap)[0]
     score = score if policy == "gain" else -np.abs(own - success)
-    known = knowledge(tracer, history, gap)
+    (known,) = knowledge(tracer, [history], gap)
     order = [i for i in np.argsort(-score, kind="stable").tolist() if skill is None or names[i] == skill]
     chosen = [
         Next(
@@ -436,15 +438,19 @@ def notes_on(tracer: Tracer, history: AnswerHistory) -> list[str]:
 # --------------------------------------------------------------------------- histories
 
 
+def learners_of(run: Run) -> dict[str, AnswerHistory]:
+    """The history of each learner in the run's data. Raises UserError if the data is gone or has changed."""
+    p = run_data(run)
+    return {i.value.learner: i.value for i in (*p.train_items, *p.heldout_items)}
+
+
 def history_of(run: Run, learner: str) -> AnswerHistory:
     """The history of a learner in the run's data. Raises UserError, naming some, if there is none."""
-    p = run_data(run)
-    found = {i.value.learner: i.value for i in (*p.train_items, *p.heldout_items)}
+    found = learners_of(run)
     if learner not in found:
         near = get_close_matches(learner, found, n=3) or list(found)[:3]
         raise UserError(f"There is no learner {learner!r} in {run.record.data.path}, but {', '.join(near)} and others.")
-    history: AnswerHistory = found[learner]
-    return history
+    return found[learner]
 
 
 def history_in(run: Run, text: str) -> AnswerHistory:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal, NotRequired
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from typing_extensions import TypedDict
 
-from afresh.core.verb import Absent, Option, verb
+from afresh.core.verb import Absent, Option, lazily, verb
 
 if TYPE_CHECKING:
     from afresh.domains.exercises.practise import Practice
@@ -29,16 +30,9 @@ class GivenAnswer(TypedDict):
 GivenAnswer.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
 
 
-def why_not(run: Run) -> str | None:
-    """Why a run cannot tell what a learner knows, or None."""
-    from afresh.domains.exercises.practise import why_not
-
-    return why_not(run)
-
-
 @verb(
     "practise",
-    able=why_not,
+    able=lazily("afresh.domains.exercises.practise:why_not"),
     result="{learner, answers, known, next, notes}",
     summary="What a learner knows, and the exercise that is next",
 )
@@ -94,4 +88,8 @@ def practise(
         answers = history_of(run, learner)
     else:
         answers = history_in(run, history) if isinstance(history, str) else history_from(run, history or ())
-    return practice_for(run, answers, success=success, policy=policy, k=k, after=after, skill=skill)
+    found = practice_for(run, answers, success=success, policy=policy, k=k, after=after, skill=skill)
+    if (named := len(found.next)) < k:
+        few = f"{named:,} instead of {k:,} exercises are named, since each skill has one that is next"
+        found = replace(found, notes=(*found.notes, few))
+    return found

@@ -26,8 +26,7 @@ from afresh.domains.field.pictures import Block, Scale, cell, over_time, sheet
 from afresh.domains.field.range_seen import left_what_was_seen
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import read_fields
-from afresh.domains.field.spectra import energy_spectrum
-from afresh.domains.field.written import check_format, states_file
+from afresh.domains.field.written import states_file
 from afresh.engine.evaluation.estimate import held_between
 from afresh.runs.about import read_report
 from afresh.runs.run import Run
@@ -100,7 +99,10 @@ class Rollout(FileResult):
         npz = {"states": self.states, "first": self.first}
         states = states_file("rollout", self.format, self.encoder, times, npz, arrays)
         pictures = {"rollout.gif": self.animation(), "rollout.png": self.plot()}
-        return {**states, **pictures, "spectra.json": self.spectra()}
+        step, *by_channel = self.curves.values()
+        energy = dict(zip(self.encoder.channels, by_channel, strict=True))
+        spectra = json.dumps({"wavenumbers": step, "energy": energy}, indent=1).encode()
+        return {**states, **pictures, "spectra.json": spectra}
 
     @cached_property
     def scales(self) -> list[Scale]:
@@ -146,13 +148,11 @@ class Rollout(FileResult):
                 blocks.append(Block(title, scale, rows, [self.time(k) for k in at], names))
         return png_bytes(sheet(blocks))
 
-    def spectra(self) -> bytes:
-        """Energy by wavenumber of each channel, averaged over members and the last half of the steps, as JSON."""
+    @cached_property
+    def curves(self) -> dict[str, list[float]]:
+        """Energy by wavenumber (`step`) of each channel, averaged over members and the last half of the steps."""
         half = self.states[:, self.states.shape[1] // 2 :]
-        found = energy_spectrum(np.moveaxis(half, 2, 0), self.encoder.periodic, self.encoder.spacing)
-        energy = found.energy.mean((1, 2))
-        by_channel = dict(zip(self.encoder.channels, energy.tolist(), strict=True))
-        return json.dumps({"wavenumbers": found.wavenumbers.tolist(), "energy": by_channel}, indent=1).encode()
+        return self.encoder.spectrum(np.moveaxis(half, 2, 0))
 
 
 # --------------------------------------------------------------------------- rolling out
@@ -219,7 +219,6 @@ def roll_out_from(
     keep: int | None,
 ) -> Rollout:
     """Read a state, and roll it out. Raises UserError as `rollout` does."""
-    check_format(format)
     encoder = field_encoder(run)
     kept, settings = chosen_noise(run)
     keep = keep or kept

@@ -351,7 +351,7 @@ class Recommender:
                 named[[self.catalogue.index[i] for i in ids if i in self.catalogue.index]] = True
                 mask &= named if keep else ~named
         if not mask.any():
-            raise UserError("No item of the catalogue fits the conditions. Ask for less.")
+            raise UserError("No item of the catalogue fits the conditions. Loosen the conditions.")
         return mask
 
     def again(self, ranking: Ranking) -> bool:

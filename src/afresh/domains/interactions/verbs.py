@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Le, Lt, MaxLen, MinLen
 
 from afresh.core import UserError
-from afresh.core.verb import Absent, Option, verb
+from afresh.core.verb import Absent, Option, lazily, verb
 from afresh.verbs.options import Force, Words
 
 if TYPE_CHECKING:
@@ -25,13 +25,6 @@ Histories = Annotated[list[Ids], MinLen(1), MaxLen(256)]
 Named = Annotated[list[Words], MaxLen(100_000)]
 
 
-def why_not(run: Run) -> str | None:
-    """Why a run does not recommend, or None."""
-    from afresh.domains.interactions.recommend import why_not
-
-    return why_not(run)
-
-
 def takes_long(options: Any) -> bool:
     """Whether lists ask for much more than one answer of the network."""
     return bool(options.diversity > 0 or options.because > 0)
@@ -39,7 +32,7 @@ def takes_long(options: Any) -> bool:
 
 @verb(
     "recommend",
-    able=why_not,
+    able=lazily("afresh.domains.interactions.recommend:why_not"),
     result="{lists: [{user, items: [{item, probability, ...}]}]}, or with `evaluate` {logged, estimates, ...}",
     summary="What users may choose next",
     run_help="A run on interactions.",

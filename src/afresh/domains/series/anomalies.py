@@ -19,7 +19,7 @@ from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
 from afresh.domains.series.stretches import Stretch, draw_missing, read_like, series_encoder, stretches
-from afresh.domains.series.written import check_format, table_file
+from afresh.domains.series.written import table_file
 from afresh.runs.run import Run
 
 Array = NDArray[np.float64]
@@ -103,7 +103,6 @@ def anomalies_from(
     run: Run, start: TableSource | None, members: int, ahead: int | None, format: str, seed: int
 ) -> Anomalies:
     """Read series, and score their values. Raises UserError as `anomalies` does."""
-    check_format(format)
     encoder = series_encoder(run)
     context, horizon = encoder.layout.context, encoder.layout.horizon
     steps, widening = horizon if ahead is None else ahead, widening_of(run)

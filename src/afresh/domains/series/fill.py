@@ -18,7 +18,7 @@ from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
 from afresh.domains.series.stretches import Array, Stretch, draw_missing, part, read_like, series_encoder, stretches
-from afresh.domains.series.written import check_format, table_file
+from afresh.domains.series.written import table_file
 from afresh.runs.run import Run
 
 INTERVAL = (0.05, 0.95)
@@ -96,7 +96,6 @@ class Filled(FileResult):
 
 def fill_from(run: Run, start: TableSource | None, members: int, format: str, seed: int) -> Filled:
     """Read series, and fill their gaps. Raises UserError as `fill` does."""
-    check_format(format)
     encoder = series_encoder(run)
     source = run.record.data.path if start is None else start
     series = read_like(encoder, source).series

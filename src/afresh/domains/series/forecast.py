@@ -21,7 +21,7 @@ from afresh.domains.series.pictures import Fan, fan_chart
 from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
 from afresh.domains.series.stretches import Array, Stretch, draw_missing, part, read_like, series_encoder, stretches
-from afresh.domains.series.written import check_format, table_file
+from afresh.domains.series.written import table_file
 from afresh.runs.run import Run
 
 QUANTILES = (0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95)
@@ -241,7 +241,6 @@ def forecast_from(
 ) -> Forecast:
     """Read series, and say what comes after them. Raises UserError as `forecast` does."""
     encoder = series_encoder(run)
-    check_format(format)
     source = run.record.data.path if start is None else start
     if not isinstance(source, Mapping) and not Path(source).exists():
         raise UserError(f'There is no {source}. Give the table that is to go on: `start="data.csv"`.', "data_missing")

@@ -5,47 +5,51 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
-from fastapi.responses import RedirectResponse
 from markupsafe import escape
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from afresh.core import UserError
-from afresh.domains.text.answers import Answers
+from afresh.domains.text.markdown import markdown
 from afresh.engine.sampling.request import converses
-from afresh.faces.http.errors import RefusedRequest
-from afresh.faces.http.request_threads import Desk
-from afresh.faces.http.requests.forms import event, event_stream
-from afresh.faces.http.rights import USE, needs
-from afresh.faces.studio.controls import Controls, controls_of
-from afresh.faces.studio.form import number
-from afresh.faces.studio.gallery_page import works_of
-from afresh.faces.studio.markdown import markdown
-from afresh.faces.studio.pages import HEADERS, PageRoute, RunPage, address, moved, page
-from afresh.faces.studio.run_card import cards, newest_text
+from afresh.faces.studio import (
+    Answers,
+    Desk,
+    Name,
+    RefusedRequest,
+    RunPage,
+    controls_of,
+    moved,
+    own_folder,
+    page,
+    page_router,
+    runs_on,
+    stream,
+)
+from afresh.runs.about import newest_text
 from afresh.runs.run import Run
 from afresh.verbs.conversations import MOST_CHARACTERS, Conversation, Conversations, now
 
+WORDS = 2_000  # characters of a message that a page begins with
 FOLDER = "chats"  # in the folder of the works of a person
-Name = Annotated[str, Query(max_length=255)]
 
 
 def chats_of(request: Request) -> Conversations:
     """The conversations of whoever asks: with keys, everybody has their own."""
-    return Conversations(works_of(request, request.app.state.works).root / FOLDER)
+    return Conversations(own_folder(request) / FOLDER)
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
+    router = page_router()
     answers = Answers(desk)
 
     @router.get("/studio/chat")
-    def begin(request: Request, run: Name = "", words: Annotated[str, Query(max_length=2_000)] = "") -> Response:
+    def begin(request: Request, run: Name = "", words: Annotated[str, Query(max_length=WORDS)] = "") -> Response:
         """A new conversation."""
-        runs = talking(desk)
+        runs = runs_on(desk, PAGE.name)
         name = run or (runs[0] if runs else "")
         controls = controls_of(desk.library.open(name)) if name else None
         if controls is not None and not controls.talks:
@@ -73,7 +77,7 @@ def routes(desk: Desk) -> APIRouter:
         if not sure:
             raise RefusedRequest(400, "Emptying the bin cannot be undone. Tick that you mean it.", None, "sure")
         chats_of(request).empty_bin()
-        return RedirectResponse(address(request, "chat/bin"), 303, HEADERS)
+        return moved(request, "chat/bin")
 
     @router.get("/studio/chat/{id_}")
     def show(request: Request, id_: str) -> Response:
@@ -113,12 +117,12 @@ def routes(desk: Desk) -> APIRouter:
         """The answer that is being written, as it grows."""
         chats = chats_of(request)
         chats.get(id_)
-        return event_stream(events(chats, id_), headers={**HEADERS, "x-accel-buffering": "no"})
+        return stream(events(chats, id_))
 
     @router.post("/studio/chat/{id_}/stop")
     async def stop(request: Request, id_: str) -> Response:
         answers.stop(chats_of(request), id_)
-        return Response(status_code=204, headers=HEADERS)
+        return Response(status_code=204)
 
     @router.post("/studio/chat/{id_}/choose")
     def choose(
@@ -131,8 +135,12 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.post("/studio/chat/{id_}/branch")
     def branch(request: Request, id_: str, index: Annotated[int, Form(ge=0)]) -> Response:
-        """A new conversation that begins as this one: up to an answer, or before a message that is then said anew."""
+        """A new conversation that begins as this one: up to an answer, or before a message that is then edited. Nothing
+        is kept of one in which nothing was said yet."""
         chats = chats_of(request)
+        source = chats.get(id_)
+        if index == 0 and source.messages and not source.system and len(source.messages[0].text) <= WORDS:
+            return moved(request, "chat", run=source.run, words=source.messages[0].text)
         return moved(request, f"chat/{chats.branch(id_, index)}")
 
     @router.post("/studio/chat/{id_}/rename")
@@ -153,7 +161,7 @@ def routes(desk: Desk) -> APIRouter:
             media = "application/json"
         else:
             raise RefusedRequest(404, f"Conversations are not kept as {kind[:20]}.", "not_found")
-        headers = {**HEADERS, "content-disposition": f'attachment; filename="afresh-chat-{id_}.{kind}"'}
+        headers = {"content-disposition": f'attachment; filename="afresh-chat-{id_}.{kind}"'}
         return Response(content.encode("utf-8", "backslashreplace"), media_type=media, headers=headers)
 
     @router.post("/studio/chat/{id_}/{deed}")
@@ -163,18 +171,18 @@ def routes(desk: Desk) -> APIRouter:
         if deed == "bin":
             answers.stop(chats, id_)
             chats.move(id_, binned=True)
-            return RedirectResponse(address(request, "chat/bin"), 303, HEADERS)
+            return moved(request, "chat/bin")
         if deed == "restore":
             chats.move(id_, binned=False)
             return moved(request, f"chat/{id_}")
-        raise RefusedRequest(404, f"A conversation cannot be asked to {deed[:40]}.", "not_found")
+        raise RefusedRequest(404, f"Unknown action {deed[:40]} for a conversation.", "not_found")
 
     def shown(
         request: Request,
         conversation: Conversation | None,
         id_: str,
         run: str,
-        controls: Controls | None,
+        controls: Any,
         draft: str,
         writing: bool = False,
         failed: str = "",
@@ -185,7 +193,7 @@ def routes(desk: Desk) -> APIRouter:
             chat=conversation,
             id=id_,
             run=run,
-            runs=talking(desk),
+            runs=runs_on(desk, PAGE.name),
             controls=controls,
             draft=draft,
             writing=writing,
@@ -194,21 +202,16 @@ def routes(desk: Desk) -> APIRouter:
             markdown=markdown,
         )
 
-    async def events(chats: Conversations, id_: str) -> AsyncIterator[str]:
+    async def events(chats: Conversations, id_: str) -> AsyncIterator[tuple[str, str]]:
         answer = answers.of(chats, id_)
         if answer is not None:
             async for state in answer.states():
-                yield event(str(markdown(state.text)), "answer")
+                yield "answer", str(markdown(state.text))
                 if state.notes:
-                    yield event("".join(f"<p>{escape(note)}</p>" for note in state.notes), "notes")
-        yield event("", "end")
+                    yield "notes", "".join(f"<p>{escape(note)}</p>" for note in state.notes)
+        yield "end", ""
 
     return router
-
-
-def talking(desk: Desk) -> list[str]:
-    """The names of the runs with which one can talk."""
-    return [card.name for card in cards(desk.library) if card.usable and card.page == PAGE.name]
 
 
 async def message_of(request: Request) -> tuple[str, str, str, dict[str, float]]:
@@ -220,8 +223,10 @@ async def message_of(request: Request) -> tuple[str, str, str, dict[str, float]]
             text = str(given).replace("\r\n", "\n")  # as browsers send every end of a line
             part, _, of = name.partition(".")
             if part == "setting" and of:
-                if text.strip():
-                    settings[of] = float(number(of, text))
+                try:
+                    settings |= {of: float(text)} if text.strip() else {}
+                except ValueError:
+                    raise RefusedRequest(400, f"{of} must be a number. Given: {text[:40]!r}.", None, name) from None
             elif name in ("run", "message", "system"):
                 fields[name] = text
             else:
@@ -238,5 +243,5 @@ def able(run: Run) -> str | None:
 
 HERE = Path(__file__).parent
 PAGE = RunPage(
-    "chat", "Chat with it", able, routes, HERE / "templates", newest_text, judged=True, static=HERE / "static"
+    "chat", "Chat with it", able, routes, newest_text, HERE / "templates", judged=True, static=HERE / "static"
 )

@@ -31,7 +31,7 @@ from afresh.faces.http.sessions import Sessions
 from afresh.faces.studio import exports, pages, sign_in, train, vote
 from afresh.faces.studio import routes as studio
 from afresh.faces.studio import runs as runs_pages
-from afresh.faces.studio.vote_session import Sittings
+from afresh.faces.studio.vote_session import VoteSessions
 
 MOST_BYTES = 32 * 2**20  # of the body of a request
 MOST_REQUESTS = 64  # at once
@@ -121,7 +121,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
 
 def add_page(app: FastAPI, desk: Desk, door: Door, settings: ServeSettings) -> None:
     """Add the page for people, and the comparisons that it shares with programs."""
-    app.state.sittings = Sittings()
+    app.state.sittings = VoteSessions()
     app.include_router(sign_in.routes(door))
     app.include_router(studio.routes(desk, settings.works, settings.most_bytes))
     app.include_router(train.routes(desk, settings.uploads))

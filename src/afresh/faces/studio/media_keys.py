@@ -21,7 +21,7 @@ TYPES = {"image": "image/png", "sound": "audio/wav"}
 
 
 @dataclass(frozen=True)
-class Face:
+class MediaRef:
     """How a page shows an item: as a text, or as an image or a sound that it fetches by its key."""
 
     form: Literal["text", "image", "sound"]
@@ -60,7 +60,7 @@ class HeldMedia:
         return None if preview.image is None else (TYPES["image"], png_bytes(preview.image))
 
 
-class Album:
+class MediaStore:
     """Items by random keys. An item keeps its key."""
 
     def __init__(self) -> None:
@@ -68,12 +68,12 @@ class Album:
         self.held: OrderedDict[str, HeldMedia] = OrderedDict()
         self.keys: dict[tuple[Path, str], str] = {}
 
-    def face(self, held: HeldMedia) -> Face:
+    def face(self, held: HeldMedia) -> MediaRef:
         """Raises UserError if a text cannot be read."""
         kind = held.kind
         if kind.inline and kind.view == "text" and held.encoder.hear(held.value) is None:
-            return Face("text", visible(kind.preview(held.value).text or ""))
-        return Face("image" if kind.view == "image" else "sound", key=self.key(held))
+            return MediaRef("text", visible(kind.preview(held.value).text or ""))
+        return MediaRef("image" if kind.view == "image" else "sound", key=self.key(held))
 
     def key(self, held: HeldMedia) -> str:
         with self.lock:

@@ -171,15 +171,15 @@ def test_practising_goes_on_after_the_server_was_gone(page: Any, server: Killabl
 
 
 def test_a_refusal_keeps_what_was_typed(page: Any, server: Killable) -> None:
-    page.goto("/studio/verb?run=stories&verb=score")
+    page.goto("/studio/verb/score?run=stories")
     address = page.url
     page.fill("textarea", "Once there was a cat.")
     page.evaluate("document.querySelector('#main form').insertAdjacentHTML('beforeend', '<input name=run2 value=x>')")
-    page.route("**/studio/verb?**", lambda route: route.fulfill(status=400, body=REFUSED, content_type="text/html"))
+    page.route("**/studio/verb/**", lambda route: route.fulfill(status=400, body=REFUSED, content_type="text/html"))
     page.click("button.main")
     page.wait_for_selector("#main form [role=alert]:text-is('Not so.')")
     assert page.input_value("textarea") == "Once there was a cat." and page.url == address
-    page.unroute("**/studio/verb?**")
+    page.unroute("**/studio/verb/**")
     page.click("button.main")
     page.wait_for_selector("#result")
     assert page.input_value("textarea") == "Once there was a cat."
