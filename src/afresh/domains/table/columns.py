@@ -12,7 +12,7 @@ from typing import Any
 from afresh.core import Omission
 from afresh.core.plural import counted
 from afresh.data.tables.numbers import as_number, is_missing
-from afresh.data.tables.roles import is_prose, plain_name
+from afresh.data.tables.roles import counts_time, is_prose, plain_name
 from afresh.data.tables.spelling import date_seconds
 from afresh.domains.table.row import Cell, Kind
 
@@ -21,6 +21,7 @@ LEAST = 20  # different values from which a column of texts that never repeats i
 DIFFERENT = 0.95  # share of different values from which it is one, or one of sentences is free text
 KEYS = ("id", "uuid", "guid", "key", "nr", "number", "nummer", "rowid", "index", "unnamed", "unnamed0")
 DAY = 86_400  # seconds
+IDENTIFIER = "it has a different value in almost every row, like an identifier"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def choose_kind(name: str, cells: Sequence[Any]) -> Choice:
     if all(n is not None for n in numbers) and not any(map(_keeps_zeros, known)):
         if any(n is not None and abs(n) > EXACT and n == int(n) for n in numbers):
             if different == len(known):
-                return Choice(None, f"it holds whole numbers beyond {EXACT:,}, all different, as identifiers are")
+                return Choice(None, f"it holds whole numbers beyond {EXACT:,}, all different, like an identifier")
             return Choice("category", f"it holds whole numbers beyond {EXACT:,}, which are taken as names")
         if different == len(known) >= LEAST and _counts(name, numbers):
             return Choice(None, "it numbers the rows")
@@ -53,7 +54,7 @@ def choose_kind(name: str, cells: Sequence[Any]) -> Choice:
     if different >= LEAST and share >= DIFFERENT and is_prose(name, texts):
         return Choice(None, "it is free text")
     if different >= LEAST and share >= DIFFERENT:
-        return Choice(None, f"it tells rows apart, as identifiers do ({different:,} values in {len(known):,} rows)")
+        return Choice(None, IDENTIFIER)
     return Choice("category")
 
 
@@ -73,7 +74,7 @@ def _counts(name: str, numbers: Sequence[float | None]) -> bool:
     whole = all(n == int(n) for n in values)
     rises = all(b - a == 1 for a, b in zip(values, values[1:], strict=False))
     plain = plain_name(name)
-    return whole and (rises or plain in KEYS or plain.endswith("id"))
+    return whole and ((rises and not counts_time(plain)) or plain in KEYS or plain.endswith("id"))
 
 
 def cell_reader(kind: Kind) -> Callable[[Any], Cell]:
