@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from afresh.domains.series.reading.options import ReadingOptions
 from afresh.domains.series.reading.read import read_series
 from afresh.faces.cli import run as command
 from afresh.runs.run import Run
+from afresh.verbs.use_command import use_command
 from tests.domains.series.tables import CONTEXT, HORIZON, TINY, times, train, waves, write, write_waves
 
 COUNT = 400
@@ -204,6 +206,7 @@ def test_a_model_of_columns_known_in_advance_asks_for_them(tmp_path: Path) -> No
         forecast(model, start=data)
     future = write(tmp_path / "future.csv", time=times(306)[300:], price=[1.0] * 6)
     assert np.isfinite(forecast(model, start=data, given=future).members).all()
+    assert command(shlex.split(use_command(model.run))[1:]) == 0, "what training prints as the next command works"
 
 
 def test_another_table_is_refused_with_the_columns_of_the_run(model: Model, tmp_path: Path) -> None:
