@@ -37,7 +37,9 @@ PEOPLE = {
     "an id and a date in order": [
         {"order_id": 1000 + 7 * i, "day": d, "price": 7 * i % 11} for i, d in enumerate(DAYS)
     ],
-    "names, dates and sizes": [{"name": f"Anna {i}", "born": d, "cm": 150 + i * 7 % 60} for i, d in enumerate(DAYS[::-1])],
+    "names, dates and sizes": [
+        {"name": f"Anna {i}", "born": d, "cm": 150 + i * 7 % 60} for i, d in enumerate(DAYS[::-1])
+    ],
     "names and numbers": [{"name": f"Anna {i}", "height": i / 7, "town": "ab"[i % 2]} for i in range(60)],
     "German dates": [{"Datum": f"{i * 11 % 28 + 1:02d}.03.2024", "Preis": i * 1.5} for i in range(60)],
 }

@@ -58,6 +58,7 @@ class SeriesEncoder(FileEncoder):
     conds: CondSpec
     options: dict[str, Any]
     notes: tuple[str, ...] = ()
+    later = ("digits", "floors")
     kind = SERIES
     suffix = ".csv"
     abilities = Abilities(family="ensemble", calibrate=calibrate)
@@ -107,7 +108,7 @@ class SeriesEncoder(FileEncoder):
         digits = self.digits[channel] if self.digits else None
         if digits is None:
             return np.asarray(values, np.float32).astype(str).astype(np.float64)
-        return np.round(np.asarray(values, np.float64), digits + more) + 0.0
+        return np.asarray(np.round(np.asarray(values, np.float64), digits + more) + 0.0, np.float64)
 
     def word(self, value: float, channel: int) -> str:
         """A value for people, to four digits; that of a whole column as it is."""
