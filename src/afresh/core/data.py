@@ -116,13 +116,15 @@ class Sniff:
 
     `unsupported` is set by a modality that could read the data, but knows that it would learn nothing useful from it.
     `columns`: of a table, how many columns that it needs it found. Several modalities may be able to read one: that
-    which found most is chosen, as the most specific, and the scores count among equals.
+    which found most is chosen, as the most specific, and the scores count among equals. `settings`: options of the data
+    without which the modality cannot read the path, {"time": "YEAR"}.
     """
 
     score: float
     reason: str
     unsupported: Unsupported | None = None
     columns: int = 0
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 class Encoder(Protocol):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from afresh.core import UserError, registry
 from afresh.core.safe_text import shell_word
 from afresh.data.prepare import read_options
-from afresh.engine.sampling.request import converses, writes_text
+from afresh.engine.sampling.request import converses, prompt_ids, writes_text
 from afresh.runs.about import AboutRun
 from afresh.runs.run import Run
 from afresh.runs.signature import made_here
+
+PROMPT = "..."  # what a person replaces with a beginning of their own
 
 
 def go_on_command(run: Run) -> str | None:
@@ -38,7 +41,9 @@ def use_command(run: Run) -> str:
         return f"afresh chat {name}"
     out = shell_word(f"{run.path.name}-samples")
     if writes_text(run.encoder, run.space):
-        return f'afresh sample {name} -n 16 --prompt "..." --out {out}'
+        with suppress(UserError):  # of what does not begin like a text, such as a score
+            prompt_ids(run.encoder, PROMPT, ask=False)
+            return f'afresh sample {name} -n 16 --prompt "{PROMPT}" --out {out}'
     if run.codec is not None and run.guided and run.family.sampling.guided:  # docs/development/log.md
         return f"afresh sample {name} -n 16 --guidance 2 --out {out}"
     return f"afresh sample {name} -n 16 --out {out}"

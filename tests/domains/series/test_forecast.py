@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from afresh.domains.series.reading.options import ReadingOptions
 from afresh.domains.series.reading.read import read_series
 from afresh.faces.cli import run as command
 from afresh.runs.run import Run
+from afresh.verbs.use_command import use_command
 from tests.domains.series.tables import CONTEXT, HORIZON, TINY, times, train, waves, write, write_waves
 
 COUNT = 400
@@ -206,6 +208,7 @@ def test_a_model_of_columns_known_in_advance_asks_for_them(tmp_path: Path) -> No
         forecast(model, start=data)
     future = write(tmp_path / "future.csv", time=times(306)[300:], price=[1.0] * 6)
     assert np.isfinite(forecast(model, start=data, given=future).members).all()
+    assert command(shlex.split(use_command(model.run))[1:]) == 0, "what training prints as the next command works"
 
 
 def test_another_table_is_refused_with_the_columns_of_the_run(model: Model, tmp_path: Path) -> None:
@@ -255,3 +258,33 @@ def test_the_picture_and_the_screen_name_each_of_several_series(
 def test_few_futures_are_said_to_hold_less(model: Model, data: Path) -> None:
     assert "about 79% of what comes" in forecast(model, start=data, members=16).notes[0]
     assert not forecast(model, start=data, members=64).notes
+
+
+def test_counts_stay_whole_and_never_fall_below_0_and_other_numbers_keep_their_digits(tmp_path: Path) -> None:
+    draw = np.random.default_rng(3)
+    visits, rain = draw.poisson(0.7, 300), np.where(draw.random(300) < 0.5, 0, draw.random(300)).round(1)
+    net, size = draw.integers(0, 3, 300), (327.1 + draw.standard_normal(300)).round(1)
+    columns = {"visits": visits, "rain": rain, "net": net, "size": size}
+    data = write(tmp_path / "a.csv", time=times(300), **{n: v.tolist() for n, v in columns.items()})
+    sizes = ("--data", "context=24", "--data", "horizon=6", "--data", "below_zero=net")
+    out = tmp_path / "run"
+    assert command(["train", str(data), "--steps", "2", "--out", str(out), "--no-measure", *TINY, *sizes]) == 0
+    model = Model(Run.open(out))
+    assert any("visits, rain" in note for note in model.run.encoder.notes)  # type: ignore[attr-defined]
+    members = forecast(model, start=data, horizon=15, members=40, keep=True)
+    drawn = members.members.transpose(2, 0, 1, 3).reshape(4, -1)
+    assert (drawn[[0, 2]] == drawn[[0, 2]].round()).all()
+    assert drawn[:2].min() == 0
+    below: Any = model.run.encoder.allowed(np.full((4, 1), -1.26))  # type: ignore[attr-defined]
+    np.testing.assert_allclose(below[:, 0], [0, 0, -1, -1.3], rtol=1e-6)
+    for name in ("members.csv", "forecast.csv"):
+        rows = list(csv.DictReader(io.StringIO(members.files()[name].decode())))
+        values = [r.get("size") or r["q0.5"] for r in rows if r.get("column", "size") == "size"]
+        assert all(len(v.partition(".")[2]) <= 1 for v in values), values
+    some = {name: values[:60].tolist() for name, values in columns.items()}
+    gaps = write(tmp_path / "g.csv", time=times(60), **{n: [*v[:36], None, *v[37:]] for n, v in some.items()})
+    table = model.fill(start=gaps, members=4).files()["filled.csv"]  # type: ignore[attr-defined]
+    filled = list(csv.DictReader(io.StringIO(table.decode())))
+    for row in filled:
+        assert float(row["visits"]) == int(float(row["visits"])) >= 0 and float(row["rain"]) >= 0
+        assert len(row["size"].partition(".")[2]) <= 1

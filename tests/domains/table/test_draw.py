@@ -38,14 +38,16 @@ def test_samples_are_written_as_a_table_with_the_columns_of_the_data(model: Mode
     assert all(model.run.encoder.valid(v) for v in samples)
     assert all(18 <= int(r["age"]) <= 90 and len(r["since"]) == 10 for r in rows)
     assert 0.02 < sum(not r["height"] for r in rows) / 200 < 0.25
-    assert sum(CODES[r["town"]] == r["code"] for r in rows) > 180
+    assert all(CODES[r["town"]] == r["code"] for r in rows), "a column that another determines is what this says"
     assert list(model.sample(200, seed=1)) == list(samples)
 
 
 def test_rows_have_what_is_given_and_the_rest_follows(model: Model) -> None:
     found = afresh.verb("rows")(model, 150, given={"town": "Kiel", "age": "33", "spent": "0"}, seed=2)
     assert {r.cells[0] for r in found.rows} == {33} and {r.cells[2] for r in found.rows} == {"Kiel"}
-    assert sum(r.cells[3] == "C" for r in found.rows) > 135
+    assert all(r.cells[3] == "C" for r in found.rows)
+    backwards = afresh.verb("rows")(model, 50, given={"code": "A"})
+    assert {(r.cells[2], r.cells[3]) for r in backwards.rows} == {("Ulm", "A")}
     assert sum(r.cells[5] == "no" for r in found.rows) > 135
     assert not found.notes and table(found.files()["rows.csv"])[0]["age"] == "33"
 

@@ -54,9 +54,14 @@ class Filled(FileResult):
 
     def lines(self) -> list[Line]:
         members, count = self.draws.shape
-        low, high = self.interval
+        (low, high), word = self.interval, self.encoder.word
         rows = [
-            [self.time(s, t), self.encoder.columns[c], f"{self.mean[i]:.4g}", f"{low[i]:.4g} to {high[i]:.4g}"]
+            [
+                self.time(s, t),
+                self.encoder.columns[c],
+                word(self.mean[i], c),
+                f"{word(low[i], c)} to {word(high[i], c)}",
+            ]
             for i, (s, c, t) in enumerate(self.places[:8].tolist())
         ]
         what = f"{counted(count, 'missing value')} filled {counted(members, 'time')} in {self.seconds:.1f} s"
@@ -80,7 +85,7 @@ class Filled(FileResult):
             table["series"] = [s.name for s in self.series for _ in range(s.length)]
         table["time"] = [t for s in self.series for t in s.written(0, s.length)]
         for c, name in enumerate(self.encoder.columns):
-            table[name] = np.concatenate([v[c] for v in values])
+            table[name] = self.encoder.written(np.concatenate([v[c] for v in values]), c)
         return table
 
     def gap_rows(self) -> dict[str, Any]:
@@ -90,7 +95,12 @@ class Filled(FileResult):
             table["series"] = [self.series[s].name for s, _, _ in self.places.tolist()]
         table["time"] = [self.time(s, t) for s, _, t in self.places.tolist()]
         table["column"] = [self.encoder.columns[c] for _, c, _ in self.places.tolist()]
-        table |= {"mean": self.mean, f"q{INTERVAL[0]:g}": low, f"q{INTERVAL[1]:g}": high}
+        at = list(enumerate(self.places[:, 1].tolist()))
+        for name, values in (
+            ("mean", self.mean),
+            *((f"q{p:g}", v) for p, v in zip(INTERVAL, (low, high), strict=True)),
+        ):
+            table[name] = [float(self.encoder.written(values[i], c)) for i, c in at]
         return table
 
 

@@ -61,6 +61,10 @@ class Forecast(FileResult):
         found: NDArray[np.float64] = self.quantiles[QUANTILES.index(p)]
         return found
 
+    def digits(self, values: NDArray[np.float64], more: int = 0) -> NDArray[np.float64]:
+        """Values (S, C, H) with the digits of each column."""
+        return np.stack([self.encoder.written(values[:, c], c, more) for c in range(len(self.columns))], 1)
+
     def times(self, number: int) -> list[str]:
         """Those of the steps that are forecast, of one series."""
         end = self.ends[number]
@@ -74,7 +78,7 @@ class Forecast(FileResult):
             columns = {
                 name: {
                     "mean": rounded(mean[number, c]),
-                    **{f"q{p:g}": rounded(self.quantile(p)[number, c]) for p in FAN},
+                    **{f"q{p:g}": self.encoder.written(self.quantile(p)[number, c], c).tolist() for p in FAN},
                 }
                 for c, name in enumerate(self.columns)
             }
@@ -93,7 +97,8 @@ class Forecast(FileResult):
             times = self.times(number)
             for c, name in list(enumerate(self.columns))[:8]:
                 for k in sorted({0, horizon - 1}):
-                    low, median, high = (f"{self.quantile(p)[number, c, k]:.4g}" for p in (0.05, 0.5, 0.95))
+                    ends = (self.quantile(p)[number, c, k] for p in (0.05, 0.5, 0.95))
+                    low, median, high = (self.encoder.word(v, c) for v in ends)
                     rows.append([one.name, times[k], name, median, f"{low} to {high}"])
         many = len(self.series) > 1
         heads = ("series", "time", "column", "median", "90% interval")
@@ -117,8 +122,8 @@ class Forecast(FileResult):
             table["series"] = [s.name for s in self.series for _ in range(columns * horizon)]
         table |= {"time": times, "column": list(self.columns) * (series * horizon)}
         for p, values in zip(QUANTILES, self.quantiles, strict=True):
-            table[f"q{p:g}"] = values.transpose(order).ravel()
-        table["mean"] = self.members.mean(0, dtype=np.float64).transpose(order).ravel()
+            table[f"q{p:g}"] = self.digits(values).transpose(order).ravel()
+        table["mean"] = self.digits(self.members.mean(0, dtype=np.float64), 2).transpose(order).ravel()
         return table
 
     def member_rows(self) -> dict[str, Any]:
@@ -130,7 +135,7 @@ class Forecast(FileResult):
             table["series"] = [s.name for s in self.series for _ in range(horizon)] * members
         table["time"] = times * members
         for c, name in enumerate(self.columns):
-            table[name] = self.members[:, :, c].ravel()
+            table[name] = self.encoder.written(self.members[:, :, c].ravel(), c)
         return table
 
     def picture(self) -> bytes:
@@ -181,7 +186,10 @@ def futures(
     for begin in range(0, count, rows):
         some = slice(begin, begin + rows)
         out[:, some] = rolled(run, series[some], ends[some], horizon, drawn, given[some], seed, begin, count)
-    return out if widening is None else np.ascontiguousarray(widened(out, widening)[:members])
+    if widening is None:
+        return out
+    out = widened(out, widening)[:members]
+    return np.ascontiguousarray(np.where(np.isfinite(given), out, encoder.allowed(out)))
 
 
 def rolled(

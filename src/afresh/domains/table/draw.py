@@ -75,10 +75,15 @@ def fill_rows(
     with reporting("rows"):
         x = run.draw(run.modules, cond, seed, run.settings({}), sampler=sampler, report=True)
     drawn = encoder.decode(x)
-    return [
-        Row(encoder.header, tuple(new if f else old for new, old, f in zip(d.cells, r.cells, fs, strict=True)))
-        for d, r, fs in zip(drawn, rows, free, strict=True)
-    ]
+
+    def with_known(new: Sequence[Row]) -> list[Row]:
+        pairs = zip(new, rows, free, strict=True)
+        return [replace(n, cells=tuple(map(pick, n.cells, r.cells, f))) for n, r, f in pairs]
+
+    def pick(new: Cell, old: Cell, free: bool) -> Cell:
+        return new if free else old
+
+    return with_known(encoder.ruled(encoder.sourced(with_known(drawn), free)))
 
 
 def given_cell(code: ColumnCode, text: str) -> Cell:

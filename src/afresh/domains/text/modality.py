@@ -73,10 +73,10 @@ class TextModality:
         if is_listing(path):
             return Sniff(1.0, "files at an address", columns=1)
         seen = _seen(path)
-        if seen is not None and not seen.score:
+        names = _names(path)
+        if seen is not None and (not seen.score or all(suffix_of(n) in SUFFIXES for n in names)):
             return seen
         columns = seen.columns if seen is not None else 0
-        names = _names(path)
         if (
             names
             and all(PurePosixPath(n).suffix.lower() in TOKENS for n in names)
