@@ -16,7 +16,7 @@ from tests import needs
 def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """What would be served, and the addresses that a browser would be sent to."""
     needs.package("fastapi", "fastapi")
-    from afresh.faces.http import run as process
+    from afresh.faces.http import app as process
 
     seen: list[Any] = []
 

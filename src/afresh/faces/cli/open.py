@@ -28,10 +28,9 @@ def open(
     from urllib.parse import urlencode
 
     from afresh.data.preferences import preferences
-    from afresh.faces.http.app import ServeSettings
+    from afresh.faces.http.app import ServeSettings, memory_budget, serve
     from afresh.faces.http.keys import Keys
     from afresh.faces.http.rights import LOCAL, Holder
-    from afresh.faces.http.run import memory_budget, serve
 
     folder = preferences().runs
     run = existing_run(run)

@@ -87,12 +87,12 @@ def serve(
     from afresh.core import UserError
     from afresh.core.plural import counted
     from afresh.data.preferences import preferences, variable
-    from afresh.faces.http.app import ServeSettings
+    from afresh.faces.http.app import ServeSettings, memory_budget
+    from afresh.faces.http.app import serve as serve_runs
     from afresh.faces.http.keys import NO_KEYS, read_keys
     from afresh.faces.http.origins import ANY, origin_of
     from afresh.faces.http.rights import LOCAL, OWN, Holder
-    from afresh.faces.http.run import memory_budget
-    from afresh.faces.http.run import serve as serve_runs
+    from afresh.faces.http.sessions import Sessions
     from afresh.runs.run_store import opened
 
     if no_marks:
@@ -110,6 +110,8 @@ def serve(
         given = {"--open": open_page, "--local-files": local_files, "--upload-quota": upload_quota != QUOTA}
         given |= {"--rate": rate is not None, "--log-requests": log_requests, "--port 0": port == 0}
         check_shared([name for name, is_given in given.items() if is_given])
+    owner = Holder("", LOCAL if local_files else OWN)
+    kept = preferences().works_folder.parent / f"sessions-{port}.json" if key_file is None and port else None
     keys = NO_KEYS if key_file is None else read_keys(key_file, local_files)
     names = ("127.0.0.1", "localhost", "::1", *([] if host in ("0.0.0.0", "::") else [host]), *(allow_host or ()))
     shown = places or [preferences().runs]
@@ -118,6 +120,7 @@ def serve(
         memory=memory_budget() // replicas if memory is None else int(memory * 2**30),
         hosts=names,
         keys=keys,
+        sessions=Sessions(kept=kept, owner=owner),
         most_requests=requests,
         most_evaluations=evaluations,
         rate=rate,
@@ -126,13 +129,16 @@ def serve(
         uploads=int(upload_quota * 2**30),
         origins=tuple(map(origin_of, allow_origin or ())),
     )
-    ticket = settings.sessions.ticket(Holder("", LOCAL if local_files else OWN)) if key_file is None else ""
+    ticket = settings.sessions.ticket(owner) if key_file is None else ""
 
     def ready(address: str) -> None:
         say(f"serving at {address}; OpenAI's API is at {address}/v1 (Ctrl-C ends)")
         page = f"{address}/studio/enter?ticket={ticket}" if ticket else f"{address}/studio/"
         if ticket:
             note(f"To train and remove as well, open {page} in one browser, once.")
+            note(
+                "Every user of this machine sees its chats, works and votes: --key-file FILE gives each their own."
+            )
         if open_page:
             import webbrowser
 

@@ -1,16 +1,89 @@
-"""GET /health and /metrics: whether the server answers, and what it does."""
+"""GET /health and /metrics: whether the server answers, and what it counts, in the text format of Prometheus.
+
+Labels have few values: the paths of routes as they are declared, the names of the runs that the server offers, and of
+adapters those of their runs.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from afresh.faces.http.loaded_runs import Served, may_ask
-from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import NOTHING, USE, needs
-from afresh.runs.person_adapters import SEPARATOR
+
+if TYPE_CHECKING:
+    from afresh.faces.http.loaded_runs import Served
+    from afresh.faces.http.request_threads import Desk
+
+METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
+SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
+HELD = {"weights_bytes": "Weights that are held.", "calls_waiting": "Calls that a run has not finished."}
+
+# Set in the context of the work with a run: what counts tokens for it.
+counting: ContextVar[Callable[[int, int], None] | None] = ContextVar("counting", default=None)
+
+
+def count_tokens(read: int, written: int) -> None:
+    """Count tokens of the run with which this context works."""
+    if (count := counting.get()) is not None:
+        count(read, written)
+
+
+class Metrics:
+    """The counts of one server."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        route, run = {"registry": self.registry, "namespace": "afresh"}, ["run"]
+        self.requests = Counter("requests", "Requests that were answered.", ["route", "method", "status"], **route)
+        self.errors = Counter("errors", "Requests that were answered with a status of 400 or more.", ["route"], **route)
+        self.seconds = Histogram("request_seconds", "Until the end of an answer.", ["route"], buckets=SECONDS, **route)
+        self.work = Histogram("run_seconds", "Work of requests with a run.", run, buckets=SECONDS, **route)
+        self.failed = Counter("run_errors", "Work with a run that raised an error.", run, **route)
+        self.tokens = Counter("tokens", "Tokens that a run read and wrote.", ["run", "kind"], **route)
+        self.active = Gauge("requests_active", "Requests that are being answered.", **route)
+        self.held = {name: Gauge(name, about, run, **route) for name, about in HELD.items()}
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request to a declared path; empty for what has none."""
+        route, method = route or "none", method if method in METHODS else "other"
+        self.requests.labels(route, method, str(status)).inc()
+        self.seconds.labels(route).observe(seconds)
+        if status >= 400:
+            self.errors.labels(route).inc()
+
+    @contextmanager
+    def working(self, run: str) -> Iterator[None]:
+        """Counts the work with a run inside the block."""
+        begun = time.monotonic()
+
+        def count(read: int, written: int) -> None:
+            self.tokens.labels(run, "read").inc(read)
+            self.tokens.labels(run, "written").inc(written)
+
+        before = counting.set(count)
+        try:
+            with self.failed.labels(run).count_exceptions():
+                yield
+        finally:
+            counting.reset(before)
+            self.work.labels(run).observe(time.monotonic() - begun)
+
+    def text(self, active: int, held: dict[str, tuple[int, int]]) -> str:
+        """All counts. `held`: of each run that may be seen, the bytes of its weights and its calls that wait."""
+        self.active.set(active)
+        for gauge, place in zip(self.held.values(), (0, 1), strict=True):
+            gauge.clear()
+            for name, values in held.items():
+                gauge.labels(name).set(values[place])
+        return generate_latest(self.registry).decode()
 
 
 def routes(desk: Desk) -> APIRouter:
@@ -27,19 +100,8 @@ def routes(desk: Desk) -> APIRouter:
         response_class=PlainTextResponse,
     )
     async def metrics() -> str:
-        held = [s for s in desk.library.held.values() if s.base is None or may_ask(s.name.rpartition(SEPARATOR)[2])]
-        lines = [
-            "# HELP afresh_requests_active Requests that are being answered.",
-            "# TYPE afresh_requests_active gauge",
-            f"afresh_requests_active {desk.busy}",
-            "# HELP afresh_weights_bytes Weights that are held, by run.",
-            "# TYPE afresh_weights_bytes gauge",
-            *(f'afresh_weights_bytes{{run="{escaped(s.name)}"}} {s.bytes}' for s in held),
-            "# HELP afresh_calls_waiting Calls that a run has not finished.",
-            "# TYPE afresh_calls_waiting gauge",
-            *(f'afresh_calls_waiting{{run="{escaped(s.name)}"}} {waiting(s)}' for s in held),
-        ]
-        return "\n".join(lines) + "\n"
+        held = {s.name: (s.bytes, waiting(s)) for s in desk.library.visible()}
+        return desk.metrics.text(desk.busy, held)
 
     return router
 
@@ -47,7 +109,3 @@ def routes(desk: Desk) -> APIRouter:
 def waiting(served: Served) -> int:
     """The calls of a run, or of an adapter, that its lane has not finished."""
     return sum(call.run is served.run for call in list(served.lane.calls))
-
-
-def escaped(name: str) -> str:
-    return name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from afresh.engine.sampling.request import labels_by_name
-from afresh.faces.http.app import ServeSettings
+from afresh.faces.http.app import ServeSettings, memory_budget, server_of
 from afresh.faces.http.keys import Keys
 from afresh.faces.http.listen import serve_with
 from afresh.faces.http.rights import TRAIN, Holder

@@ -103,7 +103,8 @@ def moved(request: Request, path: str, **query: Any) -> Response:
 
 
 def rendered(request: Request, template: str, **values: Any) -> str:
-    """A template as HTML. `may`: the names of the rights of who asks."""
+    """A template as HTML. `may`: the names of the rights of who asks. `shared`: whether all who ask are one
+    person to the server, as it has no keys."""
 
     def link(path: str = "", **query: Any) -> str:
         return address(request, path, **query)
@@ -113,6 +114,7 @@ def rendered(request: Request, template: str, **values: Any) -> str:
     common: dict[str, Any] = {
         "places": [(path, name) for path, name, right in PLACES if holder.right >= right],
         "may": [right.name.lower() for right in Right if holder.right >= right],
+        "shared": getattr(request.state, "shared", False),
         "signed_in": getattr(request.state, "signed_in", False),
     }
     return templates().get_template(template).render(link=link, here=here, **common, **values)

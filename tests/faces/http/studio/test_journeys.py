@@ -31,7 +31,7 @@ from afresh.faces.http.app import ServeSettings
 from afresh.faces.http.keys import Keys
 from afresh.faces.http.rights import LOCAL, Holder
 from afresh.faces.http.listen import bound
-from afresh.faces.http.run import server_of
+from afresh.faces.http.app import server_of
 port, works, *places = sys.argv[1:]
 keys = Keys(everybody=Holder("", LOCAL))
 settings = ServeSettings([Path(p) for p in places], 2**30, keys=keys, works=Path(works))
