@@ -384,9 +384,14 @@ class Run:
         return cond, describe(self.encoder, self.space, cond, request), notes
 
     def settings(self, values: Mapping[str, Any]) -> Any:
-        """The family's sampling settings. Raises UserError naming those that exist."""
+        """The family's sampling settings, which hold samples to the notation of the encoder, if it has one. Raises
+        UserError naming those that exist."""
         values = of_guidance(self.family, self.conds, values)
-        return of_sampling(self.family, values, self.guided)
+        settings = of_sampling(self.family, values, self.guided)
+        follows = self.encoder.abilities.notation if self.codec is None else None
+        if follows is None or not getattr(settings, "notation", False):
+            return settings
+        return settings.model_copy(update={"follows": follows})
 
     @property
     def guided(self) -> bool:
