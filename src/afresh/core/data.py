@@ -230,10 +230,12 @@ class Abilities:
     """What an encoder can do besides encoding and decoding; None for what it cannot. audible: whether items that are
     texts can be heard (`Encoder.hear`). samples: how many a measurement draws where its seconds allow, if items are so
     small and so quickly made that many tell more; 0 for the usual number (`afresh.verbs.measuring.measure_run`).
-    family: the family that suits them, if it is not the usual one of their space. calibrate: what samples of a run
-    (`afresh.runs.run.Run`) need is fitted to its held-out items after training, and written to its folder `fitted`.
-    pictures: what a page shows of one item instead of its preview: (title, pixels (H, W, 3)) each, and lines over
-    logarithmic axes, as numbers by name, of which `step` are the places."""
+    family: the family that suits them, if it is not the usual one of their space. notation: the constraint
+    (`afresh.engine.sampling.constraint.Constraint`) of what follows the tokens of a prompt, where items have a grammar
+    of their own. calibrate: what samples of a run (`afresh.runs.run.Run`) need is fitted to its held-out items after
+    training, and written to its folder `fitted`. pictures: what a page shows of one item instead of its preview:
+    (title, pixels (H, W, 3)) each, and lines over logarithmic axes, as numbers by name, of which `step` are the
+    places."""
 
     prompts: Prompts | None = None
     texts: Texts | None = None
@@ -242,6 +244,7 @@ class Abilities:
     audible: bool = False
     samples: int = 0
     family: str = ""
+    notation: Callable[[Sequence[int]], Any] | None = None
     calibrate: Callable[[Any, Sequence[Item]], None] | None = None
     pictures: Callable[[Any], tuple[Sequence[tuple[str, Any]], Mapping[str, Sequence[float]]]] | None = None
 

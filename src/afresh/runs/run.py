@@ -389,12 +389,14 @@ class Run:
         return cond, describe(self.encoder, self.space, cond, request), notes
 
     def settings(self, values: Mapping[str, Any]) -> Any:
-        """The family's sampling settings, without those of results. Raises UserError naming those that exist."""
-        kind = self.encoder.kind
-        values, _ = of_results(kind, values)
-        values = of_guidance(self.family, self.conds, values)
+        """The family's sampling settings, without those of results. They hold samples to the notation of the encoder, if
+        it has one. Raises UserError naming those that exist."""
+        kind, notation = self.encoder.kind, self.encoder.abilities.notation if self.codec is None else None
+        values = of_guidance(self.family, self.conds, of_results(kind, values)[0])
         also = () if kind.result_settings is None else kind.result_settings.model_fields
-        return of_sampling(self.family, values, self.guided, also)
+        settings = of_sampling(self.family, values, self.guided, also)
+        follows = notation is not None and getattr(settings, "notation", False)
+        return settings.model_copy(update={"follows": notation}) if follows else settings
 
     def result_settings(self, values: Mapping[str, Any], columns: int | None = None) -> Any:
         """Those of `values` that arrange what was drawn (`ItemKind.result_settings`), in `columns` if they do not say

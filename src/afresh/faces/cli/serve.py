@@ -136,9 +136,7 @@ def serve(
         page = f"{address}/studio/enter?ticket={ticket}" if ticket else f"{address}/studio/"
         if ticket:
             note(f"To train and remove as well, open {page} in one browser, once.")
-            note(
-                "Every user of this machine sees its chats, works and votes: --key-file FILE gives each their own."
-            )
+            note("Every user of this machine sees its chats, works and votes: --key-file FILE gives each their own.")
         if open_page:
             import webbrowser
 

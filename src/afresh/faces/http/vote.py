@@ -10,7 +10,6 @@ from afresh.faces.http.app import ServeSettings, memory_budget, server_of
 from afresh.faces.http.keys import Keys
 from afresh.faces.http.listen import serve_with
 from afresh.faces.http.rights import TRAIN, Holder
-from afresh.faces.http.run import memory_budget, server_of
 from afresh.faces.studio.vote_request import VoteRequest
 from afresh.faces.studio.vote_session import VoteSession
 from afresh.runs.run import Run
