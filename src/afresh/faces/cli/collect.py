@@ -49,7 +49,7 @@ def collect(
     trust: Annotated[
         bool, typer.Option("--trust", help="Read what a data set of somebody else names, now and later.")
     ] = False,
-    as_json: Annotated[bool, o.json_of("{into, items, left_out, leakage, digest}")] = False,
+    as_json: Annotated[bool, o.json_of("{into, items, left_out, leakage, personal, digest}")] = False,
 ) -> None:
     """Gather a data set from many sources: cleaned, without duplicates, and with the licence of each item.
 
@@ -105,7 +105,7 @@ def collect(
     made = with_consent(lambda trusted: collected(trust=trusted), trust, as_json)
     report = write_page(into)
     if as_json:
-        emit({"into": str(into), **{k: made[k] for k in ("items", "left_out", "leakage", "digest")}})
+        emit({"into": str(into), **{k: made[k] for k in ("items", "left_out", "leakage", "personal", "digest")}})
     else:
         for line in _lines(made):
             answer(line)
@@ -117,6 +117,7 @@ def collect(
 def _lines(made: Mapping[str, Any]) -> Iterator[str]:
     """What became of all, in words."""
     from afresh.core.plural import counted
+    from afresh.services.collect.rules.personal import summary
 
     for kind, count in made["items"].items():
         yield f"{counted(count, 'item')} of the kind {kind}"
@@ -125,6 +126,7 @@ def _lines(made: Mapping[str, Any]) -> Iterator[str]:
     for place, counts in made["leakage"].items():
         common = ", ".join(f"{count:,} {how}" for how, count in counts.items()) or "nothing"
         yield f"in common with {place}: {common}"
+    yield from summary(made["personal"], made["rules"].get("personal"))
 
 
 def _show_rules(into: Path | None, on: Sequence[str], off: Sequence[str], as_json: bool) -> None:

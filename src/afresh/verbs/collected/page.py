@@ -60,6 +60,7 @@ def render(found: Survey) -> str:
         title=visible_line(found.path.resolve().name),
         name=quote(visible_line(str(found.path))),
         facts=found.facts,
+        personal=found.personal,
         manifest=found.manifest,
         stages=found.stages,
         words={"found": "found", **STAGES},
