@@ -389,8 +389,8 @@ class Run:
         return cond, describe(self.encoder, self.space, cond, request), notes
 
     def settings(self, values: Mapping[str, Any]) -> Any:
-        """The family's sampling settings, without those of results. They hold samples to the notation of the encoder, if
-        it has one. Raises UserError naming those that exist."""
+        """The family's sampling settings, without those of results. They hold samples to the notation of the encoder,
+        if it has one. Raises UserError naming those that exist."""
         kind, notation = self.encoder.kind, self.encoder.abilities.notation if self.codec is None else None
         values = of_guidance(self.family, self.conds, of_results(kind, values)[0])
         also = () if kind.result_settings is None else kind.result_settings.model_fields
