@@ -55,9 +55,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         verb: Annotated[str, Query(max_length=40)] = "",
     ) -> Response:
         if verb not in {"", "again", *deeds}:
-            raise RefusedRequest(
-                400, f"There is no way {verb} to make a work. Known: {', '.join(deeds)}.", None, "verb"
-            )
+            raise RefusedRequest(400, f"Unknown verb {verb}. Known: {', '.join(deeds)}.", None, "verb")
         runs = [card for card in cards(desk.library) if card.usable and card.page == "create"]
         works = works_of(request, root)
         work = works.get(start) if start else None
