@@ -14,9 +14,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from afresh.data.storage.files import write_json
+from afresh.domains.exercises import practise
 from afresh.domains.exercises.history import AnswerHistory
 from afresh.domains.exercises.knowledge_filter import must_fit
-from afresh.domains.exercises import practise
 from afresh.faces import studio
 from afresh.runs.about import read_report
 from afresh.runs.run import Run
@@ -77,9 +77,7 @@ def routes(desk: studio.Desk) -> APIRouter:
             if learner:
                 before = learners(served.run.path).get(learner)
                 if before is None:
-                    raise studio.RefusedRequest(
-                        404, f"There is no learner {learner} in the data of this model.", "no_learner"
-                    )
+                    raise studio.RefusedRequest(404, f"There is no learner {learner} in the data.", "no_learner")
                 history = replace(before, answers=(*before.answers, *history.answers))
             with studio.alone(served):
                 found = practise.practice_for(served.run, history, success=success, policy=policy, k=3)

@@ -38,21 +38,14 @@ def routes(desk: studio.Desk) -> APIRouter:
         """A new conversation."""
         runs = studio.runs_on(desk, PAGE.name)
         name = run or (runs[0] if runs else "")
-        controls = studio.controls_of(desk.library.open(name)) if name else None
-        if controls is not None and not controls.talks:
-            raise studio.RefusedRequest(
-                400, f"{name} did not learn conversations, so it cannot answer.", "not_chat", "run"
-            )
+        controls = talker(desk, name) if name else None
         return shown(request, None, "", name, controls, words)
 
     @router.post("/studio/chat")
     async def first(request: Request) -> Response:
         """The first message of a conversation."""
         run, text, system, settings = await message_of(request)
-        if not (await run_in_threadpool(lambda: studio.controls_of(desk.library.open(run)))).talks:
-            raise studio.RefusedRequest(
-                400, f"{run} did not learn conversations, so it cannot answer.", "not_chat", "run"
-            )
+        await run_in_threadpool(talker, desk, run)
         chats, time = chats_of(request), now()
         desk.admit()
         id_ = chats.begin(Conversation(run=run, made=time, changed=time, system=system, settings=settings))
@@ -205,6 +198,14 @@ def routes(desk: studio.Desk) -> APIRouter:
     return router
 
 
+def talker(desk: studio.Desk, run: str) -> Any:
+    """The controls of a run. Raises RefusedRequest unless it answers."""
+    controls = studio.controls_of(desk.library.open(run))
+    if not controls.talks:
+        raise studio.RefusedRequest(400, f"{run} did not learn conversations.", "not_chat", "run")
+    return controls
+
+
 async def message_of(request: Request) -> tuple[str, str, str, dict[str, float]]:
     """(run, message, system message, settings) of a form. Raises Refused and UserError."""
     fields: dict[str, str] = {}
@@ -217,15 +218,11 @@ async def message_of(request: Request) -> tuple[str, str, str, dict[str, float]]
                 try:
                     settings |= {of: float(text)} if text.strip() else {}
                 except ValueError:
-                    raise studio.RefusedRequest(
-                        400, f"{of} must be a number. Given: {text[:40]!r}.", None, name
-                    ) from None
+                    raise studio.RefusedRequest(400, f"{of} must be a number, not {text[:40]!r}.") from None
             elif name in ("run", "message", "system"):
                 fields[name] = text
             else:
-                raise studio.RefusedRequest(
-                    400, f"The form has a field {name[:60]!r}, which is not known here.", None, name
-                )
+                raise studio.RefusedRequest(400, f"The form has an unknown field {name[:60]!r}.", None, name)
     if not fields.get("message", "").strip():
         raise studio.RefusedRequest(400, "The message is empty. Write what the model is to answer.", None, "message")
     return fields.get("run", ""), fields["message"], fields.get("system", "").strip(), settings
