@@ -34,7 +34,7 @@ def routes(desk: studio.Desk) -> APIRouter:
     answers = studio.Answers(desk)
 
     @router.get("/studio/chat")
-    def begin(request: Request, run: Name = "", words: Annotated[str, Query(max_length=WORDS)] = "") -> Response:
+    def begin(request: Request, run: studio.Name = "", words: Annotated[str, Query(max_length=WORDS)] = "") -> Response:
         """A new conversation."""
         runs = studio.runs_on(desk, PAGE.name)
         name = run or (runs[0] if runs else "")
