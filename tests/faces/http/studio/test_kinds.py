@@ -172,7 +172,7 @@ def test_a_rollout_is_an_animation(served: httpx.Client) -> None:
     assert 'src="data:image/gif;base64,' in answer and {"rollout.npz", "spectra.json"} <= set(
         re.findall(r'download="([^"]+)"', answer)
     )
-    assert 'data-curves="{&#34;step&#34;: [' in answer, "the spectrum is drawn"
+    assert 'data-curves="{&#34;' in answer and "&#34;step&#34;: [" in answer, "the spectrum is drawn"
     many = served.post("/studio/verb/rollout", params={"run": "waves"}, data={**form, "steps": "100000"})
     assert many.status_code == 400 and "1 to 1000" in many.text.replace(",", "")
 
