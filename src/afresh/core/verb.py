@@ -297,7 +297,7 @@ class Verb(Generic[P, R_co]):
     """A verb of runs. Calling it with a run and its parameters returns the result.
 
     name: as it is typed. function: see the top of this file. able: why the verb cannot be done with a run, or None.
-    result: the fields of `Result.json`, as documentation. run_help, run_metavar: about the argument that names the run.
+    result: the fields of `Result.json`, as documentation. run_help: about the argument that names the run.
     summary: a few words, for the description of the server. served: whether the server offers the verb. leads: of the
     verb by which runs are used, what the button says that leads to its form in the studio.
     alone: whether a request with these options takes its turn and has all processors meanwhile.
@@ -314,7 +314,6 @@ class Verb(Generic[P, R_co]):
     result: str = "{...}"
     summary: str = ""
     run_help: str = "A run: its folder, or its name in runs/."
-    run_metavar: str = "RUN"
     served: bool = True
     leads: str = ""
     alone: Callable[[Any], bool] = lambda options: True

@@ -14,32 +14,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from afresh.data.storage.files import write_json
+from afresh.domains.exercises import practise
 from afresh.domains.exercises.history import AnswerHistory
 from afresh.domains.exercises.knowledge_filter import must_fit
-from afresh.domains.exercises.practise import (
-    AFTER,
-    KnownSkill,
-    Practice,
-    Tracer,
-    history_from,
-    knowledge,
-    learners_of,
-    practice_for,
-    why_not,
-)
-from afresh.faces.studio import (
-    Desk,
-    Name,
-    RefusedRequest,
-    RunPage,
-    Served,
-    alone,
-    moved,
-    own_folder,
-    owner_only,
-    page,
-    page_router,
-)
+from afresh.faces import studio
 from afresh.runs.about import read_report
 from afresh.runs.run import Run
 
@@ -52,14 +30,14 @@ Learner = Annotated[str, Query(max_length=1_000)]
 Past = list[tuple[str, bool]]
 
 
-def routes(desk: Desk) -> APIRouter:
-    router = page_router()
+def routes(desk: studio.Desk) -> APIRouter:
+    router = studio.page_router()
 
     @router.get("/studio/practise")
-    async def begin(request: Request, run: Name, learner: Learner = "", wait: bool = False) -> Response:
+    async def begin(request: Request, run: studio.Name, learner: Learner = "", wait: bool = False) -> Response:
         opened = await run_in_threadpool(desk.library.open, run)
-        if not wait and why_not(opened) is None and must_fit(opened):
-            return page(request, "practise_preparing.html", name=run, learner=learner)
+        if not wait and practise.why_not(opened) is None and must_fit(opened):
+            return studio.page(request, "practise_preparing.html", name=run, learner=learner)
         return await shown(request, run, learner, "gain", 0.7)
 
     @router.post("/studio/practise")
@@ -74,37 +52,39 @@ def routes(desk: Desk) -> APIRouter:
     ) -> Response:
         if outcome == "forget":
             kept(request, run, learner).unlink(missing_ok=True)
-            return moved(request, "practise", run=run, learner=learner)
+            return studio.moved(request, "practise", run=run, learner=learner)
         if outcome and item:
             write_json(kept(request, run, learner), [*answers(request, run, learner), (item, outcome == "right")])
         return await shown(request, run, learner, policy, success)
 
     @router.get("/studio/practise/class")
-    async def of_class(request: Request, run: Name) -> Response:
-        owner_only(request)
+    async def of_class(request: Request, run: studio.Name) -> Response:
+        studio.owner_only(request)
         rows = await desk.run(request, run, lambda served: class_of(served))
-        return page(request, "practise_class.html", name=run, rows=rows, said=said(desk.library.open(run)), ten=STUCK)
+        return studio.page(
+            request, "practise_class.html", name=run, rows=rows, said=said(desk.library.open(run)), ten=STUCK
+        )
 
     async def shown(
         request: Request, run: str, learner: str, policy: Literal["gain", "success"], success: float
     ) -> Response:
         if learner:
-            owner_only(request)
+            studio.owner_only(request)
         past = answers(request, run, learner)
 
-        def work(served: Served) -> tuple[Practice, int]:
-            history = history_from(served.run, past)
+        def work(served: studio.Served) -> tuple[practise.Practice, int]:
+            history = practise.history_from(served.run, past)
             if learner:
                 before = learners(served.run.path).get(learner)
                 if before is None:
-                    raise RefusedRequest(404, f"There is no learner {learner} in the data of this model.", "no_learner")
+                    raise studio.RefusedRequest(404, f"There is no learner {learner} in the data.", "no_learner")
                 history = replace(before, answers=(*before.answers, *history.answers))
-            with alone(served):
-                found = practice_for(served.run, history, success=success, policy=policy, k=3)
+            with studio.alone(served):
+                found = practise.practice_for(served.run, history, success=success, policy=policy, k=3)
             return found, len(served.run.encoder.items)  # type: ignore[attr-defined]
 
         found, items = await desk.run(request, run, work)
-        return page(
+        return studio.page(
             request,
             "practise.html",
             name=run,
@@ -124,7 +104,7 @@ def routes(desk: Desk) -> APIRouter:
 
 def kept(request: Request, run: str, learner: str) -> Path:
     """The file of the answers that whoever asks gave on the page, of a learner or for themselves."""
-    folder = own_folder(request) / "practise"
+    folder = studio.own_folder(request) / "practise"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{hashlib.sha256(json.dumps([run, learner]).encode()).hexdigest()[:24]}.json"
 
@@ -140,16 +120,16 @@ def answers(request: Request, run: str, learner: str) -> Past:
 @lru_cache(4)
 def learners(path: Path) -> dict[str, AnswerHistory]:
     """The learners of a run's data, which is read once."""
-    return learners_of(Run.open(path))
+    return practise.learners_of(Run.open(path))
 
 
-def class_of(served: Served) -> list[tuple[str, int, KnownSkill, bool]]:
+def class_of(served: studio.Served) -> list[tuple[str, int, practise.KnownSkill, bool]]:
     """(learner, answers, the skill that is known least of those answered, whether they are stuck in it), those who are
     stuck first."""
     found = sorted(learners(served.run.path).items(), key=lambda one: -len(one[1]))[:CLASS]
-    tracer = Tracer(served.run)
-    with alone(served):
-        known = knowledge(tracer, [history for _, history in found], tracer.gap(AFTER))
+    tracer = practise.Tracer(served.run)
+    with studio.alone(served):
+        known = practise.knowledge(tracer, [history for _, history in found], tracer.gap(practise.AFTER))
     rows = []
     for (name, history), skills in zip(found, known, strict=True):
         least = min((k for k in skills if k.answers), key=lambda k: k.chance, default=skills[0])
@@ -169,4 +149,4 @@ def excerpt(run: Run) -> str:
     return "\n".join((encoder.skills or encoder.items)[:NAMED])
 
 
-PAGE = RunPage("practise", "Practise", why_not, routes, excerpt, Path(__file__).with_name("templates"))
+PAGE = studio.RunPage("practise", "Practise", practise.why_not, routes, excerpt, Path(__file__).with_name("templates"))

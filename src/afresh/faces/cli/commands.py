@@ -55,7 +55,7 @@ def command_of(verb: Verb[Any, Any], end: Callable[..., None] | None = None) -> 
         elif out is None or verb.shown:
             show_result(result)
 
-    run_type = Annotated[Path, o.run_argument(verb.run_help, verb.run_metavar)]
+    run_type = Annotated[Path, o.run_argument(verb.run_help)]
     parameters = [keyword("run", run_type, inspect.Parameter.empty), *(parameter_of(p, flags) for p in offered)]
     if verb.files:
         out_type = Annotated[Path | None, o.option(verb.files)]

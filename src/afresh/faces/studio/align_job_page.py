@@ -105,21 +105,16 @@ def routes(desk: Desk, sittings: VoteSessions) -> APIRouter:
 
 def values(job: BackgroundJob) -> dict[str, Any]:
     outcome = jobs.outcome(job)
+    asking = VoteRequest(**{**job.about["wish"], "other": "", "again": False})
     return {
         "job": card(job, outcome),
         "outcome": outcome,
         "base": Path(job.about["base"]).name,
         "made": Path(job.about["out"]).name,
         "guesses": outcome.code == "votes_are_guesses",
-        "further": more_of(job).fields(),
+        "further": asking.model_copy(update={"n": FURTHER, "seed": asking.seed + 1}).fields(),
         "usable": (Path(job.about["out"]) / "checkpoints").is_dir(),
     }
-
-
-def more_of(job: BackgroundJob) -> VoteRequest:
-    """New pairs of the same request."""
-    asking = VoteRequest(**{**job.about["wish"], "other": "", "again": False})
-    return asking.model_copy(update={"n": FURTHER, "seed": asking.seed + 1})
 
 
 def start(

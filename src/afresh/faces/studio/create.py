@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
@@ -18,7 +17,7 @@ from afresh.faces.studio.controls import Controls, controls_of
 from afresh.faces.studio.creation_stream import CreationQueue, PendingCreation
 from afresh.faces.studio.form import form_of, parse_creation_request
 from afresh.faces.studio.gallery_page import works_of
-from afresh.faces.studio.pages import HEADERS, Name, address, page, page_router
+from afresh.faces.studio.pages import HEADERS, Name, moved, page, page_router
 from afresh.faces.studio.recipe import how_made
 from afresh.faces.studio.run_card import cards, page_of
 from afresh.faces.studio.verb_page import verbs_of
@@ -55,9 +54,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         verb: Annotated[str, Query(max_length=40)] = "",
     ) -> Response:
         if verb not in {"", "again", *deeds}:
-            raise RefusedRequest(
-                400, f"There is no way {verb} to make a work. Known: {', '.join(deeds)}.", None, "verb"
-            )
+            raise RefusedRequest(400, f"Unknown verb {verb}. Known: {', '.join(deeds)}.", None, "verb")
         runs = [card for card in cards(desk.library) if card.usable and card.page == "create"]
         works = works_of(request, root)
         work = works.get(start) if start else None
@@ -68,7 +65,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         if (elsewhere := page_of(opened)) is not None:  # also for a work of a time when it had none
             asked = (work.recipe.wish.prompt or "") if work is not None else ""
             words = words or (asked if len(asked) <= MOST_WORDS else "")
-            return RedirectResponse(address(request, elsewhere.name, run=name, words=words), 303)
+            return moved(request, elsewhere.name, run=name, words=words)
         controls = controls_of(opened)
         able = {way.verb for way in controls.ways}
         if verb in deeds and verb not in able | {"blend", "continue"}:

@@ -60,9 +60,7 @@ class CreationQueue:
         now = time.monotonic()
         self.all = {t: m for t, m in self.all.items() if m.begun or now - m.since < WAIT}
         if len(self.all) >= MOST_WAITING:
-            raise RefusedRequest(
-                429, "Too many wishes are waiting. Try again in a minute.", "rate_limit_exceeded", retry=60
-            )
+            raise RefusedRequest(429, "Too many requests are waiting. Try again in a minute.", "busy", retry=60)
         token = secrets.token_urlsafe(18)
         self.all[token] = making
         return token

@@ -126,13 +126,11 @@ def able(desk: Desk, work: Work) -> dict[str, Any]:
         run = desk.library.open(work.recipe.run)
         controls, pictures = controls_of(run), run.encoder.abilities.pictures
     except UserError:
-        return {"known": False, "ways": (), "blends": False, "continues": False, "pictures": ()}
+        return {"controls": None, "continues": False, "pictures": ()}
     shown, curves = pictures(run.encoder.kind.decode(work.read(work.main))) if pictures else ((), {})
     continues = not controls.talks and (controls.writes or controls.form == "music")
     return {
-        "known": True,
-        "ways": controls.ways,
-        "blends": controls.blends,
+        "controls": controls,
         "continues": continues,
         "curves": curves,
         "pictures": [(title, data_uri("image/png", png_bytes(pixels))) for title, pixels in shown],

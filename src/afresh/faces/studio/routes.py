@@ -29,7 +29,7 @@ def routes(desk: Desk, works: Path, most_bytes: int) -> APIRouter:
     router.include_router(create.routes(desk, works))
     router.include_router(gallery_page.routes(desk, works))
     for run_page in registry.pages():
-        router.include_router(run_page.routes(desk))  # type: ignore[misc]
+        router.include_router(run_page.routes(desk))
     router.include_router(verb_page.routes(desk))
 
     @router.get("/")

@@ -79,7 +79,9 @@ def card_of(name: str, run: Run, names: Mapping[Path, str] | None = None) -> Run
 def page_of(run: Run) -> RunPage | None:
     """The page on which a run is used, if its kind of data has one of its own, or a verb that leads there."""
     forms = [
-        RunPage(f"verb/{v.name}", v.leads, v.able, None, newest_text) for v in registry.verbs().values() if v.leads
+        RunPage(f"verb/{v.name}", v.leads, v.able, None, newest_text, judged=True)
+        for v in registry.verbs().values()
+        if v.leads
     ]
     return next((p for p in (*registry.pages(), *forms) if p.able(run) is None), None)
 

@@ -201,7 +201,15 @@ def bin_routes(desk: Desk) -> APIRouter:
 
     @router.get("/studio/runs/bin")
     def show(request: Request) -> Response:
-        return page(request, "runs_bin.html", rows=[row_of(thrown) for thrown in thrown_away(library)])
+        return page(
+            request,
+            "runs_bin.html",
+            rows=thrown_away(library),
+            age=age,
+            bytes=bytes_on_disk,
+            now=time.time(),
+            size=size,
+        )
 
     @router.post("/studio/run/remove")
     def remove(request: Request, run: RunName) -> Response:
@@ -230,9 +238,7 @@ def bin_routes(desk: Desk) -> APIRouter:
         left = {thrown.path: names for thrown in thrown_away(library) if (names := delete(thrown))}
         if left:
             folders = "; ".join(f"{path}: {', '.join(names)}" for path, names in left.items())
-            raise RefusedRequest(
-                409, f"The bin is empty, but for what is not of a model and stays where it is: {folders}."
-            )
+            raise RefusedRequest(409, f"These files are not of a model, so the bin keeps them: {folders}.")
         return moved(request, "runs/bin")
 
     return router
@@ -245,9 +251,3 @@ def thrown_away(library: Library) -> list[BinnedRun]:
         found |= {t.id: t for t in binned(place)}
         found |= {t.id: t for t in binned(place.parent) if t.origin == place}
     return sorted(found.values(), key=lambda t: t.id, reverse=True)
-
-
-def row_of(thrown: BinnedRun) -> dict[str, str]:
-    """A model in the bin, for people."""
-    about = {"id": thrown.id, "name": thrown.origin.name, "size": size(bytes_on_disk(thrown.path))}
-    return {**about, "age": age(time.time() - thrown.thrown)}

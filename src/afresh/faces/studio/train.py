@@ -99,9 +99,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
             raise RefusedRequest(400, "Name a folder or a file, such as /home/you/photos.", "missing", "path")
         given = Path(path.strip()).expanduser()
         if not given.is_absolute() or not given.exists():
-            raise RefusedRequest(
-                400, f"There is no folder or file {path}. Give its whole path, such as /home/you/photos."
-            )
+            raise RefusedRequest(400, f"There is no {path}. Give a whole path, such as /home/you/photos.")
         return moved(request, f"train/{started_look(request, given, modality).id}")
 
     @router.post("/studio/train/{id}/again")
@@ -264,15 +262,11 @@ def look_card(found: Mapping[str, Any]) -> dict[str, Any]:
     facts = [("To learn from", f"{train:,}"), ("Held back, to check what was learnt", f"{heldout:,}")]
     facts.append(("Size", describe_sizes(found["sizes"])))
     facts += [(name, describe_numbers(values)) for name, values in found["numbers"].items()]
-    if found["captions"]:
-        facts.append(("Descriptions", f"of {counted(found['captions'], 'item')}"))
     exact, near = len(found["exact_duplicates"]), found["near_duplicates"]
-    if exact:
-        facts.append(("Duplicates", f"{exact:,}, left out"))
-    if near:
-        facts.append(("Nearly the same", f"{counted(len(near), 'pair')}, kept"))
-    if found["licences"]:
-        facts.append(("Licence files", ", ".join(list(found["licences"])[:SHOWN])))
+    facts += [("Descriptions", f"of {counted(found['captions'], 'item')}")] if found["captions"] else []
+    facts += [("Duplicates", f"{exact:,}, left out")] if exact else []
+    facts += [("Nearly the same", f"{counted(len(near), 'pair')}, kept")] if near else []
+    facts += [("Licence files", ", ".join(list(found["licences"])[:SHOWN]))] if found["licences"] else []
     labels = {name: counts for name, counts in found["labels"].items() if len(counts) > 1}
     return {
         "name": PurePath(found["path"]).name,
@@ -313,9 +307,7 @@ def own_job(request: Request, id: str, verb: str = "") -> BackgroundJob:
 
 def started_look(request: Request, path: Path, modality: str) -> BackgroundJob:
     if modality and modality not in registry.modality_names():
-        raise RefusedRequest(
-            400, f"There is no kind of data {modality}. Known: {', '.join(registry.modality_names())}."
-        )
+        raise RefusedRequest(400, f"Unknown kind of data {modality}. Known: {', '.join(registry.modality_names())}.")
     options = {"modality": modality or None}
     about = {"path": str(path), "modality": modality or None}
     title = f"Look at {path.name}"
@@ -337,9 +329,7 @@ def runs_folder(desk: Desk) -> Path:
     for place in desk.library.places:
         if not (place / "run.json").is_file():
             return place.resolve()
-    raise RefusedRequest(
-        409, "This server offers single models only. Start it with a folder of runs: afresh serve runs/"
-    )
+    raise RefusedRequest(409, "This server serves single models. Start it with a folder: afresh serve runs/")
 
 
 def run_name(path: Path) -> str:
@@ -351,9 +341,7 @@ def free_place(root: Path, name: str) -> Path:
     """The folder of a new run. A name that is taken, also by a run that is being made, is numbered. Raises
     RefusedRequest if the name is invalid."""
     if not name or name.startswith((".", "-")) or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > 100:
-        raise RefusedRequest(
-            400, f"A model cannot be called {name[:100]!r}. Use letters, digits and spaces.", None, "name"
-        )
+        raise RefusedRequest(400, f"{name[:99]!r} is not a name. Use letters, digits and spaces.", None, "name")
     taken = {job.run for job in jobs.jobs() if jobs.is_running(job)}
     number, place = 2, root / name
     while place.exists() or str(place) in taken:

@@ -101,10 +101,6 @@ def alternatives(kind: Any) -> tuple[Any, ...]:
     return get_args(bare) if get_origin(bare) in (Union, UnionType) else (kind,)
 
 
-def fields_of(verb: Verb[Any, Any], run: Run) -> list[Field]:
-    return [field_of(p, run) for p in verb.parameters if p.option.json is not Absent]
-
-
 async def read_form(verb: Verb[Any, Any], fields: Sequence[Field], form: FormData) -> Any:
     """The verb's parameters from a form; what is empty has its default. Raises UserError for values out of range."""
     values: dict[str, Any] = {}
@@ -174,7 +170,8 @@ def routes(desk: Desk) -> APIRouter:
         """The page, with the result of a form or without."""
 
         def ask(served: Served) -> tuple[list[Field], list[tuple[str, str]]]:
-            return fields_of(verb, served.run), verbs_of(served.run)
+            asked = [p for p in verb.parameters if p.option.json is not Absent]
+            return [field_of(p, served.run) for p in asked], verbs_of(served.run)
 
         fields, others = await desk.run(request, run, ask)
         values: dict[str, Any] = {"parts": None, "typed": {f.name: f.value for f in fields}, "others": others}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
@@ -51,9 +50,7 @@ def routes(desk: Desk, sittings: VoteSessions) -> APIRouter:
     async def item(key: str) -> Response:
         found = await run_in_threadpool(album.content, key)
         if found is None:
-            raise RefusedRequest(
-                404, "This item is not here: its file is gone, or the server was started again.", "not_found"
-            )
+            raise RefusedRequest(404, "This item is gone. Load the page again.", "not_found")
         kind, content = found
         return Response(content, media_type=kind, headers={**HEADERS, "cache-control": "private, max-age=3600"})
 
@@ -86,9 +83,7 @@ def routes(desk: Desk, sittings: VoteSessions) -> APIRouter:
         """The person has finished with a program that is there for this session alone."""
         sitting = sittings.find(request, id_)
         if not sitting.whole:
-            raise RefusedRequest(
-                404, "This server is not there for one session alone; it is ended where it was started."
-            )
+            raise RefusedRequest(404, "This server serves more than one session. Stop it where it was started.")
         with sitting.lock:
             sitting.over = True
             saved = sitting.session.saved()
@@ -196,15 +191,6 @@ def choices(desk: Desk, run: str, other: str) -> dict[str, Any]:
         "captioned": bool(of_kind(chosen.conds, "prompt", "vector")),
         "writes": writes_text(chosen.encoder, chosen.space),
         "talks": converses(chosen.encoder, chosen.space),
-        "votes": count(votes),
+        "votes": len(votes.read_bytes().splitlines()) if votes.is_file() else 0,
         "file": votes.name,
     }
-
-
-def count(votes: Path) -> int:
-    """Lines of a file of votes."""
-    try:
-        with votes.open("rb") as stream:
-            return sum(1 for _ in stream)
-    except OSError:
-        return 0

@@ -208,7 +208,7 @@ def test_a_folder_becomes_a_model_that_creates_and_edits(page: Any, server: Kill
     assert not faults(page)
     page.fill("#name", ".hidden")
     page.click("button:text-is('Train')")
-    page.wait_for_selector("form [role=alert]:has-text('A model cannot be called')")
+    page.wait_for_selector("form [role=alert]:has-text('is not a name')")
     page.fill("#name", "shades")
     page.click("summary:has-text('Choose more')")
     page.check("input[value=vae]")
