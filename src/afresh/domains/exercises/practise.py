@@ -1,7 +1,7 @@
 """What a learner knows, and which exercise is next.
 
 The chance of a right answer is the softmax of the two outcomes after the history and the exercise, together with that
-of a filter of what is known, which tells what an answer would teach (knowledge_filter.py). Where there is none, what an
+of a filter of what is known, which tells what an answer would teach (knowledge_filter.py). Where none exists, what an
 answer would teach is computed by answering in the learner's place, right and wrong, and asking the network again.
 """
 
@@ -437,7 +437,7 @@ def notes_on(tracer: Tracer, history: AnswerHistory) -> list[str]:
 
 
 def history_of(run: Run, learner: str) -> AnswerHistory:
-    """The history of a learner in the run's data. Raises UserError, naming some, if there is none."""
+    """The history of a learner in the run's data. Raises UserError, naming some, if none exists."""
     p = run_data(run)
     found = {i.value.learner: i.value for i in (*p.train_items, *p.heldout_items)}
     if learner not in found:

@@ -1,4 +1,4 @@
-"""The page on which one talks with a run: conversations are kept, named, taken along, branched and answered anew."""
+"""The page on which one talks with a run: conversations are kept, named, taken along, branched and answered again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Name = Annotated[str, Query(max_length=255)]
 
 
 def chats_of(request: Request) -> Conversations:
-    """The conversations of whoever asks: with keys, everybody has their own."""
+    """The conversations of the caller: with keys, everybody has their own."""
     return Conversations(works_of(request, request.app.state.works).root / FOLDER)
 
 
@@ -131,7 +131,7 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.post("/studio/chat/{id_}/branch")
     def branch(request: Request, id_: str, index: Annotated[int, Form(ge=0)]) -> Response:
-        """A new conversation that begins as this one: up to an answer, or before a message that is then said anew."""
+        """A new conversation that begins as this one: up to an answer, or before a message that is then said again."""
         chats = chats_of(request)
         return moved(request, f"chat/{chats.branch(id_, index)}")
 
