@@ -163,7 +163,7 @@ def parts(group: str, builtin: tuple[str, ...] = ()) -> tuple[PluginPart, ...]:
 
 
 def forget() -> None:
-    """Let parts be listed anew, since packages were added or removed while the program runs."""
+    """Let parts be listed again, since packages were added or removed while the program runs."""
     added.cache_clear()
     parts.cache_clear()
 

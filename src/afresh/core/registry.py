@@ -107,7 +107,7 @@ def family_names() -> tuple[str, ...]:
 
 
 def family(name: str) -> Family:
-    """The family of this name, or of another name that people know it by. Raises UserError if there is none."""
+    """The family of this name, or of another name that people know it by. Raises UserError if none exists."""
     name = FAMILY_ALIASES.get(name, name)
     _check("family", name, (*family_names(), *FOREIGN), FAMILY_ALIASES)
     if name in FAMILIES + FOREIGN:
@@ -170,7 +170,7 @@ def verb_names() -> tuple[str, ...]:
 
 
 def verb(name: str) -> Verb[Any, Any]:
-    """A verb by name, without loading the others. Raises UserError if there is none."""
+    """A verb by name, without loading the others. Raises UserError if none exists."""
     _check("verb", name, verb_names())
     if name in VERBS:
         own: Verb[Any, Any] = getattr(import_module(f"afresh.verbs.{VERBS[name]}"), name)

@@ -77,7 +77,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Remark:
-    """What a person is to know about the result, and what is no part of it."""
+    """Notes for the user that are not part of the result."""
 
     text: str
 

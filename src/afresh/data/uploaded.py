@@ -94,7 +94,7 @@ class Arrivals:
             shutil.rmtree(arriving.folder, ignore_errors=True)
 
     def of(self, id: str, owner: str = "") -> Arriving:
-        """Raises UserError if there is none of this id, or if it is somebody else's."""
+        """Raises UserError if none exists of this id, or if it is someone else's."""
         found = self.known.get(id)
         if found is None or found.owner != owner:
             raise UserError("These files are not expected any more. Drop them again.", "unknown_upload")

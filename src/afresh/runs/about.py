@@ -123,7 +123,7 @@ class AboutRun:
 
     @cached_property
     def progress(self) -> tuple[int, Progress] | None:
-        """The step of the newest intact checkpoint and how far training had come there; None if there is none."""
+        """The step of the newest intact checkpoint and how far training had come there; None without one."""
         root = self.run.path / "checkpoints"
         for name in reversed(checkpoint.steps_in(root)):
             if not checkpoint.check(root / name):

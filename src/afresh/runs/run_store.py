@@ -213,7 +213,7 @@ def make_room(keep: Path) -> None:
 
 
 def read_index(store: ObjectStore) -> Index | None:
-    """The list of a run's files; None if there is no run. Raises UserError if it is damaged."""
+    """The list of a run's files; None without a run. Raises UserError if it is damaged."""
     content = store.read(INDEX)
     try:
         return None if content is None else Index.model_validate_json(content)

@@ -99,7 +99,7 @@ class Conversation(BaseModel):
         return self.model_copy(update={"messages": (*before, message)})
 
     def choosing(self, index: int, answer: int) -> Conversation:
-        """The conversation in which another answer counts. Raises UserError if there is none."""
+        """The conversation in which another answer counts. Raises UserError if none exists."""
         if not (0 <= index < len(self.messages) and 0 <= answer < len(self.messages[index].texts)):
             raise UserError("There is no such answer in this conversation.", "no_answer")
         message = self.messages[index].model_copy(update={"chosen": answer})

@@ -28,7 +28,7 @@ class Witness:
 
 
 def forget(dataset: Path, wish: ForgetRequest) -> tuple[Forgotten, list[Witness]]:
-    """Forget, and make the report anew; returns what was forgotten, and the runs in the folder of runs that have seen
+    """Forget, and make the report again; returns what was forgotten, and the runs in the folder of runs that have seen
     it. Raises UserError as `afresh.services.collect.forget.find`."""
     found = remove(dataset, wish)
     write_page(dataset)

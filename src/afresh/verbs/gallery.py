@@ -106,7 +106,7 @@ class Work:
         return all(word in text for word in words)
 
     def read(self, name: str) -> bytes:
-        """A file of the work. Raises UserError if there is none of that name."""
+        """A file of the work. Raises UserError if none exists of that name."""
         if not FILE.fullmatch(name) or not (self.folder / name).is_file():
             raise UserError(f"There is no file {name} of this work.", "not_found")
         return (self.folder / name).read_bytes()

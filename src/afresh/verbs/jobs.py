@@ -1,4 +1,4 @@
-"""Commands of afresh that run as processes of their own, and go on when whoever started them ends.
+"""Commands of afresh that run as processes of their own, and go on when the process that started them ends.
 
 Each has a folder with what it was asked (`job.json`), its events (`events.jsonl`, what `--json` writes) and what it
 wrote on standard error. The process inherits a lock on a file of that folder, which the operating system releases when
@@ -162,7 +162,7 @@ def jobs() -> list[BackgroundJob]:
 
 
 def read(id: str) -> BackgroundJob | None:
-    """The command of this id; None if there is none, or if its folder is damaged."""
+    """The command of this id; None without one, or if its folder is damaged."""
     if not re.fullmatch(r"[0-9a-f]{16}", id):
         return None
     try:

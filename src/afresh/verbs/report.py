@@ -208,7 +208,7 @@ def run_verdict(run: Run, measured: Measurement) -> Verdict:
 
 def better_family(known: KnownFacts, reached: Reached) -> Help | None:
     """Another family that was measured to give recognisable samples, much nearer to real ones than the run's family,
-    in about the same minutes. None if there is none."""
+    in about the same minutes. None without one."""
     if known.family not in reached.points or not known.examples:
         return None
     others = {f: reached.expected(f, round(CAUTION * known.examples)) for f in reached.points if f != known.family}

@@ -66,7 +66,7 @@ def score(
     Transformers give exact log-likelihoods; masked models, VAEs and flows bounds, which more `draws` make less noisy;
     GANs none. Higher nats are likelier. A label or caption that is not given is as it was read with the item, or open.
 
-    Raises UserError if the family has no likelihood, if there is no item, and for an item that is empty or of another
+    Raises UserError if the family has no likelihood, without an item, and for an item that is empty or of another
     kind.
     """
     from afresh.engine.sampling.request import Request

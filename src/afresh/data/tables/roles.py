@@ -139,7 +139,7 @@ def _time_rank(name: str) -> int | None:
 
 def clock_column(columns: Sequence[str], when: str, values_of: Callable[[str], Sequence[Any]]) -> str | None:
     """The column of the times of day that belong to the days in the column `when`; None if that has times of its own,
-    or if there is none. Of several, that of the event comes before those of what precedes or follows it."""
+    or if none exists. Of several, that of the event comes before those of what precedes or follows it."""
     days = [v for v in values_of(when) if not is_missing(v)]
     if share(days, _is_day) < NEARLY_ALL:
         return None

@@ -1,7 +1,7 @@
 """What a learner knows, and which exercise is next.
 
 The chance of a right answer is the softmax of the two outcomes after the history and the exercise, together with that
-of a filter of what is known, which tells what an answer would teach (knowledge_filter.py). Where there is none, what an
+of a filter of what is known, which tells what an answer would teach (knowledge_filter.py). Where none exists, what an
 answer would teach is computed by answering in the learner's place, right and wrong, and asking the network again.
 """
 

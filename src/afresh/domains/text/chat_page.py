@@ -1,4 +1,4 @@
-"""The page on which one talks with a run: conversations are kept, named, taken along, branched and answered anew."""
+"""The page on which one talks with a run: conversations are kept, named, taken along, branched and answered again."""
 
 from __future__ import annotations
 

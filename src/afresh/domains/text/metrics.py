@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
-from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
+from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Score, Space
 from afresh.data.text.kind import TEXT
 from afresh.engine.evaluation.estimate import Estimate, ratio, share
 from afresh.engine.evaluation.memorisation import CopySearch
+from afresh.engine.evaluation.score_descriptions import read_words
 from afresh.engine.evaluation.study import Study, Unmeasurable, study_of
 from afresh.engine.evaluation.text_scores import copied_share, predicts_well, repeated
 from afresh.engine.evaluation.verdict import place
@@ -327,32 +328,7 @@ def judge_texts(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     return "recognisable", f"In spelling, the {plural} are like real ones: {spelt}{sense}{foreseen}."
 
 
-WORDS = {
-    "bits_per_byte": ScoreWords(
-        "bits per byte",
-        "How well unseen text is predicted: fewer bits are better; compressors stand beside.",
-        Question.PREDICTS,
-    ),
-    "known_words": ScoreWords(
-        "letters in words of the data",
-        "The share of letters that belong to words of the training text.",
-        Question.FOLLOWS,
-    ),
-    "parses": ScoreWords(
-        "valid so far", "The share of samples that are valid programs as far as they go.", Question.FOLLOWS
-    ),
-    "distinct_1": ScoreWords("distinct words", "Distinct words, as a share of all.", Question.VARIED),
-    "distinct_2": ScoreWords("distinct pairs of words", "Distinct pairs of words, as a share of all.", Question.VARIED),
-    "distinct_3": ScoreWords(
-        "distinct runs of three words", "Distinct runs of three words, as a share of all.", Question.VARIED
-    ),
-    "verbatim_50": ScoreWords(
-        "copied word for word", "The share of runs of 50 bytes that stand in the training text.", Question.COPIED
-    ),
-    "longest_copy": ScoreWords(
-        "longest copied run, in bytes", "The longest run that stands in the training text.", Question.COPIED
-    ),
-}
+WORDS = read_words(__file__)
 BESIDE = {
     "bound": "an upper bound",
     "gzip": "of gzip",

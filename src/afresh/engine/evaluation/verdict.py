@@ -81,7 +81,7 @@ class KnownFacts:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A word, the reason as a sentence, and what would help most with its command (empty if there is none)."""
+    """A word, the reason as a sentence, and what would help most with its command (empty if none exists)."""
 
     word: Word
     sentence: str
@@ -181,7 +181,7 @@ def beside(score: Score | None, trivial: str = "a trivial model") -> str:
 
 
 def share_of_floor(score: Score | None) -> float:
-    """A score as a share of its floor; 1 if there is none."""
+    """A score as a share of its floor; 1 if none exists."""
     return 1.0 if score is None or not score.floor else score.value / score.floor
 
 

@@ -120,7 +120,7 @@ class Samples(Sequence[Any]):
         return self.count(value) > 0
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
-        """The first place of a sample with the same content. Raises ValueError if there is none."""
+        """The first place of a sample with the same content. Raises ValueError if none exists."""
         return self._digests.index(self._digest(value), start, len(self) if stop is None else stop)
 
     def count(self, value: Any) -> int:

@@ -77,7 +77,7 @@ def catalogue_of(source: str) -> str:
 
 
 def find(catalogue: str, wanted: str | None, accepted: tuple[str, ...]) -> Offer:
-    """A listing by its id. Raises UserError if the catalogue is not signed, by somebody unknown, or damaged, and if it
+    """A listing by its id. Raises UserError if the catalogue is not signed, by an unknown signer, or damaged, and if it
     has no such listing, or is asked for none: it then says which there are."""
     content, sidecar = _texts(catalogue)
     if purpose_of(content) is not Purpose.CATALOGUE:  # which the sidecar must be signed as

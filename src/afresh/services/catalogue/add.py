@@ -65,7 +65,7 @@ def add(
     run: the run that the file is a bundle of, for its measured quality, its label and its preview, or that made a work,
     for the lineage of that. parents:
     `ID_OR_SHA256` or `ID_OR_SHA256=PERCENT`, the share of each payment that is due to it. texts: summary, terms, maker,
-    safety. Raises UserError for facts that are not valid, a licence that is no expression of SPDX or not that of a
+    safety. Raises UserError for facts that are not valid, a licence that is not an expression of SPDX or not that of a
     bundle, and a circular lineage.
     """
     if not file.is_file():
@@ -171,7 +171,7 @@ def check_licence(file: Path, licence: str) -> None:
 
 def facts_of_run(run: Path, licence: str, work: Path | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What a listing says of a run: its measured quality, and what its label says; or of a work that the run made what
-    the label of the work says; and the files of that label. Raises UserError if it is no run, or one that has no label
+    the label of the work says; and the files of that label. Raises UserError for what is not a run, or has no label
     yet."""
     from afresh.runs.run import Run
     from afresh.services.labels.words import rows_of
