@@ -16,6 +16,7 @@ from afresh.core import UserError
 from afresh.domains.table.column_code import fit_column
 from afresh.domains.table.draw import outside, spread
 from afresh.domains.table.row import Cell, Kind
+from afresh.faces.cli import run as command
 from tests.domains.table.people import CODES, NAMES, people, write
 
 
@@ -40,6 +41,17 @@ def test_samples_are_written_as_a_table_with_the_columns_of_the_data(model: Mode
     assert 0.02 < sum(not r["height"] for r in rows) / 200 < 0.25
     assert all(CODES[r["town"]] == r["code"] for r in rows), "a column that another determines is what this says"
     assert list(model.sample(200, seed=1)) == list(samples)
+
+
+def test_of_many_rows_a_few_are_shown_and_where_all_are_is_said(
+    model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert command(["sample", str(model.path), "-n", "60", "--out", str(out)]) == 0
+    shown = capsys.readouterr()
+    said = "".join((shown.out + shown.err).split())
+    assert shown.out.count("age ") == 8 and f"60samplesin{out}" in said and f"and52morein{out}" in said
+    assert len(table((out / "samples.csv").read_bytes())) == 60
 
 
 def test_rows_have_what_is_given_and_the_rest_follows(model: Model) -> None:

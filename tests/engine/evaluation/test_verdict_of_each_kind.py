@@ -101,7 +101,7 @@ def test_molecules_of_which_nine_in_ten_are_valid_and_whose_distance_is_that_of_
 @pytest.mark.parametrize(
     ("valid", "word", "said_so"),
     [
-        (0.19, "noise", "19% of the samples are molecules: the others break the rules of chemistry"),
+        (0.19, "noise", "Bad: 19% of the samples are molecules. The others break the rules of chemistry"),
         (0.6, "recognisable", "The valid molecules resemble real ones, and the other 40% of the samples break"),
         (0.95, "good", "close to real ones"),
     ],
@@ -116,6 +116,12 @@ def test_molecules_that_are_not_valid_are_noise_and_not_collapsed() -> None:
     none = Score("valid_molecules", 1 / 400, 0.0, 0.01, 400, "higher", 1.0)
     found = judge_molecules({"valid_molecules": none, **alike}, "molecules")
     assert found is not None and found[0] == "noise" and "0% of the samples are molecules" in found[1]
+
+
+def test_molecules_of_which_too_few_are_valid_to_be_compared_are_bad_and_not_uncertain() -> None:
+    few = Score("valid_molecules", 0.4, 0.35, 0.45, 400, "higher", 1.0)
+    found = judge_molecules({"valid_molecules": few}, "molecules")
+    assert found is not None and found[0] == "noise" and found[1].startswith("Bad: 40% of the samples are molecules.")
 
 
 def test_where_intervals_allow_two_words_neither_is_said_but_how_many_samples_would_decide() -> None:
