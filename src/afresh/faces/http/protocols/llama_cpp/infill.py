@@ -418,7 +418,7 @@ def routes(desk: Desk) -> APIRouter:
         return JSONResponse(whole, headers=forms.cap_headers(length))
 
     async def chosen(form: OneModel | TextForm) -> str:
-        return form.model or await run_in_threadpool(only_model, desk.library, WRITES)
+        return form.model if form.model else await run_in_threadpool(only_model, desk.library, WRITES)
 
     async def opened(form: OneModel) -> tuple[str, Run]:
         """The run whose tokens are meant. Raises Refused if it does not write texts."""
