@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
-HELD = {"weights_bytes": "Weights that are held.", "calls_waiting": "Calls that a run has not finished."}
 
 # Set in the context of the work with a run: what counts tokens for it.
 counting: ContextVar[Callable[[int, int], None] | None] = ContextVar("counting", default=None)
@@ -41,15 +40,27 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        route, run = {"registry": self.registry, "namespace": "afresh"}, ["run"]
-        self.requests = Counter("requests", "Requests that were answered.", ["route", "method", "status"], **route)
-        self.errors = Counter("errors", "Requests that were answered with a status of 400 or more.", ["route"], **route)
-        self.seconds = Histogram("request_seconds", "Until the end of an answer.", ["route"], buckets=SECONDS, **route)
-        self.work = Histogram("run_seconds", "Work of requests with a run.", run, buckets=SECONDS, **route)
-        self.failed = Counter("run_errors", "Work with a run that raised an error.", run, **route)
-        self.tokens = Counter("tokens", "Tokens that a run read and wrote.", ["run", "kind"], **route)
-        self.active = Gauge("requests_active", "Requests that are being answered.", **route)
-        self.held = {name: Gauge(name, about, run, **route) for name, about in HELD.items()}
+
+        def counter(name: str, about: str, *labels: str) -> Counter:
+            return Counter(f"afresh_{name}", about, labels, registry=self.registry)
+
+        def seconds(name: str, about: str, label: str) -> Histogram:
+            return Histogram(f"afresh_{name}", about, [label], registry=self.registry, buckets=SECONDS)
+
+        def gauge(name: str, about: str, *labels: str) -> Gauge:
+            return Gauge(f"afresh_{name}", about, labels, registry=self.registry)
+
+        self.requests = counter("requests", "Requests that were answered.", "route", "method", "status")
+        self.errors = counter("errors", "Requests that were answered with a status of 400 or more.", "route")
+        self.seconds = seconds("request_seconds", "Until the end of an answer.", "route")
+        self.work = seconds("run_seconds", "Work of requests with a run.", "run")
+        self.failed = counter("run_errors", "Work with a run that raised an error.", "run")
+        self.tokens = counter("tokens", "Tokens that a run read and wrote.", "run", "kind")
+        self.active = gauge("requests_active", "Requests that are being answered.")
+        self.held = [
+            gauge("weights_bytes", "Weights that are held.", "run"),
+            gauge("calls_waiting", "Calls that a run has not finished.", "run"),
+        ]
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request to a declared path; empty for what has none."""
@@ -79,7 +90,7 @@ class Metrics:
     def text(self, active: int, held: dict[str, tuple[int, int]]) -> str:
         """All counts. `held`: of each run that may be seen, the bytes of its weights and its calls that wait."""
         self.active.set(active)
-        for gauge, place in zip(self.held.values(), (0, 1), strict=True):
+        for gauge, place in zip(self.held, (0, 1), strict=True):
             gauge.clear()
             for name, values in held.items():
                 gauge.labels(name).set(values[place])

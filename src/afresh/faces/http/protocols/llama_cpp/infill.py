@@ -342,7 +342,7 @@ def completed(served: Served, form: LlamaCompletionForm, put: Put | None) -> dic
     assert texts is not None  # of runs that write texts
     clock, prompt = Clock(texts.tokenizer.spelling(), form.t_max_predict_ms / 1000), form.prompt
     given = prompt if isinstance(prompt, str) else tuple(prompt)
-    request = form.afresh.request(prompt=given, stop=form.stops, logprobs=True, raw=True)
+    request = form.afresh.request(prompt=[given], stop=form.stops, logprobs=True, raw=True)
     length = None if form.n_predict < 0 else form.length
     if length == 0:  # the prompt alone is to be read
         done = WrittenTexts([WrittenText("", "length", ())], sum(prompt_counts(run, request)), seed)
@@ -418,7 +418,7 @@ def routes(desk: Desk) -> APIRouter:
         return JSONResponse(whole, headers=forms.cap_headers(length))
 
     async def chosen(form: OneModel | TextForm) -> str:
-        return form.model or await run_in_threadpool(only_model, desk.library, WRITES)
+        return form.model if form.model else await run_in_threadpool(only_model, desk.library, WRITES)
 
     async def opened(form: OneModel) -> tuple[str, Run]:
         """The run whose tokens are meant. Raises Refused if it does not write texts."""
