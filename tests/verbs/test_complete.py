@@ -274,3 +274,22 @@ def test_what_cannot_be_completed(trained: Run, tmp_path: Path, capsys: pytest.C
     assert "cannot be completed" in said("--line", 1, "--column", 1, to=tmp_path / "none.py")
     assert "not both" in said("--line", 1, "--column", 1, "--context", file, "--repository", tmp_path)
     assert "is not a folder" in said("--line", 1, "--column", 1, "--repository", file)
+
+
+@pytest.mark.parametrize("drawn", ["", " " * 64, "\n\t\n"])
+def test_white_space_is_no_completion(trained: Run, drawn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = iter([drawn] * 2 + [drawn, "x = 1"])
+
+    def complete(run: Run, holes: list[Hole], **_: object) -> tuple[list[Completion], list[object], list[str]]:
+        return (
+            [Completion(next(texts), True, False) for _ in holes],
+            [fit(run.encoder.abilities.texts, h, 32) for h in holes],
+            [],
+        )
+
+    monkeypatch.setattr("afresh.verbs.cursor.complete_many", complete)
+    with pytest.raises(UserError, match=rf"{len(drawn) * 2} characters of white space"):
+        complete_hole(trained, Hole("def f():", ""), 2)
+    found = complete_hole(trained, Hole("def f():", ""), 2)
+    assert [c.text for c in found.completions] == [drawn, "x = 1"]
+    assert "1 of 2 completions are only white space" in found.notes

@@ -171,8 +171,8 @@ def complete_hole(
 
     The default temperature is 0 for n = 1, which takes the most likely tokens, and 0.6 otherwise. A completion ends
     before a `stop` string. A run trained without fill-in-the-middle continues the prefix without seeing the suffix,
-    which a note says. Raises UserError if the run does not write text from left to right, or if n or the length is out
-    of range.
+    which a note says. Raises UserError if the run does not write text from left to right, if n or the length is out of
+    range, and if no completion has more than white space.
     """
     if not 1 <= n <= 1000:
         raise UserError(f"The number of completions must be from 1 to 1,000. Given: {n}.")
@@ -182,6 +182,15 @@ def complete_hole(
     completions, prompts, notes = complete_many(
         run, [hole] * n, seed=seed, request=request, settings=settings, length=length
     )
+    blank = [c for c in completions if not c.text.strip()]
+    if len(blank) == n:
+        drawn = counted(sum(len(c.text) for c in completions), "character")
+        raise UserError(
+            f"The model completes nothing here: {drawn} of white space, drawn with `temperature={temperature:g}`. Ask "
+            f"for several with `n={max(4, 2 * n)}`, or train the model for longer."
+        )
+    if blank:
+        notes.append(f"{len(blank):,} of {n:,} completions are only white space")
     return Completions(tuple(completions), mode_of(run), prompts[0], tuple(notes + prompts[0].notes()))
 
 
