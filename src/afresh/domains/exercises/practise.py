@@ -174,7 +174,7 @@ class ClassView:
         stuck_in = sum(any(k.stuck for k in known) for _, _, known in self.learners)
         remark = (
             f"{stuck_in:,} of {counted(len(self.learners), 'learner')} stuck: fewer than half right in a skill after "
-            f"{TRIED} answers to it or more. `--learner NAME` shows one learner"
+            f"{TRIED} answers to it or more"
         )
         return [Table(heads, rows, right=(1, 4, 5, 6), wrap=(2,)), Remark(remark)]
 
