@@ -277,7 +277,7 @@ def test_what_cannot_be_completed(trained: Run, tmp_path: Path, capsys: pytest.C
     assert "is not a folder" in said("--line", 1, "--column", 1, "--repository", file)
 
 
-def test_white_space_without_an_end_is_no_completion(plain: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_white_space_without_an_end_is_left_out(plain: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = plain.encoder.abilities.texts
     assert texts is not None
     (space,) = texts.tokenizer.encode_many([" "])
@@ -288,6 +288,24 @@ def test_white_space_without_an_end_is_no_completion(plain: Run, monkeypatch: py
                 settings.watch(row, int(space[0]), -1.0)
 
     monkeypatch.setattr(Run, "draw", spaces)
-    found = complete_hole(plain, Hole("def f", "\n", "a.py"), 2, length=8)
-    assert [c.text for c in found.completions] == ["", ""]
-    assert any("2 completions of white space alone left out" in note for note in found.notes)
+    found, _, notes = complete_many(plain, [Hole("def f", "\n", "a.py")] * 2, length=8)
+    assert [c.text for c in found] == ["", ""]
+    assert any("2 completions of white space alone left out" in note for note in notes)
+
+
+@pytest.mark.parametrize("drawn", ["", " " * 64, "\n\t\n"])
+def test_white_space_is_no_completion(trained: Run, drawn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = iter([drawn] * 2 + [drawn, "x = 1"])
+
+    def complete(run: Run, holes: list[Hole], **_: object) -> tuple[list[Completion], list[object], list[str]]:
+        return (
+            [Completion(next(texts), True, False) for _ in holes],
+            [fit(run.encoder.abilities.texts, h, 32) for h in holes],
+            [],
+        )
+
+    monkeypatch.setattr("afresh.verbs.cursor.complete_many", complete)
+    with pytest.raises(UserError, match="nothing here but white space"):
+        complete_hole(trained, Hole("def f():", ""), 2)
+    found = complete_hole(trained, Hole("def f():", ""), 2)
+    assert [c.text for c in found.completions] == [drawn, "x = 1"]

@@ -172,8 +172,8 @@ def complete_hole(
 
     The default temperature is 0 for n = 1, which takes the most likely tokens, and 0.6 otherwise. A completion ends
     before a `stop` string. A run trained without fill-in-the-middle continues the prefix without seeing the suffix,
-    which a note says. Raises UserError if the run does not write text from left to right, or if n or the length is out
-    of range.
+    which a note says. Raises UserError if the run does not write text from left to right, if n or the length is out of
+    range, and if no completion has more than white space.
     """
     if not 1 <= n <= 1000:
         raise UserError(f"The number of completions must be from 1 to 1,000. Given: {n}.")
@@ -183,6 +183,11 @@ def complete_hole(
     completions, prompts, notes = complete_many(
         run, [hole] * n, seed=seed, request=request, settings=settings, length=length
     )
+    if not any(c.text.strip() for c in completions):
+        raise UserError(
+            f"The model completes nothing here but white space, drawn with `temperature={temperature:g}`. Ask for "
+            f"several with `n={max(4, 2 * n)}`, give more text before the cursor, or train the model for longer."
+        )
     return Completions(tuple(completions), mode_of(run), prompts[0], tuple(notes + prompts[0].notes()))
 
 

@@ -191,6 +191,9 @@ class Sampler:
         else:
             parts, records = best_of(self.rows, self.cond, self.described, self.control.best_of, self.reward)
             drawn = together(parts, self.run.encoder.space)
+        empty = sum(isinstance(v, str) and not v.strip() for v in drawn.values)
+        if empty:
+            events.warning(f"{empty:,} of {n:,} texts are empty or only white space.")
         cut = sum(w.finish == "stop" for w in drawn.written)
         if cut and self.given.get("constraint") is not None:
             events.warning(f"{cut:,} of {n:,} texts were cut at a stop string and may not match the structure.")

@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from afresh import Model
 from afresh.domains.exercises.knowledge_filter import FILE
 from afresh.domains.exercises.practise import history_from, practice_for
 from afresh.faces.http.app import ServeSettings
@@ -108,10 +107,3 @@ def test_learners_are_shown_to_the_owner_alone(folder: Path, tmp_path: Path) -> 
         for path in ("practise/class?run=practice", "practise?run=practice&learner=L1"):
             assert client.get(f"/studio/{path}").status_code == 403
     next(server, None)
-
-
-def test_fewer_exercises_than_asked_for_are_explained(folder: Path) -> None:
-    model = Model(Run.open(folder / "practice"))
-    assert model.practise(k=1).notes == ()
-    (note,) = model.practise(k=6).notes
-    assert "2 instead of 6" in note

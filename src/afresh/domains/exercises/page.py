@@ -18,14 +18,10 @@ from afresh.domains.exercises import practise
 from afresh.domains.exercises.history import AnswerHistory
 from afresh.domains.exercises.knowledge_filter import must_fit
 from afresh.faces import studio
-from afresh.runs.about import read_report
 from afresh.runs.run import Run
 
 SHOWN = 10  # answers that a page shows
 NAMED = 8  # skills or exercises in an excerpt
-CLASS = 200  # learners of a class, those who answered most
-ENOUGH = 2  # answers to a skill, from which one is stuck in it
-STUCK = 5  # of the next ten exercises, right at most, with a probability of 95%
 Learner = Annotated[str, Query(max_length=1_000)]
 Past = list[tuple[str, bool]]
 
@@ -60,10 +56,8 @@ def routes(desk: studio.Desk) -> APIRouter:
     @router.get("/studio/practise/class")
     async def of_class(request: Request, run: studio.Name) -> Response:
         studio.owner_only(request)
-        rows = await desk.run(request, run, lambda served: class_of(served))
-        return studio.page(
-            request, "practise_class.html", name=run, rows=rows, said=said(desk.library.open(run)), ten=STUCK
-        )
+        view = await desk.run(request, run, class_of)
+        return studio.page(request, "practise_class.html", name=run, view=view)
 
     async def shown(
         request: Request, run: str, learner: str, policy: Literal["gain", "success"], success: float
@@ -90,7 +84,6 @@ def routes(desk: studio.Desk) -> APIRouter:
             name=run,
             learner=learner,
             found=found,
-            said=said(desk.library.open(run)),
             known=sorted(found.known, key=lambda k: -k.chance),
             own=len(past),
             last=past[-SHOWN:][::-1],
@@ -123,24 +116,9 @@ def learners(path: Path) -> dict[str, AnswerHistory]:
     return practise.learners_of(Run.open(path))
 
 
-def class_of(served: studio.Served) -> list[tuple[str, int, practise.KnownSkill, bool]]:
-    """(learner, answers, the skill that is known least of those answered, whether they are stuck in it), those who are
-    stuck first."""
-    found = sorted(learners(served.run.path).items(), key=lambda one: -len(one[1]))[:CLASS]
-    tracer = practise.Tracer(served.run)
+def class_of(served: studio.Served) -> practise.ClassView:
     with studio.alone(served):
-        known = practise.knowledge(tracer, [history for _, history in found], tracer.gap(practise.AFTER))
-    rows = []
-    for (name, history), skills in zip(found, known, strict=True):
-        least = min((k for k in skills if k.answers), key=lambda k: k.chance, default=skills[0])
-        rows.append((name, len(history), least, least.answers >= ENOUGH and least.of_ten[1] <= STUCK))
-    return sorted(rows, key=lambda row: (not row[3], row[2].chance))
-
-
-def said(run: Run) -> str:
-    """What measuring said of the chances; empty if it was not measured."""
-    verdict = read_report(run.path).verdict
-    return "" if verdict is None else str(verdict["sentence"])
+        return practise.class_view(served.run)
 
 
 def excerpt(run: Run) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal, NotRequired
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
@@ -12,10 +11,11 @@ from typing_extensions import TypedDict
 from afresh.core.verb import Absent, Option, lazily, verb
 
 if TYPE_CHECKING:
-    from afresh.domains.exercises.practise import Practice
+    from afresh.domains.exercises.practise import ClassView, Practice
     from afresh.runs.run import Run
 
 WHO, NEXT = "Whose answers", "What is next"
+ALL = "all"  # every learner
 Name = Annotated[str, MinLen(1), MaxLen(1_000)]
 
 
@@ -38,7 +38,12 @@ GivenAnswer.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defin
 )
 def practise(
     run: Run,
-    learner: Annotated[str | None, Option("A learner of the run's data.", panel=WHO, json=Absent)] = None,
+    learner: Annotated[
+        str | None,
+        Option(
+            "A learner of the run's data, or all: who is stuck, in what, and how sure that is.", panel=WHO, json=Absent
+        ),
+    ] = None,
     history: Annotated[
         str | Sequence[tuple[str, bool] | GivenAnswer] | None,
         Option(
@@ -71,25 +76,33 @@ def practise(
         Ge(0),
         Option("Seconds since the last answer.", panel=NEXT, json=Annotated[float, Ge(0), Lt(1e10)]),
     ] = 60.0,
-) -> Practice:
+) -> Practice | ClassView:
     """What a learner knows, and the next exercise, by a run on a log of answers (learner, exercise, right or wrong).
 
     Each skill is shown with the chance of a right answer to one of its exercises and how many of the next ten are right
     (95%), and the exercises that are next with their own chance, what they are expected to teach, and why.
 
+    `learner="all"`: a row for each learner, those first of whom it is surest that they are stuck in a skill: fewer than
+    half right after at least three answers.
+
     Raises UserError for a run that has not learnt answers, and for a learner or a skill that does not exist.
     """
     from afresh.core import UserError
-    from afresh.domains.exercises.practise import history_from, history_in, history_of, practice_for
+    from afresh.domains.exercises.practise import (
+        class_view,
+        history_from,
+        history_in,
+        history_of,
+        learners_of,
+        practice_for,
+    )
 
     if learner is not None and history:
         raise UserError("Give `learner` or `history`, not both.")
+    if learner == ALL and ALL not in learners_of(run):
+        return class_view(run, after)
     if learner is not None:
         answers = history_of(run, learner)
     else:
         answers = history_in(run, history) if isinstance(history, str) else history_from(run, history or ())
-    found = practice_for(run, answers, success=success, policy=policy, k=k, after=after, skill=skill)
-    if (named := len(found.next)) < k:
-        few = f"{named:,} instead of {k:,} exercises are named, since each skill has one that is next"
-        found = replace(found, notes=(*found.notes, few))
-    return found
+    return practice_for(run, answers, success=success, policy=policy, k=k, after=after, skill=skill)
