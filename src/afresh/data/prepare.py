@@ -105,8 +105,10 @@ def possible(path: Path, wanted: str | None) -> list[tuple[str, Modality]]:
             kind=unsupported.kind,
         )
     if not able:
+        held = Counter(file.suffix or "without a suffix" for file in walk(path)[0])
+        listed = ", ".join(f"{count:,} {suffix}" for suffix, count in held.most_common(6)) or "it holds no files"
         raise UserError(
-            f"No modality recognises {path}. Accepted: {', '.join(names)}. "
+            f"Nothing in {path} can be learnt: {listed}. Accepted: {', '.join(names)}. "
             "Give a folder of text, source code, images, sounds or scores, or choose the modality yourself."
         )
     if len(able) > 1 and able[0][0].score - able[1][0].score < 0.2:
