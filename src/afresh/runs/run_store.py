@@ -372,6 +372,12 @@ def kept_here(folder: Path, address: str) -> str:
     return f"Nothing is lost: the run is in {folder}, and `afresh.resume({address!r})` uploads it."
 
 
+def place(folder: Path) -> str:
+    """What people call a run: the address of what lives in a store, otherwise its folder."""
+    known = read_copy(folder)
+    return str(folder) if known is None else known.address
+
+
 def opened(path: str | Path) -> Path:
     """The folder of a run: a path as it is, or the local copy of what lives at an address."""
     return local_copy(str(path)) if is_address(path) else Path(path)

@@ -252,6 +252,13 @@ def _check_labels(corpus: Corpus, options: TextOptions) -> None:
     if 0 < labelled < len(corpus.items):
         missing = len(corpus.items) - labelled
         corpus.notes.append(Omission(f"{counted(missing, 'document')} without a label, trained without this condition"))
+    folders = Counter(PurePosixPath(i.source).parts[0] for i in corpus.items if "/" in i.source and i.split is None)
+    if not labelled and len(folders) > 1 and folders.total() > max(len(folders), len(corpus.items) // 2):
+        names = ", ".join([*sorted(folders)[:6], *(["..."] if len(folders) > 6 else [])])
+        corpus.notes.append(
+            f"the texts are in {len(folders):,} folders ({names}), whose names are not learnt: "
+            "`data.folder_labels=true` makes labels of them, to ask for texts of one folder"
+        )
 
 
 def _with_splits(corpus: Corpus) -> list[Item]:

@@ -20,6 +20,10 @@ SUFFIXES = {  # of files that are not read, by what they hold, and what to do
         {".smi", ".smiles", ".sdf", ".mol2", ".inchi"},
         "To learn the lines of one file as text all the same, give that file, `modality=text` and `data.document=line`",
     ),
+    "documents of other programs": (
+        {".rtf", ".doc", ".wpd", ".pages"},
+        "Save it as .docx, in Word, Pages or by `soffice --headless --convert-to docx FILE`, and give that file",
+    ),
     "videos": (
         {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"},
         "Save frames as images, or the soundtrack as a sound, and give a folder of those",

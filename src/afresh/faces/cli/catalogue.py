@@ -49,7 +49,7 @@ def add(
             metavar="FILE|RUN|LISTING",
         ),
     ],
-    licence: Annotated[str, o.option("An expression of SPDX, as CC-BY-4.0.")] = "",
+    licence: Annotated[str, o.option("An expression of SPDX, as CC-BY-4.0, or the text of your own.")] = "",
     kind: Annotated[str, o.option("model, adapter, data or work; of a run it is known.")] = "",
     title: Annotated[str, o.option("What it is called; else as its file.")] = "",
     id: Annotated[str, o.option("Its id; else made of the title. One that exists is replaced.")] = "",

@@ -16,7 +16,7 @@ from afresh.faces.cli import options as o
 from afresh.faces.cli.commands import flag_of, flags_of, keyword, named, one_word, parameter_of, show_line, value_of
 from afresh.faces.cli.completion import runs
 from afresh.faces.cli.paths import existing_run
-from afresh.faces.cli.show import answer, emit, quoted, say
+from afresh.faces.cli.show import answer, emit, say
 from afresh.faces.cli.wording import as_typed
 from afresh.verbs.training_spec import AlignSpec, DistillSpec, RunSpec, TrainSpec, TuneSpec
 
@@ -120,7 +120,7 @@ def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) ->
     from afresh.verbs.report import final_record
     from afresh.verbs.training_job import learn
 
-    again = f"go on with: afresh train --resume {quoted(job.run.path)}"
+    again = f"go on with: afresh train --resume {called(job.run.path)}"
     try:
         seconds = learn(job, log or ())
     except Interrupted as e:
@@ -138,6 +138,14 @@ def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) ->
         show(job, seconds, measured, samples)
 
 
+def called(run: Path) -> str:
+    """A run as it is typed in a shell: by its address if it lives in a store."""
+    from afresh.core.safe_text import shell_word
+    from afresh.runs.run_store import place
+
+    return shell_word(place(run))
+
+
 def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples | None]:
     """The measurement, and the samples of the report, which is written to the run's folder; None for what fails."""
     from afresh.core.errors import Interrupted, left_out
@@ -146,7 +154,7 @@ def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples | None]
 
     path = job.run.path
     try:
-        with left_out(f"Training is done and saved, but not reported. To report it: afresh measure {quoted(path)}."):
+        with left_out(f"Training is done and saved, but not reported. To report it: afresh measure {called(path)}."):
             measured = None
             if measure:
                 measured = measure_run(job.run, prepared=job.prepared, seconds=job.measuring_seconds())
@@ -155,7 +163,7 @@ def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples | None]
             return measured, shown.samples
     except KeyboardInterrupt:
         raise Interrupted(
-            f"Stopped while measuring; training is done and saved. Measure with: afresh measure {quoted(path)}"
+            f"Stopped while measuring; training is done and saved. Measure with: afresh measure {called(path)}"
         ) from None
     return None, None
 
@@ -187,7 +195,7 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
             show_line(line)
     minutes = job.run.record.minutes
     took = clock(spent) if job.clock is None or minutes is None else compared(spent, minutes)
-    answer(f"{job.run.path}: {about.model}, {counted(about.steps, 'step')}, {took} in all")
+    answer(f"{called(job.run.path)}: {about.model}, {counted(about.steps, 'step')}, {took} in all")
     if (steered := alignment_of(about)) is not None:
         answer("; ".join(f"{name} {value}" for name, value in steered.facts))
     answer(f"next: {use_command(job.run)}")

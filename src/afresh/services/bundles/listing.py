@@ -112,7 +112,7 @@ def place_of(listing: Listing, catalogue: str) -> Wanted | Path:
     if listing.bundle is None:
         where = listing.buy if listing.buy is not None and is_url(listing.buy) else f"{shown(catalogue)}#{listing.id}"
         raise UserError(
-            f"{listing.title or listing.id} is for sale at {where}. Give the link that you get there to `get`.",
+            f"{listing.title or listing.id} is for sale at {where}. After payment you get a link, which `get` takes.",
             "to_be_bought",
             where=where,
         )
