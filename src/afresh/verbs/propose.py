@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from afresh.core.verb import Absent, Option, verb
+from afresh.core.verb import Absent, Option, Setting, verb
 from afresh.verbs.options import Force, Seed, Settings
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def propose(
     *,
     item_column: Annotated[
         str | None,
-        Option("The column of items or of their files, if it is not clear.", panel=KNOWN, metavar="NAME"),
+        Setting("The column of items or of their files, if it is not clear.", panel=KNOWN, metavar="NAME"),
     ] = None,
     maximise: Annotated[
         bool | None,
@@ -42,12 +42,12 @@ def propose(
     batch: Annotated[int, Option("How many to measure next.", panel=WANTED)] = 20,
     acquisition: Annotated[
         Literal["ei", "ucb", "thompson", "greedy"],
-        Option(
+        Setting(
             "ei: expected improvement; ucb: upper bound; thompson: the best of random beliefs; greedy: the mean.",
             panel=CHOSEN,
         ),
     ] = "ei",
-    budget: Annotated[int, Option("Candidates that are drawn.", panel=CHOSEN)] = 1000,
+    budget: Annotated[int, Setting("Candidates that are drawn.", panel=CHOSEN)] = 1000,
     candidates: Annotated[
         str | Path | None,
         Option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le
 
-from afresh.core.verb import Absent, Option, verb
+from afresh.core.verb import Absent, Option, Setting, verb
 
 if TYPE_CHECKING:
     from afresh.domains.series.anomalies import Anomalies
@@ -61,7 +61,7 @@ def forecast(
             python="Also columns, {name: values}.",
         ),
     ] = None,
-    keep: Annotated[bool, Option("Write the futures themselves as well.")] = False,
+    keep: Annotated[bool, Setting("Write the futures themselves as well.")] = False,
     format: Annotated[str, Option("The format of tables: `csv` or `parquet`.")] = "csv",
     seed: Annotated[int, Option("The same seed gives the same futures.")] = 0,
 ) -> Forecast:
@@ -118,7 +118,7 @@ def anomalies(
     *,
     members: Annotated[int, Ge(10), Le(4096), Option("Futures by which a value is judged.")] = 100,
     ahead: Annotated[
-        int | None, Ge(1), Option("Steps from one forecast to the next; the horizon of the run by default.")
+        int | None, Ge(1), Setting("Steps from one forecast to the next; the horizon of the run by default.")
     ] = None,
     format: Annotated[str, Option("The format of tables: `csv` or `parquet`.")] = "csv",
     seed: Annotated[int, Option("The same seed gives the same scores.")] = 0,

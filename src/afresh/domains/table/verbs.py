@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
-from afresh.core.verb import Absent, Option, verb
+from afresh.core.verb import Absent, Option, Setting, verb
 
 if TYPE_CHECKING:
     from afresh.domains.table.draw import DrawnRows, Imputed
@@ -74,7 +74,7 @@ def impute(
                shell=Path, json=Absent),
     ],
     *,
-    draws: Annotated[int, Ge(1), Le(1000), Option("Times that each missing value is drawn, for its spread.")] = 1,
+    draws: Annotated[int, Ge(1), Le(1000), Setting("Times that each missing value is drawn, for its spread.")] = 1,
     seed: Annotated[int, Option("The same seed gives the same values.")] = 0,
 ) -> Imputed:  # fmt: skip
     """Fill the missing values of a table, each drawn as likely as the model finds it beside the known ones of its row.

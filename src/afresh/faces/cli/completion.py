@@ -59,22 +59,34 @@ def classes(ctx: typer.Context, incomplete: str) -> list[str]:
     return beginning(incomplete, (str(c) for part in parts if isinstance(part, dict) for c in part.get("classes", ())))
 
 
+def settings(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The settings that a command declares itself."""
+    return assigned(incomplete, "", getattr(ctx.command, "settings", ()))
+
+
 def train_settings(ctx: typer.Context, incomplete: str) -> list[str]:
     """train.NAME=, and family.NAME= of the family that is given, or of all."""
     chosen = names()["family"]
     given = ctx.params.get("family")
     known = chosen.get(given, ()) if given else [n for each in chosen.values() for n in each]
-    return assigned(incomplete, "train.", names()["train"]) + assigned(incomplete, "family.", known)
+    return (
+        assigned(incomplete, "train.", names()["train"])
+        + assigned(incomplete, "family.", known)
+        + settings(ctx, incomplete)
+    )
 
 
-def align_settings(incomplete: str) -> list[str]:
+def align_settings(ctx: typer.Context, incomplete: str) -> list[str]:
     """align.NAME= of every method, and train.NAME=."""
-    return assigned(incomplete, "align.", names()["align"]) + assigned(incomplete, "train.", names()["train"])
+    own = settings(ctx, incomplete)
+    return assigned(incomplete, "align.", names()["align"]) + assigned(incomplete, "train.", names()["train"]) + own
 
 
 def sample_settings(ctx: typer.Context, incomplete: str) -> list[str]:
     """Settings of sampling of the run's family."""
-    return assigned(incomplete, "", names()["sampling"].get(of_run(ctx, "run.json").get("family"), ()))
+    return assigned(incomplete, "", names()["sampling"].get(of_run(ctx, "run.json").get("family"), ())) + settings(
+        ctx, incomplete
+    )
 
 
 def data_options(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -22,10 +22,10 @@ def data(
     modality: o.Modality = None,
     option: o.DataOptions = None,
     validation: o.Validation = None,
-    near: Annotated[bool, typer.Option("--near/--no-near", help="Search for near duplicates.")] = True,
+    near: Annotated[bool, o.setting("Search for near duplicates.")] = True,
     out: Annotated[Path | None, o.option("Write this as one HTML page, with examples.")] = None,
     examples: Annotated[
-        Path | None, o.option("Write a few items as training sees them into this folder.", metavar="FOLDER")
+        Path | None, o.setting("Write a few items as training sees them into this folder.", metavar="FOLDER")
     ] = None,
     force: o.Force = False,
     as_json: Annotated[bool, o.json_of("{path, modality, ...}")] = False,

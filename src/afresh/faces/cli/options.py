@@ -15,6 +15,23 @@ from afresh.faces.cli.paths import existing, existing_run
 
 ASKED = "What is asked for"
 BY_HAND = "Set by hand"
+SETTINGS = "Settings"  # the panel of options that are typed as --set NAME=VALUE
+# Options that mean the same for every command that has them.
+COMMON = {
+    "--device": "cpu, cuda, cuda:1 or mps; the fastest by default.",
+    "--folder": "The folder of the catalogue; catalogue by default.",
+    "--force": "Replace what is at the place of --out already.",
+    "--json": "Write each event as a line of JSON, and the result last, with the fields that each command names.",
+    "--label-ai": "Say for people that AI made it: letters in images, a notice before the rest.",
+    "--log": "Also log curves and samples to tensorboard, trackio or wandb; may be repeated.",
+    "--no-marks": "Neither mark nor sign what is made; its record says so.",
+    "--on": "A Ray cluster whose machines do it instead: ray://HOST, or local.",
+    "--processes": "How many processes of each machine share the work.",
+    "--seed": "Seed of all random numbers: the same seed gives the same result; 0 by default.",
+    "--set": "A setting, as KEY=VALUE; may be repeated. --set help explains those of the command.",
+    "--trust": "Run and read what a run or a data set of somebody else names.",
+    "--verbose": "Show every decision about the data and the plan, with its reason.",
+}
 
 
 def option(
@@ -26,6 +43,11 @@ def option(
 ) -> Any:
     """An option in a panel of the help, by its parameter's name unless it has other `flags`."""
     return typer.Option(*flags, help=help, metavar=metavar, rich_help_panel=panel, autocompletion=complete)
+
+
+def setting(help: str, metavar: str | None = None, **more: Any) -> Any:
+    """A setting of a command: --set NAME=VALUE."""
+    return typer.Option(help=help, metavar=metavar, rich_help_panel=SETTINGS, **more)
 
 
 def run_argument(help: str, metavar: str = "RUN") -> Any:

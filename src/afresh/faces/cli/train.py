@@ -76,7 +76,7 @@ def resumes(context: typer.Context, values: Mapping[str, Any], offered: Sequence
                 "without --resume."
             )
         return True
-    for name, flag in (("trust", "--trust"), ("ignore_stop", "--ignore-stop")):
+    for name, flag in (("trust", "--trust"), ("ignore_stop", "--set ignore_stop")):
         if values[name]:
             raise UserError(f"{flag} is for a run that exists: give --resume RUN with it.")
     if values["path"] is None:
@@ -209,7 +209,7 @@ train = training(
         "ignore_stop",
         Annotated[
             bool,
-            o.option("With --resume: train to the planned steps though training was stopped.", None, "--ignore-stop"),
+            o.setting("With --resume: train to the planned steps though training was stopped."),
         ],
     ),
 )

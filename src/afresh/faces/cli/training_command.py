@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from afresh.core import UserError
+from afresh.faces.cli.group import Command
 from afresh.faces.cli.paths import run_here
 from afresh.faces.cli.train import align, distill, train, tune
 
@@ -35,7 +36,7 @@ def values_of(words: Sequence[str]) -> dict[str, Any]:
     check_verb(words)
     verb, *rest = words
     alone = typer.Typer(add_completion=False)
-    alone.command(verb)(TRAINING[verb])
+    alone.command(verb, cls=Command)(TRAINING[verb])
     command = typer.main.get_command(alone)
     for parameter in command.params:
         parameter.callback = None  # which would look for the paths on this machine
