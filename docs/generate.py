@@ -170,7 +170,8 @@ def described(verb: Callable[..., None]) -> tuple[list[tuple[str, str]], list[tu
             arguments.append((f"[{label}]" if optional else label, info.help or ""))
         elif isinstance(info, OptionInfo) and not info.hidden:
             names = code(f"--set {key}") if info.rich_help_panel == SETTINGS else flags(key, kind, info)
-            options.append((names, value_of(kind, info), info.help or "", shown(parameter.default)))
+            value = value_of(kind, info) or ("yes or no" if info.rich_help_panel == SETTINGS else "")
+            options.append((names, value, info.help or "", shown(parameter.default)))
     return arguments, options
 
 
@@ -186,7 +187,13 @@ def command_part(name: str, verb: Callable[..., None]) -> str:
         parts.append(table(("Option", "Value", "Meaning", "Default"), rows))
     if common:
         parts.append(f"[Common options](#common-options): {', '.join(o[0] for o in common)}.")
-        parts += [f"With `--json` the result is {o[2].partition('last: ')[2]}" for o in common if o[0] == "`--json`"]
+        said = {
+            o[0].strip("`"): o[2].removeprefix("Write each event as a line of JSON, and the result last: ")
+            for o in common
+        }
+        parts.append(
+            "\n".join(f"- `{flag}`: {said[flag]}" for flag in ("--processes", "--set", "--json") if flag in said)
+        )
     if settings:
         names = ", ".join(code(o[0].strip("`").removeprefix("--set ")) for o in settings)
         parts.append(f"[Settings](settings.md#{name.replace(' ', '-')}): {names}.")

@@ -33,7 +33,7 @@ ITEMS, GROUPS, USERS, EXPLORE = 50, 5, 400, 1.0
 LEARNT, PLACES, HOT = 750, 4, 2.0  # lists that are learnt from, their places, and the temperature of their drawing
 JUDGED = 3_000  # lists of one item
 WAYS = {
-    "reward": ["--length", "1", "--prompt-tokens", "4"],
+    "reward": ["--length", "1", "--set", "prompt_tokens=4"],
     "votes": ["--method", "dpo", "--set", "align.beta=0.5", "--set", "train.lr=1e-3"],
 }
 SIZES = ("width=32", "layers=1", "heads=2", "kv_heads=2")

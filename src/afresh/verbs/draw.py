@@ -336,12 +336,7 @@ def edit(
     style: Annotated[Any, Setting("The texture and colours of this image.", **IMAGE)] = None,
     function: Annotated[
         str | None,
-        Setting(
-            "Your own function: x (B, C, H, W) in [-1, 1] to (B,), to become small.",
-            WISHES,
-            metavar="FILE.py:FUNCTION",
-            json=Absent,
-        ),
+        Setting("A function of x (B, C, H, W) in [-1, 1], to become small.", metavar="FILE.py:FUNCTION", json=Absent),
     ] = None,
     weight: Annotated[
         float, Option("Weight of the wishes; more = closer.", WISHES, json=Annotated[float, Gt(0)])
@@ -457,21 +452,10 @@ def compare(
     raw: Annotated[bool, Option("Continue `prompt` instead of answering it (chat models).", ASKED)] = False,
     label: Label = None,
     caption: Caption = None,
-    samples: Annotated[
-        int | None, Setting("Samples of one run for each request; fewer = each is judged more.", "Which pairs")
-    ] = None,
-    active: Annotated[
-        bool | None,
-        Setting(
-            "Ask the most telling pairs; from the 11th vote on if not given.",
-            "Which pairs",
-            flags=("--active/--no-active",),
-        ),
-    ] = None,
-    question: Annotated[
-        str | None, Setting('What is asked about each pair; "Which is better?" if not given.', VOTES)
-    ] = None,
-    rater: Annotated[str | None, Setting("Who votes.", VOTES, metavar="NAME")] = None,
+    samples: Annotated[int | None, Setting("Samples of one run for each request; fewer = each is judged more.")] = None,
+    active: Annotated[bool | None, Setting("Ask the most telling pairs; from the 11th vote on if not given.")] = None,
+    question: Annotated[str | None, Setting('What is asked about each pair; "Which is better?" if not given.')] = None,
+    rater: Annotated[str | None, Setting("Who votes.", metavar="NAME")] = None,
     seed: Annotated[int, Option("The same seed gives the same samples and sides.", "Which pairs")] = 0,
     out: Annotated[
         str | Path | None, Option("File of votes; RUN-votes.jsonl if not given.", VOTES, shell=Path, json=Absent)

@@ -48,10 +48,7 @@ def score(
     prompt: Annotated[
         str | None, Option("What stands before each text, or what it answers; not scored itself.", panel=TEXTS)
     ] = None,
-    end: Annotated[
-        bool,
-        Setting("Score the end of a text, too, or let it go on.", panel=TEXTS, flags=("--end/--no-end",)),
-    ] = True,
+    end: Annotated[bool, Setting("Score the end of a text, too, or let it go on.", panel=TEXTS)] = True,
     logprobs: Annotated[bool, Option("How likely each token is, in nats.", panel=TEXTS)] = False,
     label: Label = None,
     number: Number = None,

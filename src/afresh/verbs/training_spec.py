@@ -195,7 +195,7 @@ class TrainSpec(RunSpec):
             shell=str,
         ),
     ] = None
-    tokens: Annotated[int | None, Setting("Tokens of training.", BUDGET)] = None
+    tokens: Annotated[int | None, Setting("Tokens of training.")] = None
     path: Annotated[
         Data,
         Argument(
@@ -247,15 +247,9 @@ class TuneSpec(TrainSpec):
     ] = field(kw_only=False)
     lora: Lora = True
     rank: Rank = None
-    alpha: Annotated[float | None, Setting("Weight of the adapter; twice its rank by default.", ADAPTER)] = None
+    alpha: Annotated[float | None, Setting("Weight of the adapter; twice its rank by default.")] = None
     targets: Annotated[
-        Sequence[str],
-        Setting(
-            "Layers to adapt, by name or pattern; all hidden ones by default.",
-            ADAPTER,
-            flags=("--target",),
-            shell=list[str],
-        ),
+        Sequence[str], Setting("Layers to adapt, by name or pattern; all hidden ones by default.", shell=list[str])
     ] = ()
     adapter: Annotated[
         str | None,
@@ -323,11 +317,9 @@ class AlignSpec(RunSpec):
     prompt: Annotated[Sequence[str], Option("A text to continue; may be repeated.", ASKED)] = ()
     prompts: Annotated[
         Sequence[str],
-        Setting(
-            "A file of prompts, one per line.", ASKED, shell=Path, parse=f"{WORDS}:lines", python="Here their list."
-        ),
+        Setting("A file of prompts, one per line.", shell=Path, parse=f"{WORDS}:lines", python="Here their list."),
     ] = ()
-    prompt_tokens: Annotated[int, Setting("Take prompts of this many tokens from the training texts.", ASKED)] = 0
+    prompt_tokens: Annotated[int, Setting("Take prompts of this many tokens from the training texts.")] = 0
     length: Annotated[int | None, Option("New tokens of a text; 64 by default.", ASKED)] = None
     distance: Annotated[
         float | None,
@@ -347,16 +339,12 @@ class AlignSpec(RunSpec):
     ] = None
     known: Annotated[
         PathLike | None,
-        Setting(
-            "With `calls`: a run that searched by the same reward, whose answers are not asked for again.",
-            WANTED,
-            shell=Path,
-        ),
+        Setting("With `calls`: a run that searched by the same reward, whose answers are not asked again.", shell=Path),
     ] = None
     lora: Lora = False
     rank: Rank = None
-    reward_seconds: Annotated[float, Setting("Seconds that a reward may take for a batch.", BY_HAND)] = 60
-    anyway: Annotated[bool, Setting("Use votes that are no better than guessing.", BY_HAND)] = False
+    reward_seconds: Annotated[float, Setting("Seconds that a reward may take for a batch.")] = 60
+    anyway: Annotated[bool, Setting("Use votes that are no better than guessing.")] = False
     settings: Annotated[
         Settings, pairs("A setting, as align.group=8 or train.lr=0.001.", "align_settings", flags=("--set",))
     ] = field(default_factory=dict)

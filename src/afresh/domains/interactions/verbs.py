@@ -186,14 +186,13 @@ def recommend(
     ] = None,
     clip: Annotated[
         float | None,
-        Setting("Cut larger weights of `evaluate` to this: narrower, but biased.", panel=FEEDBACK, json=Absent),
+        Setting("Cut larger weights of `evaluate` to this: narrower, but biased.", json=Absent),
     ] = None,
     votes_from: Annotated[
         str | Path | None,
         Setting(
             "Instead of lists: write to `out`, as votes to align with, what earned more than another item of the same "
             "list in a log of what was shown. The columns are those of `evaluate`.",
-            panel=FEEDBACK,
             metavar="LOG",
             shell=Path,
             json=Absent,

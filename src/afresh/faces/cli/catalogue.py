@@ -149,9 +149,7 @@ def reprice(folder: Path, listing: str, price: str, link: str | None, stripe_key
 
 def publish(
     out: Annotated[Path | None, o.option("The folder of the site; CATALOGUE/site if not given.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what is in the catalogue, and write nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the catalogue; write nothing.")] = False,
     remove: Annotated[
         str | None,
         o.option("Before: take this listing down, so that it is not offered or delivered.", metavar="LISTING"),
@@ -240,7 +238,7 @@ def orders(
     from afresh.services.catalogue.stripe import notice_of
 
     if (forget and (files or grant)) or bool(grant) != bool(to) or (files and grant) or ((order or paid) and not grant):
-        raise Refusal("Give FILE, or --grant with --to, --order and --paid, or --forget.")
+        raise Refusal("Give FILE, or --grant with --to, --set order and --set paid, or --forget.")
     orders, outcomes = Orders(opened(folder)), []
     if grant:
         made = orders.grant(grant, to, order, None if paid is None else parse_money(paid, "paid"))
@@ -362,7 +360,7 @@ def serve(
         ),
     ] = None,
     host: Annotated[str, o.option("Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 = a free one.", min=0, max=65535)] = 8090,
+    port: o.Port = 8090,
     folder: Folder = HERE,
 ) -> None:
     """Take notices of payment and deliver what they release, over HTTP.

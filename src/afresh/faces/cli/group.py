@@ -53,8 +53,7 @@ class Command(typer.core.TyperCommand):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.settings: dict[str, Any] = {}
-        options = ((old.split()[1], new) for old, new in RENAMED_OPTIONS.items() if old.split()[0] == self.name)
-        self.renamed = dict(options)
+        self.renamed = {old.split()[1]: new for old, new in RENAMED_OPTIONS.items() if old.startswith(f"{self.name} ")}
         for p in self.params:
             if not COMMON.keys().isdisjoint(p.opts):
                 p.rich_help_panel = PANEL  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from afresh.faces.cli.show import emit, note, say
 if TYPE_CHECKING:
     from afresh.verbs.launch.job import JobFile, LaunchJob, TrainingCommand
 
-MACHINES, JOB = "Machines", "The job"
+MACHINES = "Machines"
 ENGINES = ("slurm", "k8s", "sky")
 
 
@@ -42,26 +42,21 @@ def launch(
         int | None,
         typer.Option(min=1, help="Processes on each machine; one for each GPU by default.", rich_help_panel=MACHINES),
     ] = None,
-    cpus: Annotated[
-        int | None,
-        o.setting("Processors of each machine; 8 for each GPU by default.", min=1),
-    ] = None,
+    cpus: Annotated[int | None, o.setting("Processors of each machine; 8 for each GPU by default.", min=1)] = None,
     memory: Annotated[int | None, o.setting("GiB of each machine.", min=1)] = None,
     mount: Annotated[
         list[str] | None,
         o.option(
             "k8s, sky: what appears at a place of each machine: a claim of a volume; a volume or a bucket.",
+            MACHINES,
             metavar="PLACE=SOURCE",
         ),
     ] = None,
     image: Annotated[str | None, o.option("k8s, sky: the image of a container that has afresh.", MACHINES)] = None,
     install: Annotated[str | None, o.setting("sky: what pip installs instead, a wheel or git+https://...")] = None,
-    name: Annotated[str | None, o.option("Name of the job; that of the run by default.", JOB)] = None,
+    name: Annotated[str | None, o.option("Name of the job; that of the run by default.")] = None,
     time: Annotated[
-        float | None,
-        o.minutes_option(
-            "slurm: minutes of the job; those of the command and a margin by default:", "time", o.SETTINGS
-        ),
+        float | None, o.minutes_setting("slurm: of the job; those of the command and a margin by default:", "time")
     ] = None,
     restarts: Annotated[int, o.setting("How often a job that failed goes on by itself.", min=0)] = 3,
     env: Annotated[

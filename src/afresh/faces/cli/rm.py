@@ -41,10 +41,7 @@ def rm(
     source: Annotated[str | None, o.option("Of a data set: a source, as it was given to collect.")] = None,
     person: Annotated[str | None, o.option("Of a data set: a person, by the name that the items have.")] = None,
     item: Annotated[str | None, o.option("Of a data set: an item, by its id.", metavar="ID")] = None,
-    with_data: Annotated[
-        bool,
-        typer.Option("--with-data", help="Of adapters of persons: also delete the data that they learnt from."),
-    ] = False,
+    with_data: Annotated[bool, typer.Option("--with-data", help="Of adapters of persons: also their data.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
     as_json: Annotated[bool, o.json_of("{removed, data}, or {dataset, items, left_out, instead, runs}")] = False,
 ) -> None:

@@ -21,14 +21,13 @@ def serve(
         typer.Argument(help="Runs, or folders of runs; runs/ if not given.", metavar="RUN..."),
     ] = None,
     host: Annotated[str, o.option("Address to listen at; other machines reach 0.0.0.0.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 = a free one.", min=0, max=65535)] = 8080,
+    port: o.Port = 8080,
     key_file: Annotated[
         Path | None,
         o.option("Keys that clients must send, one a line: NAME KEY ROLE; roles: use, train, own.", metavar="FILE"),
     ] = None,
     local_files: Annotated[
-        bool,
-        o.setting("Keys of the role `own` may name folders of this machine on the page."),
+        bool, o.setting("Keys of the role `own` may name folders of this machine on the page.")
     ] = False,
     allow_host: Annotated[
         list[str] | None, o.option("A name under which the server is reached; may be repeated.")
@@ -62,19 +61,11 @@ def serve(
         ),
     ] = None,
     log_requests: Annotated[
-        bool,
-        o.setting("A line of JSON for each request on standard error, without its content."),
+        bool, o.setting("A line of JSON for each request on standard error, without its content.")
     ] = False,
     open_page: Annotated[bool, o.open_option("Open the page in the browser.")] = False,
-    no_marks: Annotated[
-        bool, typer.Option("--no-marks", help="Neither mark nor sign what is made; its records say so.")
-    ] = False,
-    on: Annotated[
-        str | None,
-        o.option(
-            "A Ray cluster whose machines serve instead, without a page: ray://HOST, or local.", metavar="ADDRESS"
-        ),
-    ] = None,
+    no_marks: o.Unmarked = False,
+    on: o.On = None,
     replicas: Annotated[int, o.setting("With --on: servers that share the requests.", min=1)] = 1,
 ) -> None:
     """Serve runs: OpenAI's API for programs, and a page for people.

@@ -34,12 +34,7 @@ AT_THE_END = (
     keyword(
         "measure", Annotated[bool, o.option("Measure the model at the end.", None, "--measure/--no-measure")], True
     ),
-    keyword(
-        "verbose",
-        Annotated[
-            bool, o.option("Show every decision about the data and the plan, with its reason.", None, "--verbose")
-        ],
-    ),
+    keyword("verbose", Annotated[bool, o.common("--verbose")]),
     keyword("as_json", Annotated[bool, o.json_of("{run, steps, heldout_loss, seconds, ...}")]),
 )
 
@@ -201,16 +196,7 @@ train = training(
         ],
         None,
     ),
-    keyword(
-        "trust",
-        Annotated[bool, o.option("With --resume: run and read what a run of somebody else names.", None, "--trust")],
-    ),
-    keyword(
-        "ignore_stop",
-        Annotated[
-            bool,
-            o.setting("With --resume: train to the planned steps though training was stopped."),
-        ],
-    ),
+    keyword("trust", o.Trust),
+    keyword("ignore_stop", Annotated[bool, o.setting("With --resume: train to the planned steps though stopped.")]),
 )
 tune, distill, align = training(TuneSpec), training(DistillSpec), training(AlignSpec)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from afresh.core import UserError
-from afresh.faces.cli.group import Command
+from afresh.faces.cli import full_command
 from afresh.faces.cli.paths import run_here
-from afresh.faces.cli.train import align, distill, train, tune
 
-TRAINING: Mapping[str, Callable[..., None]] = {v.__name__: v for v in (train, tune, distill, align)}
+TRAINING = ("train", "tune", "distill", "align")
 PARTS = re.compile(r"[\s=:+*,!]+")  # between the parts of a value: reward.py:score, captions=names.csv
 
 
@@ -35,9 +32,7 @@ def values_of(words: Sequence[str]) -> dict[str, Any]:
     options that the command does not have."""
     check_verb(words)
     verb, *rest = words
-    alone = typer.Typer(add_completion=False)
-    alone.command(verb, cls=Command)(TRAINING[verb])
-    command = typer.main.get_command(alone)
+    command = full_command(verb)
     for parameter in command.params:
         parameter.callback = None  # which would look for the paths on this machine
     return dict(command.make_context(f"afresh {verb}", rest).params)

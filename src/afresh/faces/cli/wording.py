@@ -21,7 +21,7 @@ ASSIGNED = re.compile(r"([a-z_]\w*(?:\.\w+)*)(?:=(.*))?", re.DOTALL)
 SETTINGS = ("train", "family", "align", "sample")  # what --set takes
 # Parameters whose option has another name.
 OPTIONS = {"n": "-n", "to": "--to", "lora": "--lora", "settings": "--set", "data": "--data"}
-OFF = {"lora": "--full", "measure": "--no-measure", "near": "--no-near"}
+OFF = {"lora": "--full", "measure": "--no-measure"}
 VERBS = {"resume": "train --resume", "load": "sample", "inspect_data": "data", "interpolate": "blend"}
 
 

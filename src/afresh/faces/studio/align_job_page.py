@@ -129,7 +129,7 @@ def start(
     """Begin `afresh align` with these votes. The new run stands beside the old one. `anyway`: also if the votes turn
     out to be no better than guessing. Raises UserError."""
     base, out, votes = run.resolve(), free(run.resolve()), votes.resolve()
-    options = {"preferences": votes, "minutes": f"{minutes:g}", "out": out, "anyway": anyway or None}
+    options = {"preferences": votes, "minutes": f"{minutes:g}", "out": out, "set": "anyway=yes" if anyway else None}
     about = {"base": str(base), "out": str(out), "wish": dict(wish), "minutes": minutes}
     return jobs.start(VERB, [base], options, f"Learning from votes on {base.name}", out, whose, about)
 
