@@ -69,6 +69,7 @@ from afresh.services.collect.sources.web import WebOptions
 from tools import matrix, proved
 
 ROOT = Path(__file__).parents[1]
+DETAILED = ("--processes", "--set", "--json")  # common options that say more of a command
 NOTE = "<!-- Written by `make docs`; do not edit. -->"
 
 
@@ -191,13 +192,12 @@ def command_part(name: str, verb: Callable[..., None]) -> str:
             o[0].strip("`"): o[2].removeprefix("Write each event as a line of JSON, and the result last: ")
             for o in common
         }
-        parts.append(
-            "\n".join(f"- `{flag}`: {said[flag]}" for flag in ("--processes", "--set", "--json") if flag in said)
-        )
+        parts.append("\n".join(f"- `{flag}`: {said[flag]}" for flag in DETAILED if flag in said))
     if settings:
         names = ", ".join(code(o[0].strip("`").removeprefix("--set ")) for o in settings)
-        parts.append(f"[Settings](settings.md#{name.replace(' ', '-')}): {names}.")
-    return "\n\n".join(parts)
+        where = f"settings.md#{name.replace(' ', '-')}"
+        parts.append(f"[Settings of the command]({where}), as `--set NAME=VALUE`: {names}.")
+    return "\n\n".join(filter(None, parts))
 
 
 def flags(key: str, kind: Any, info: OptionInfo) -> str:

@@ -80,7 +80,8 @@ def align_settings(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def sample_settings(ctx: typer.Context, incomplete: str) -> list[str]:
     """Settings of sampling of the run's family, and of the command."""
-    known = names()["sampling"].get(of_run(ctx, "run.json").get("family"), ())
+    of_families = names()["sampling"]
+    known = of_families.get(of_run(ctx, "run.json").get("family")) or [n for each in of_families.values() for n in each]
     return beginning(incomplete, [f"{name}=" for name in known]) + settings(ctx, incomplete)
 
 

@@ -59,10 +59,10 @@ class Command(typer.core.TyperCommand):
                 p.rich_help_panel = PANEL  # type: ignore[attr-defined]
             elif getattr(p, "rich_help_panel", None) == SETTINGS:
                 self._add_setting(p)
-        own = next((p for p in self.params if SET in p.opts), None)
+        self.own = own = next((p for p in self.params if SET in p.opts), None)
         self.takes_others = own is not None
         if self.settings and own is None:
-            own = copy(next(iter(self.settings.values())))
+            self.own = own = copy(next(iter(self.settings.values())))
             own.name, own.opts, own.hidden, own.expose_value, own.callback = "set", [SET], False, False, None
             own.help, own.metavar, own.default, own.show_default = "A setting.", "KEY=VALUE", None, False
             own._custom_shell_complete = lambda ctx, _, incomplete: settings(ctx, incomplete)
@@ -102,9 +102,11 @@ class Command(typer.core.TyperCommand):
             name = name.replace("-", "_")
             if flag != SET or not pair:
                 yield word
-            elif pair == "help" and self.settings:
-                for p in self.settings.values():
-                    typer.echo(f"{SET} {p.name}=VALUE  {p.help}")
+            elif pair == "help" and self.own is not None:
+                known = {name: p.help for name, p in self.settings.items()}
+                names = (item.value.removesuffix("=") for item in self.own.shell_complete(ctx, "") if item.value)
+                for name, about in (dict.fromkeys(names, "") | known).items():
+                    typer.echo(f"{SET} {name}=VALUE  {about}".rstrip())
                 ctx.exit()
             elif name in self.settings and given:
                 yield f"{SET} {name}={value}"

@@ -15,8 +15,9 @@ TRAINING = ("train", "tune", "distill", "align")
 PARTS = re.compile(r"[\s=:+*,!]+")  # between the parts of a value: reward.py:score, captions=names.csv
 
 
-def check_verb(words: Sequence[str]) -> None:
-    """Raises UserError unless the words begin with a verb that trains."""
+def values_of(words: Sequence[str]) -> dict[str, Any]:
+    """The values of the options of a command that trains. Raises UserError for another command, and a usage error for
+    options that the command does not have."""
     if not words:
         raise UserError("Say what to launch: afresh launch ENGINE -- train PATH --minutes 60 --out RUN", "no_command")
     if words[0] not in TRAINING:
@@ -25,12 +26,6 @@ def check_verb(words: Sequence[str]) -> None:
             "measure, need one machine: run them there.",
             "not_training",
         )
-
-
-def values_of(words: Sequence[str]) -> dict[str, Any]:
-    """The values of the options of a command that trains. Raises UserError for another command, and a usage error for
-    options that the command does not have."""
-    check_verb(words)
     verb, *rest = words
     command = full_command(verb)
     for parameter in command.params:
