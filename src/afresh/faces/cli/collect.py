@@ -42,7 +42,7 @@ def collect(
     ] = None,
     leaks: Annotated[str | None, o.option("What occurs in --against: keep or drop.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes that clean.")] = 1,
-    on: o.On = None,
+    cluster: o.On = None,
     trust: o.Trust = False,
     as_json: Annotated[bool, o.json_of("{into, items, left_out, leakage, digest}")] = False,
 ) -> None:
@@ -95,7 +95,7 @@ def collect(
         resume=resume,
         refresh=refresh,
         processes=processes,
-        cluster=on or "",
+        cluster=cluster or "",
         assembly={name: value for name, value in choices.items() if value is not None},
     )
     made = with_consent(lambda trusted: collected(trust=trusted), trust, as_json)

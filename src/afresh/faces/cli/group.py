@@ -10,9 +10,9 @@ from typing import Any
 
 import typer
 
-from afresh.core import UserError
 from afresh.faces.cli.completion import settings
 from afresh.faces.cli.options import COMMON, SETTINGS
+from afresh.faces.cli.paths import Refusal
 
 # What is typed in place of a command of earlier versions. A verb of such a name has no command of its own.
 RENAMED = {
@@ -86,12 +86,12 @@ class Command(typer.core.TyperCommand):
             old = getattr(error, "option_name", None)
             if old not in self.renamed:
                 raise
-            raise UserError(f"{old} is now: {self.renamed[old]}") from None
+            raise Refusal(f"{old} is now: {self.renamed[old]}", ctx) from None
 
     def joined(self, ctx: Any, args: Sequence[str]) -> Iterator[str]:
         """The words of a command line, in which a setting is one word: `--set NAME=VALUE`.
 
-        Raises UserError for a setting that the command does not have.
+        Raises a usage error for a setting that the command does not have.
         """
         words = iter(args)
         for word in words:
@@ -113,7 +113,7 @@ class Command(typer.core.TyperCommand):
             elif self.takes_others or not self.settings:
                 yield from (SET, pair)
             else:
-                raise UserError(f"There is no setting {name}. Known: {', '.join(self.settings)}; as {SET} NAME=VALUE.")
+                raise Refusal(f"There is no setting {name}. Known: {', '.join(self.settings)}.", ctx)
             if word == "--":
                 yield from words
 

@@ -87,7 +87,7 @@ Validation = Annotated[
 Force = Annotated[bool, common("--force")]
 LabelAi = Annotated[bool, common("--label-ai")]
 Trust = Annotated[bool, common("--trust")]
-On = Annotated[str | None, option(COMMON["--on"], metavar="ADDRESS")]
+On = Annotated[str | None, option(COMMON["--on"], None, "--on", metavar="ADDRESS")]
 Port = Annotated[int, typer.Option(help="Port; 0 = a free one.", min=0, max=65535)]
 TrustSigner = Annotated[
     Path | None, option("A file of certificates in PEM, whose signers are known from now on.", metavar="CERT.pem")
