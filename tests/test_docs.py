@@ -218,7 +218,8 @@ def unknown_settings(verb: str, words: list[str]) -> list[str]:
     known |= {f"family.{k}" for f in families for v in (f, *f.variants) for k in v.config.model_fields}
     known |= {f"align.{k}" for a in registry.aligners().values() for k in a.config.model_fields}
     known |= {f"sample.{k}" for k in drawn}
-    wanted = {"--set": drawn if verb in SAMPLING else known, "--data": data}
+    own = getattr(CLI.commands[verb], "settings", {}).keys()
+    wanted = {"--set": own | (drawn if verb in SAMPLING else known), "--data": data}
     if verb in ("measure", "rm"):
         del wanted["--data"]  # a path
     if verb in ("catalogue", "demo"):

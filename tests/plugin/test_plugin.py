@@ -217,7 +217,7 @@ def test_walks_are_compared_in_the_terminal_and_teach(
 ) -> None:
     votes = tmp_path / "votes.jsonl"
     answered(monkeypatch, "a\nb\n" * 60)
-    code, _, err = invoke("compare", walk_run, "-n", 60, "--no-active", "--out", votes)
+    code, _, err = invoke("compare", walk_run, "-n", 60, "--set", "active=no", "--out", votes)
     assert code == 0 and re.search("[↑→↓]{8}", err), err
     rows = [json.loads(line) for line in votes.read_text().splitlines()]
     assert len(rows) > 40 and all(re.fullmatch(r"(-?[01] ?){8}", r[side]) for r in rows for side in "ab")

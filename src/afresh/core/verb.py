@@ -204,6 +204,11 @@ class Argument(Option):
 
 
 @dataclass(frozen=True)
+class Setting(Option):
+    """A parameter that is a setting on the command line: `--set NAME=VALUE`."""
+
+
+@dataclass(frozen=True)
 class Parameter:
     """A parameter of a verb. `type`: with the annotations of its range. `gathers`: whether it is `**name` in Python."""
 

@@ -186,7 +186,7 @@ def too_much_kept(kept: int, most: int) -> UserError:
     return UserError(
         f"You keep {kept / 2**30:.3g} GiB of data here, and may keep {most / 2**30:.3g} GiB. Ask whoever runs the "
         "server to remove some (`afresh doctor` lists it, `afresh rm --data NAME` removes it) or to allow more with "
-        "`afresh serve --upload-quota GIB`.",
+        "`afresh serve --set upload_quota=GIB`.",
         "too_much_data",
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
-from afresh.core.verb import Absent, Option, UploadedFile, verb
+from afresh.core.verb import Absent, Option, Setting, UploadedFile, verb
 from afresh.verbs.options import Force, Seed, Settings
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def propose(
     *,
     item_column: Annotated[
         str | None,
-        Option("The column of items or of their files, if it is not clear.", panel=KNOWN, metavar="NAME"),
+        Setting("The column of items or of their files, if it is not clear.", panel=KNOWN, metavar="NAME"),
     ] = None,
     maximise: Annotated[
         bool | None,
@@ -45,13 +45,13 @@ def propose(
     batch: Annotated[int, Option("How many to measure next.", panel=WANTED)] = 20,
     acquisition: Annotated[
         Literal["ei", "ucb", "thompson", "greedy"],
-        Option(
+        Setting(
             "ei: expected improvement; ucb: upper bound; thompson: the best of random beliefs; greedy: the mean.",
             panel=CHOSEN,
         ),
     ] = "ei",
     budget: Annotated[
-        int, Option("Candidates that are drawn.", panel=CHOSEN, json=Annotated[int, Ge(1), Le(20_000)])
+        int, Setting("Candidates that are drawn.", panel=CHOSEN, json=Annotated[int, Ge(1), Le(20_000)])
     ] = 1000,
     candidates: Annotated[
         str | Path | None,

@@ -23,7 +23,7 @@ def go_on_command(run: Run) -> str | None:
     if found is not None and found[0] >= found[1].steps:
         return None
     if found is not None and found[1].stopped:
-        return f"afresh train --resume {name} --ignore-stop"
+        return f"afresh train --resume {name} --set ignore_stop=yes"
     return f"afresh train --resume {name}"
 
 

@@ -169,7 +169,7 @@ def test_on_the_command_line(run: Run, capsys: pytest.CaptureFixture[str]) -> No
         and "are expected to add" in " ".join(out.split())
         and "from 12 answers: learner L3" in err
     )
-    code, out, _ = invoke("practise", run.path, "--history", "add-1:right", "--policy", "success", "--json")
+    code, out, _ = invoke("practise", run.path, "--history", "add-1:right", "--set", "policy=success", "--json")
     result = lines_of(out)[-1]
     assert code == 0 and result["answers"] == 1 and len(result["known"]) == 2 and len(result["next"]) == 2
     code, _, err = invoke("practise", run.path, "--learner", "L3", "--history", "add-1:right")

@@ -330,7 +330,7 @@ def test_the_command_tells_what_the_likeliest_items_would_have_earned(
     assert result["estimates"]["snips"]["value"] > 0.95  # the model has learnt what comes next
     assert result["estimates"]["dr"]["gain"]["low"] > 0 and result["lists"] == 400
     assert any("below place 1, not counted" in n for n in result["notes"])
-    assert command([*asked, "--explore", "2.5", "--clip", "2"]) == 0
+    assert command([*asked, "--explore", "2.5", "--set", "clip=2"]) == 0
     shown = capsys.readouterr()
     assert "SNIPS" in shown.out and "as shown" in shown.out and "drawn is 'drawn'" in shown.err
     assert command([*asked, "-k", "1", "--only", str(written(tmp_path / "one", "i0\n"))]) == 2
@@ -380,7 +380,7 @@ def test_a_run_is_aligned_to_a_reward_of_the_item_after_a_history(run: Path, tmp
         "    return float(history.items == ('i3',))\n"
     )
     reward = f"{tmp_path / 'reward.py'}:score"
-    for name, prompts in (("drawn", ["--prompt-tokens", "3"]), ("given", ["--prompt", "i3,i4"])):
+    for name, prompts in (("drawn", ["--set", "prompt_tokens=3"]), ("given", ["--prompt", "i3,i4"])):
         out = str(tmp_path / name)
         asked = ["align", str(run), "--reward", reward, "--length", "1", "--steps", "2", "--out", out, *prompts]
         assert command(asked) == 0

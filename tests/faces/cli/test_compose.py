@@ -76,11 +76,13 @@ def test_scores_go_on_from_a_file(invoke: Invoke, tunes_run: Path, melody: Path,
 
 
 def test_a_melody_is_given_the_other_voice(invoke: Invoke, voices_run: Path, melody: Path, tmp_path: Path) -> None:
-    code, out, err = invoke("compose", voices_run, melody, "--harmonise", "--voice", 1, "--out", tmp_path / "made")
+    code, out, err = invoke(
+        "compose", voices_run, melody, "--harmonise", "--set", "voice=1", "--out", tmp_path / "made"
+    )
     assert code == 0 and out == "" and "3 files in" in err, err
     assert "64 words of 70" not in err and "32 words" in err  # of eight quarters of four steps, one other voice
     assert pitches(tmp_path / "made" / "0.mid", -1) == [n.pitch for n in MELODY.notes]
-    code, out, err = invoke("compose", voices_run, melody, "--harmonise", "--voice", 1)
+    code, out, err = invoke("compose", voices_run, melody, "--harmonise", "--set", "voice=1")
     assert code == 0 and out.startswith("T120 V2 M4/4\n|"), err
 
 
@@ -88,8 +90,8 @@ REFUSED = [
     ("compose WORDS MELODY", "makes text, not music in notes. Train on .mid or .abc files"),
     ("compose PICTURES MELODY", "makes image, not music in notes"),
     ("compose TUNES MELODY --harmonise", r"scores in voices.*form=voices.*--family masked"),
-    ("compose VOICES MELODY --voice 1", "Add --harmonise"),
-    ("compose VOICES MELODY --harmonise --voice 7", "no voice 7. This run has 2 voices, counted from 0"),
+    ("compose VOICES MELODY --set voice=1", "Add --harmonise"),
+    ("compose VOICES MELODY --harmonise --set voice=7", "no voice 7. This run has 2 voices, counted from 0"),
     ("compose TUNES MELODY -n 0", "the number of scores, from 1. Given: 0"),
     ("compose TUNES nowhere.mid", "nowhere.mid cannot be read as music in notes: .*Give a .mid or .abc file"),
     ("compose TUNES TMP/words.abc", "words.abc cannot be read as music"),

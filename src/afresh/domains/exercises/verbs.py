@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NotRequired
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from typing_extensions import TypedDict
 
-from afresh.core.verb import Absent, Option, lazily, verb
+from afresh.core.verb import Absent, Option, Setting, lazily, verb
 
 if TYPE_CHECKING:
     from afresh.domains.exercises.practise import ClassView, Practice
@@ -59,13 +59,13 @@ def practise(
     *,
     policy: Annotated[
         Literal["gain", "success"],
-        Option("gain: what is expected to teach most; success: what is nearest to `success`.", panel=NEXT),
+        Setting("gain: what is expected to teach most; success: what is nearest to `success`.", panel=NEXT),
     ] = "gain",
     success: Annotated[
         float,
         Ge(0.01),
         Le(0.99),
-        Option("The chance of success that is wanted.", panel=NEXT, json=Annotated[float, Gt(0), Lt(1)]),
+        Setting("The chance of success that is wanted.", panel=NEXT, json=Annotated[float, Gt(0), Lt(1)]),
     ] = 0.7,
     k: Annotated[
         int, Ge(1), Option("Exercises that are named.", panel=NEXT, flags=("-k",), json=Annotated[int, Ge(1), Le(100)])
@@ -74,7 +74,7 @@ def practise(
     after: Annotated[
         float,
         Ge(0),
-        Option("Seconds since the last answer.", panel=NEXT, json=Annotated[float, Ge(0), Lt(1e10)]),
+        Setting("Seconds since the last answer.", panel=NEXT, json=Annotated[float, Ge(0), Lt(1e10)]),
     ] = 60.0,
 ) -> Practice | ClassView:
     """What a learner knows, and the next exercise, by a run on a log of answers (learner, exercise, right or wrong).

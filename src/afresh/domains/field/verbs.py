@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from afresh.core.verb import Argument, Option, UploadedFile, verb
+from afresh.core.verb import Argument, Option, Setting, UploadedFile, verb
 from afresh.verbs.options import Seed, Settings
 
 if TYPE_CHECKING:
@@ -59,15 +59,15 @@ def rollout(
     members: Annotated[
         int, Ge(1), Le(4096), Option("Futures that are drawn.", json=Annotated[int, Ge(1), Le(64)])
     ] = 16,
-    at: Annotated[int, Ge(0), Option("The state of the file to begin with, counted from 0.", metavar="K")] = 0,
-    trajectory: Annotated[int, Ge(0), Option("The trajectory of the file to begin with.", metavar="K")] = 0,
+    at: Annotated[int, Ge(0), Setting("The state of the file to begin with, counted from 0.", metavar="K")] = 0,
+    trajectory: Annotated[int, Ge(0), Setting("The trajectory of the file to begin with.", metavar="K")] = 0,
     format: StatesFormat = "npz",
     keep: Annotated[
         int | None,
         Ge(1),
-        Option("Steps for which a future keeps its noise; by default those that the report favours.", metavar="K"),
+        Setting("Steps for which a future keeps its noise; by default those that the report favours.", metavar="K"),
     ] = None,
-    anyway: Annotated[bool, Option("Go on after a member has left what was seen in training.")] = False,
+    anyway: Annotated[bool, Setting("Go on after a member has left what was seen in training.")] = False,
     seed: Annotated[int, Option("The same seed gives the same futures.")] = 0,
 ) -> Rollout:
     """Roll a field out in time: many futures of one state, each as likely as the model finds it.
@@ -124,10 +124,10 @@ def assimilate(
         str | Path | None,
         replace(START, help="A file with earlier states, inputs and parameters."),
     ] = None,
-    at: Annotated[int, Ge(0), Option("The last state before the observations, counted from 0.", metavar="K")] = 0,
-    trajectory: Annotated[int, Ge(0), Option("The trajectory of the file with the states before.", metavar="K")] = 0,
+    at: Annotated[int, Ge(0), Setting("The last state before the observations, counted from 0.", metavar="K")] = 0,
+    trajectory: Annotated[int, Ge(0), Setting("The trajectory of the file with the states before.", metavar="K")] = 0,
     iterations: Annotated[
-        int, Ge(1), Le(1024), Option("Of the solver of the linear system between the observations, in every step.")
+        int, Ge(1), Le(1024), Setting("Of the solver of the linear system between the observations, in every step.")
     ] = 8,
     format: StatesFormat = "npz",
     settings: Settings = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le, MaxLen
 
-from afresh.core.verb import Absent, Argument, EncodedFile, Option, lazily, verb
+from afresh.core.verb import Absent, Argument, EncodedFile, Option, Setting, lazily, verb
 from afresh.verbs.options import Seed, Settings
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def compose(
     harmonise: Annotated[bool, Option("Keep one voice and make the others (masked, form=voices).")] = False,
     voice: Annotated[
         int | None,
-        Option(
+        Setting(
             "With `harmonise`: which voice is kept, 0 = the highest, if not given.",
             json=Annotated[int, Ge(0), Le(64)] | None,
         ),

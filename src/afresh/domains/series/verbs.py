@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le
 
-from afresh.core.verb import Option, UploadedFile, verb
+from afresh.core.verb import Option, Setting, UploadedFile, verb
 from afresh.verbs.options import TableFormat
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def forecast(
             python="Also columns, {name: values}.",
         ),
     ] = None,
-    keep: Annotated[bool, Option("Write the futures themselves as well.")] = False,
+    keep: Annotated[bool, Setting("Write the futures themselves as well.")] = False,
     format: Annotated[TableFormat, Option("The format of tables: `csv` or `parquet`.")] = "csv",
     seed: Annotated[int, Option("The same seed gives the same futures.")] = 0,
 ) -> Forecast:
@@ -117,7 +117,7 @@ def anomalies(
     *,
     members: Annotated[int, Ge(10), Le(4096), Option("Futures by which a value is judged.")] = 100,
     ahead: Annotated[
-        int | None, Ge(1), Option("Steps from one forecast to the next; the horizon of the run by default.")
+        int | None, Ge(1), Setting("Steps from one forecast to the next; the horizon of the run by default.")
     ] = None,
     format: Annotated[TableFormat, Option("The format of tables: `csv` or `parquet`.")] = "csv",
     seed: Annotated[int, Option("The same seed gives the same scores.")] = 0,

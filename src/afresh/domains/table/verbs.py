@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
-from afresh.core.verb import Option, UploadedFile, lazily, verb
+from afresh.core.verb import Option, Setting, UploadedFile, lazily, verb
 from afresh.verbs.options import TableFormat
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def impute(
                shell=Path, json=UploadedFile),
     ],
     *,
-    draws: Annotated[int, Ge(1), Le(1000), Option("Times that each missing value is drawn, for its spread.")] = 1,
+    draws: Annotated[int, Ge(1), Le(1000), Setting("Times that each missing value is drawn, for its spread.")] = 1,
     seed: Annotated[int, Option("The same seed gives the same values.")] = 0,
 ) -> Imputed:  # fmt: skip
     """Fill the missing values of a table, each drawn as likely as the model finds it beside the known ones of its row.

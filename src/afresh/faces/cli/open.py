@@ -15,7 +15,7 @@ from afresh.faces.cli.show import say
 
 def open(
     run: Annotated[Path | None, typer.Argument(help="Run to create with; all runs if not given.")] = None,
-    port: Annotated[int, typer.Option(help="Port; 0 = a free one.", min=0, max=65535)] = 0,
+    port: o.Port = 0,
     open_page: Annotated[bool, o.open_option("Open the page in the browser, or only say its address.")] = True,
 ) -> None:
     """Open the studio in the browser: create, look at and keep what your models make.

@@ -43,10 +43,7 @@ def rm(
     item: Annotated[
         str | None, o.option("Of a data set: items, by their ids with commas between.", metavar="ID")
     ] = None,
-    with_data: Annotated[
-        bool,
-        typer.Option("--with-data", help="Of adapters of persons: also delete the data that they learnt from."),
-    ] = False,
+    with_data: Annotated[bool, typer.Option("--with-data", help="Of adapters of persons: also their data.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
     as_json: Annotated[
         bool, o.json_of("{removed, data}, or {dataset, items, left_out, instead, people, named, perhaps, runs}")

@@ -34,12 +34,7 @@ AT_THE_END = (
     keyword(
         "measure", Annotated[bool, o.option("Measure the model at the end.", None, "--measure/--no-measure")], True
     ),
-    keyword(
-        "verbose",
-        Annotated[
-            bool, o.option("Show every decision about the data and the plan, with its reason.", None, "--verbose")
-        ],
-    ),
+    keyword("verbose", Annotated[bool, o.common("--verbose")]),
     keyword("as_json", Annotated[bool, o.json_of("{run, steps, heldout_loss, seconds, ...}")]),
 )
 
@@ -76,7 +71,7 @@ def resumes(context: typer.Context, values: Mapping[str, Any], offered: Sequence
                 "without --resume."
             )
         return True
-    for name, flag in (("trust", "--trust"), ("ignore_stop", "--ignore-stop")):
+    for name, flag in (("trust", "--trust"), ("ignore_stop", "--set ignore_stop")):
         if values[name]:
             raise UserError(f"{flag} is for a run that exists: give --resume RUN with it.")
     if values["path"] is None:
@@ -211,16 +206,7 @@ train = training(
         ],
         None,
     ),
-    keyword(
-        "trust",
-        Annotated[bool, o.option("With --resume: run and read what a run of somebody else names.", None, "--trust")],
-    ),
-    keyword(
-        "ignore_stop",
-        Annotated[
-            bool,
-            o.option("With --resume: train to the planned steps though training was stopped.", None, "--ignore-stop"),
-        ],
-    ),
+    keyword("trust", o.Trust),
+    keyword("ignore_stop", Annotated[bool, o.setting("With --resume: train to the planned steps though stopped.")]),
 )
 tune, distill, align = training(TuneSpec), training(DistillSpec), training(AlignSpec)

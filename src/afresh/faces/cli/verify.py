@@ -55,14 +55,8 @@ def verify(
             autocompletion=completion.runs,
         ),
     ],
-    trust: Annotated[
-        bool,
-        typer.Option("--trust", help="Trust a run of somebody else: run and read what it names, now and later."),
-    ] = False,
-    trust_signer: Annotated[
-        Path | None,
-        o.option("Of works: a file of certificates in PEM, whose signers are known from now on.", metavar="CERT.pem"),
-    ] = None,
+    trust: o.Trust = False,
+    trust_signer: o.TrustSigner = None,
     as_json: Annotated[bool, o.json_of("{run, passed, checks}, or of works {passed, works: [{name, layers}]}")] = False,
 ) -> None:
     """Check a run, or read where works come from.

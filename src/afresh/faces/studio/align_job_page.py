@@ -124,6 +124,6 @@ def start(
     out to be no better than guessing. Raises UserError."""
     base, votes = run.resolve(), votes.resolve()
     out = free_place(base.parent, f"{base.name}-aligned")
-    options = {"preferences": votes, "minutes": f"{minutes:g}", "out": out, "anyway": anyway or None}
+    options = {"preferences": votes, "minutes": f"{minutes:g}", "out": out, "set": "anyway=yes" if anyway else None}
     about = {"base": str(base), "out": str(out), "wish": dict(wish), "minutes": minutes}
     return jobs.start(VERB, [base], options, f"Learning from votes on {base.name}", out, whose, about)

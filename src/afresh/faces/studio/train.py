@@ -320,7 +320,7 @@ def resumed(run: Path, owner: str, about: dict[str, Any], ignore_stop: bool = Fa
     """Go on with a run, with `ignore_stop` also with one whose training was stopped early. What its run.json names is
     not trusted more than in a terminal: `afresh train` refuses it."""
     about = {k: v for k, v in about.items() if k != "minutes"}
-    options = {"resume": run, "ignore-stop": ignore_stop or None}
+    options = {"resume": run, "set": "ignore_stop=yes" if ignore_stop else None}
     return jobs.start("train", [], options, f"Train {run.name}", run, owner, about)
 
 
