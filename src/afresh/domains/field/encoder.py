@@ -22,7 +22,7 @@ from afresh.data import rows
 from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import FileEncoder, with_tuples
 from afresh.domains.field.kind import FIELD
-from afresh.domains.field.pictures import Pixels, picture
+from afresh.domains.field.pictures import Pixels, Scale, cell
 from afresh.domains.field.range_seen import CUT, FACTOR, SeenRange
 from afresh.domains.field.spectra import energy_spectrum
 from afresh.engine.nets.persistence import bounded
@@ -210,10 +210,10 @@ class FieldEncoder(FileEncoder):
         """A picture of each channel on a scale of its own, the states of a window beside each other, and the spectrum
         of the last state."""
         states, out = self.by_state(value), list[tuple[str, Pixels]]()
-        for name, unit, channel in zip(self.channels, self.units, states.swapaxes(0, 1), strict=True):
-            low, high = float(channel.min()), float(channel.max())
-            shown = np.concatenate([picture(state[None], max(abs(low), abs(high))) for state in channel], 1)
-            out.append((f"{name}: {low:.3g} to {high:.3g} {unit}".strip(), shown))
+        for title, channel in zip(self.titles, states.swapaxes(0, 1), strict=True):
+            scale = Scale.of(channel)
+            shown = np.concatenate([cell(state, scale) for state in channel], 1)
+            out.append((f"{title}: {channel.min():.3g} to {channel.max():.3g}", shown))
         return out, self.spectrum(states[-1])
 
     def spectrum(self, states: NDArray[Any]) -> dict[str, list[float]]:

@@ -29,4 +29,8 @@ def read_words(module: str) -> dict[str, ScoreWords]:
     """The words of the scores of a metrics module, from `scores.json` beside the file `module`: {question: {score:
     [name, meaning]}}, where a question is the name of a `Question`."""
     questions = json.loads(Path(module).with_name("scores.json").read_text("utf-8"))
-    return {k: ScoreWords(*words, Question[q]) for q, scores in questions.items() for k, words in scores.items()}
+    return {
+        k: ScoreWords(name, words, Question[q])
+        for q, all_of in questions.items()
+        for k, (name, words) in all_of.items()
+    }
