@@ -11,7 +11,8 @@ PLUGIN = Plugin(
     suffixes=SUFFIXES
     | {".txt", ".text", ".md", ".markdown", ".rst", ".html", ".htm", ".xhtml", ".eml", ".mbox", ".docx", ".odt"}
     | {".epub", ".pdf", ".bin", ".npy", ".xls", ".ods", ".numbers", ".smi", ".smiles", ".sdf", ".mol2", ".inchi"}
-    | {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"},  # which it only gives advice about, as about tables and lists
+    # about which it only gives advice, as about tables and lists
+    | {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".rtf", ".doc", ".wpd", ".pages"},
     kinds=("text",),
     modalities={"text": "afresh.domains.text.modality:MODALITY"},
     metrics=("afresh.domains.text.metrics:METRICS",),

@@ -22,7 +22,7 @@ SUFFIXES = {  # of files that are not read, by what they hold, and what to do
     ),
     "documents of other programs": (
         {".rtf", ".doc", ".wpd", ".pages"},
-        "Save it as .docx, in Word, Pages or by `soffice --headless --convert-to docx FILE`, and give that file",
+        "Save it as .docx, in Word, Pages or LibreOffice, and give that file",
     ),
     "videos": (
         {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"},

@@ -14,6 +14,7 @@ from afresh.faces.cli import completion
 from afresh.faces.cli import options as o
 from afresh.faces.cli.paths import places, run_paths
 from afresh.faces.cli.show import answer, emit, note
+from afresh.faces.cli.wording import as_typed
 
 if TYPE_CHECKING:
     from afresh.data.imported import WrittenData
@@ -148,7 +149,11 @@ def forget(dataset: Path, wish: ForgetRequest, yes: bool, as_json: bool) -> None
     if not yes:
         found, runs = would_forget(dataset, wish)
         what = f"{counted(found.items, 'item')} of {wish}, and {found.left_out:,} that had been left out"
-        lines = [f"{dataset} holds {what}", *found.lines(wish), *(f"seen by {r.run}" for r in runs)]
+        lines = [
+            f"{dataset} holds {what}",
+            *(as_typed(line, ("--item",)) for line in found.lines(wish)),
+            *(f"seen by {r.run}" for r in runs),
+        ]
         confirm(f"Removing {what},", lines, "it", as_json)
     found, runs = do(dataset, wish)
     if as_json:

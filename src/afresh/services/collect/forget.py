@@ -126,7 +126,7 @@ class Forgotten:
             yield f"{wish.person} is named {times} in {items} of others, not removed:"
             yield from (f"  {n.where}: {counted(n.times, 'time')}" for n in self.named[:LISTED])
             ids = ",".join(n.item for n in self.named[:LISTED])
-            yield f"Remove {'them' if len(self.named) <= LISTED else 'the first of them'} with --item {ids}"
+            yield f"Remove {'them' if len(self.named) <= LISTED else 'the first of them'} with `item={ids}`"
         if self.perhaps:
             yield f"not removed, but perhaps the same person: {', '.join(self.perhaps[:LISTED])}"
 

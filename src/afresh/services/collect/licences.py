@@ -61,8 +61,8 @@ def _row(of: str, models: str | None = None, **stated: Any) -> tuple[str, Terms]
 
 # Patterns of whole identifiers of SPDX, and of licences of models, which SPDX does not have, by their names on the hub;
 # the first that matches counts. A licence that none matches is not judged.
-ROWS = json.loads(Path(__file__).with_name("licences.json").read_text(encoding="utf-8"))
-TABLE: tuple[tuple[str, Terms], ...] = tuple(_row(**row) for row in ROWS)
+DATA = json.loads(Path(__file__).with_name("licences.json").read_text(encoding="utf-8"))
+TABLE: tuple[tuple[str, Terms], ...] = tuple(_row(**row) for row in DATA["terms"])
 
 
 @lru_cache(1)
@@ -260,26 +260,7 @@ IDENTIFIER = re.compile(rb"SPDX-License-Identifier:[ \t]*([\w.+() -]+)")
 
 # Words that only one licence has, in the order in which they are looked for: some licences name others. A text of the
 # GNU licences does not say whether later versions are meant, so that none are.
-PHRASES: tuple[tuple[str, str], ...] = (
-    ("gnu affero general public license version 3", "AGPL-3.0-only"),
-    ("gnu lesser general public license version 3", "LGPL-3.0-only"),
-    ("gnu lesser general public license version 2.1", "LGPL-2.1-only"),
-    ("gnu general public license version 3", "GPL-3.0-only"),
-    ("gnu general public license version 2", "GPL-2.0-only"),
-    ("mozilla public license version 2.0", "MPL-2.0"),
-    ("eclipse public license - v 2.0", "EPL-2.0"),
-    ("apache license version 2.0", "Apache-2.0"),
-    ("attribution-sharealike 4.0 international", "CC-BY-SA-4.0"),
-    ("attribution-noncommercial 4.0 international", "CC-BY-NC-4.0"),
-    ("attribution 4.0 international", "CC-BY-4.0"),
-    ("cc0 1.0 universal", "CC0-1.0"),
-    ("boost software license - version 1.0", "BSL-1.0"),
-    ("this is free and unencumbered software released into the public domain", "Unlicense"),
-    ("do what the fuck you want to public license", "WTFPL"),
-    ("the origin of this software must not be misrepresented", "Zlib"),
-    ("permission to use, copy, modify, and/or distribute this software for any purpose with or without fee", "ISC"),
-    ("permission to use, copy, modify, and distribute this software for any purpose with or without fee", "ISC"),
-)
+PHRASES: tuple[tuple[str, str], ...] = tuple(DATA["phrases"].items())
 MIT = "permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated"
 NOTICE = "the above copyright notice and this permission notice"  # which MIT No Attribution does not have
 BSD = "redistribution and use in source and binary forms, with or without modification, are permitted"

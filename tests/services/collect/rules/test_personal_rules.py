@@ -197,8 +197,8 @@ def test_what_was_masked_is_counted_and_what_was_not_searched_for_is_named() -> 
     masked, names, numbers = summary(counts, ["mask"])
     assert masked == "personal data masked: 2 e-mail addresses, 1 telephone number"
     assert names == "not searched for: names and postal addresses of persons"
-    assert "(3 numbers may be such)" in numbers and numbers.endswith("--rule personal=mask,DE")
-    assert next(summary(counts, ["count"])).endswith("Mask it with --rule personal=mask")
+    assert "(3 numbers may be such)" in numbers and numbers.endswith("`rule=personal=mask,DE`")
+    assert next(summary(counts, ["count"])).endswith("Mask it with `rule=personal=mask`")
     assert list(summary({}, ["count"])) == [] == list(summary(counts, None))
 
 

@@ -51,16 +51,8 @@ LINE_END = re.compile(r"(?<=\d)[ \t]*\r?\n[>| \t]*(?=\d)")  # within a number
 PAIRS = re.compile(r"\(?0\d{2,5}\)?[ /-]+\d\d(?: \d\d){1,3}\d?")  # as Germans group: 030 / 90 18 20
 PRICE = re.compile(r"\s*(?:[€$£¥%]|EUR|USD|CHF)|[.,:]\d")  # what stands after other numbers
 VERSION = re.compile(r"(?:\bv|version|release|section|chapter|oid)\W{0,5}$", re.IGNORECASE)
-LENGTHS = {  # of IBANs, by country (SWIFT's registry, release 99)
-    code: length
-    for length, codes in {
-        15: "NO", 16: "BE", 18: "DK FI FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK", 21: "CH HR LI LV",
-        22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL", 24: "AD CZ DJ ES MD PK RO SA SE SK TN VG",
-        25: "LY PT ST", 26: "IS TR", 27: "BI FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HU LB NI PL SV",
-        29: "BR EG PS QA UA", 30: "JO KW MU YE", 31: "MT SC", 32: "LC", 33: "RU",
-    }.items()
-    for code in codes.split()
-}  # fmt: skip
+TABLE = json.loads(Path(__file__).with_name("personal.json").read_text(encoding="utf-8"))
+LENGTHS = {code: int(length) for length, codes in TABLE["iban"].items() for code in codes.split()}  # of IBANs
 
 
 # --------------------------------------------------------------------------- checksums
@@ -207,10 +199,9 @@ IDS: tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...] = tuple(
 
 @cache
 def _table() -> tuple[dict[str, tuple[str, ...]], tuple[tuple[re.Pattern[str], tuple[str, ...]], ...], re.Pattern[str]]:
-    """Of telephones.json: the regions by language; patterns of words that stand before a number, with the regions of
+    """Of personal.json: the regions by language; patterns of words that stand before a number, with the regions of
     their languages; and the pattern of those before other numbers."""
-    table = json.loads(Path(__file__).with_name("telephones.json").read_text(encoding="utf-8"))
-    regions = {language: tuple(codes.split()) for language, codes in table["regions"].items()}
+    regions = {language: tuple(codes.split()) for language, codes in TABLE["regions"].items()}
 
     def before(words: str, reach: int) -> re.Pattern[str]:
         listed = "|".join(re.escape(w).replace(r"\|", r"\s+") for w in words.split())
@@ -218,9 +209,9 @@ def _table() -> tuple[dict[str, tuple[str, ...]], tuple[tuple[re.Pattern[str], t
 
     named = tuple(
         (before(words, 24), tuple(dict.fromkeys(r for language in languages.split() for r in regions[language])))
-        for words, languages in table["words"].items()
+        for words, languages in TABLE["words"].items()
     )
-    return regions, named, before(table["not_before"], 24)
+    return regions, named, before(TABLE["not_before"], 24)
 
 
 def find(text: str, countries: tuple[str, ...] = (), language: str = "") -> list[Span]:
@@ -382,12 +373,12 @@ def summary(counts: Mapping[str, int], value: Sequence[str] | None) -> Iterator[
     if value is None or (value[0] == COUNT and not found and not unsearched):
         return
     done = {COUNT: "found and kept", MASK: "masked", DROP: "left in what is kept"}[value[0]]
-    mend = ". Mask it with --rule personal=mask" if value[0] == COUNT and found else ""
+    mend = ". Mask it with `rule=personal=mask`" if value[0] == COUNT and found else ""
     yield f"personal data {done}: {', '.join(found) or 'none'}{mend}"
     yield "not searched for: names and postal addresses of persons"
     if unsearched:
         numbers = counted(unsearched, "number")
         yield (
             f"not searched for: telephone numbers without + in texts of an unknown language ({numbers} may be such). "
-            f"Name their countries, as --rule personal={value[0]},DE"
+            f"Name their countries, as `rule=personal={value[0]},DE`"
         )
