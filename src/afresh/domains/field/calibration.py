@@ -1,7 +1,7 @@
 """Whether the spread of an ensemble is as large as its error: spread against skill, ranks of the truth, coverage.
 
 An ensemble is calibrated if the truth could be one more member: the two are exchangeable. Everything here is exact for
-ensembles of any size M >= 2 under that condition alone. Shapes are those of `rollout_arrays`.
+ensembles of any size M >= 2 under that condition alone. Shapes are those of `scores`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.domains.field.rollout_arrays import ensemble_blocks, space_axes
-from afresh.domains.field.scores import over_trajectories
+from afresh.domains.field.scores import ensemble_blocks, over_trajectories, space_axes
 from afresh.engine.evaluation.estimate import Array, Estimate, bootstrap
 
 DRAWS = 2000  # of exchanges of the truth with members

@@ -1,7 +1,7 @@
 """What a rollout has to be better than.
 
 Persistence and climatology know nothing of the dynamics; `linear_model` is the third of these. Shapes are those of
-`rollout_arrays`.
+`scores`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """How near rollouts are to the truth: point scores of one prediction, and scores of an ensemble.
 
-Shapes are those of `rollout_arrays`. A score is an array (trajectories, time, channels), averaged over space, or
+The truth is (trajectories, time, channels, *space), a rollout of one prediction the same, and an ensemble has one axis
+more, for its members, before those. Time begins at lead 1: the state from which a rollout began is not part of it. Any
+array that is indexed as NumPy's are will do, such as one that is mapped from a file: it is read a block at a time. A
+score is an array (trajectories, time, channels), averaged over space, or
 (trajectories, time) where it is one of whole states. `over_trajectories` averages it and gives the interval:
 trajectories are what is independent, while points and leads of one trajectory are not. Scores with the units of a
 channel (absolute error, CRPS) are averaged over channels only where the fields are normalised.
@@ -9,6 +12,7 @@ channel (absolute error, CRPS) are averaged over channels only where the fields 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,10 +21,46 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from afresh.core import UserError
-from afresh.domains.field.rollout_arrays import ensemble_blocks, prediction_blocks, space_axes
 from afresh.engine.evaluation.estimate import Z95, Array, Estimate, mean, ratio
 
 THRESHOLD = 0.8  # of the correlation, in the papers that report a time of correlation
+BLOCK = 1 << 22  # values that a block holds, unless one state of all members has more
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some leads of one trajectory: `predicted` (members, leads, channels, *space), `truth` without the first axis."""
+
+    trajectory: int
+    leads: slice
+    predicted: Array
+    truth: Array
+
+    @property
+    def place(self) -> tuple[int, slice]:
+        """Where its scores stand in an array (trajectories, time, ...)."""
+        return self.trajectory, self.leads
+
+
+def ensemble_blocks(ensemble: NDArray[Any], truth: NDArray[Any]) -> Iterator[Block]:
+    """Blocks of an ensemble and of the truth, in float64."""
+    trajectories, steps = truth.shape[:2]
+    size = max(1, BLOCK // (len(ensemble) * int(np.prod(truth.shape[2:]))))
+    for trajectory in range(trajectories):
+        for start in range(0, steps, size):
+            leads = slice(start, min(start + size, steps))
+            predicted = np.asarray(ensemble[:, trajectory, leads], np.float64)
+            yield Block(trajectory, leads, predicted, np.asarray(truth[trajectory, leads], np.float64))
+
+
+def prediction_blocks(prediction: NDArray[Any], truth: NDArray[Any]) -> Iterator[Block]:
+    """Blocks of a rollout of one prediction, which has one member."""
+    return ensemble_blocks(prediction[None], truth)
+
+
+def space_axes(states: NDArray[Any], before: int) -> tuple[int, ...]:
+    """The axes of space, counted from the end, of an array that has `before` other axes."""
+    return tuple(range(before - states.ndim, 0))
 
 
 # --------------------------------------------------------------------------- one prediction
