@@ -9,9 +9,8 @@ import pytest
 
 import afresh
 from afresh.core import UserError
-from afresh.services.provenance.sign_work import write_work
 from tests.faces.cli.conftest import Invoke, parsed
-from tests.services.provenance.conftest import content_of, facts, pem, stranger
+from tests.services.provenance.conftest import content_of, facts, pem, stranger, write_work
 
 
 @pytest.fixture

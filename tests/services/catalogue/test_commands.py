@@ -11,10 +11,9 @@ from PIL import Image
 from afresh.runs.content_hash import content_hash
 from afresh.runs.run import Run
 from afresh.services.bundles.listing import find
-from afresh.services.provenance.sign_work import write_work
 from tests.faces.cli.conftest import Invoke, error_of, invoke, parsed  # noqa: F401
 from tests.services.catalogue.conftest import refund, session
-from tests.services.provenance.conftest import content_of, facts
+from tests.services.provenance.conftest import content_of, facts, write_work
 from tests.test_old_runs import unpack
 
 

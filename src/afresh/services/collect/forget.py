@@ -122,8 +122,8 @@ class Forgotten:
         for written, count in self.people.items():
             yield f"{counted(count, 'item')} of {written}"
         if self.named:
-            items, times = counted(len(self.named), "item"), counted(sum(n.times for n in self.named), "time")
-            yield f"{wish.person} is named {times} in {items} of others, not removed:"
+            times = counted(sum(n.times for n in self.named), "time")
+            yield f"{wish.person} is named {times} in {counted(len(self.named), 'item')} of others, not removed:"
             yield from (f"  {n.where}: {counted(n.times, 'time')}" for n in self.named[:LISTED])
             ids = ",".join(n.item for n in self.named[:LISTED])
             yield f"Remove {'them' if len(self.named) <= LISTED else 'the first of them'} with `item={ids}`"
@@ -154,8 +154,7 @@ def find(dataset: Path, wish: ForgetRequest) -> Forgotten:
         out = [r for r in left if key in whole or is_forgotten(marks, "", "", people(r), r["item"])]
         if mine or out:
             parts.append(HeldItems(key, number, len(mine), len(out), frozenset(r["kind"] for r in mine)))
-    going = {s["place"] for s in known["sources"] if s["key"] in whole}
-    named = tuple(namings(dataset, wish, marks, going)) if wish.person else ()
+    named = tuple(namings(dataset, wish, marks, {s["place"] for s in wish.source_of(known)})) if wish.person else ()
     perhaps = tuple(p for p in written if p not in his and may_be(wish.keys, person_keys(p)))
     found = Forgotten(tuple(parts), (), his, named, perhaps, marks)
     if not parts and not wish.source and not whole and not wish.marks & marks_of(known):  # else it is repeated

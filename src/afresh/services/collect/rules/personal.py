@@ -21,14 +21,8 @@ from afresh.services.collect.rules.spans import ACTIONS, COUNT, DROP, KINDS, MAS
 from afresh.services.collect.rules.text import readable
 
 PERSONAL = "personal_"  # of the scores that count what is found
-NAMES = {
-    "email": ("e-mail address", "e-mail addresses"),
-    "phone": ("telephone number", ""),
-    "iban": ("IBAN", ""),
-    "card": ("card number", ""),
-    "ip": ("IP address", "IP addresses"),
-    "id": ("identity number", ""),
-}
+NAMES = {"email": "e-mail address", "phone": "telephone number", "iban": "IBAN", "card": "card number"}
+NAMES |= {"ip": "IP address", "id": "identity number"}
 # Digits with what people write between them. Everything below but e-mail addresses is looked for around these only.
 DIGITS = re.compile(r"\d[\d\s.:/()\-]{5,40}\d|[A-Z]\d\d[A-Z]\d\d[A-Z]\d{3}[A-Z]")
 IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d|\.\w)")
@@ -217,8 +211,7 @@ def _table() -> tuple[dict[str, tuple[str, ...]], tuple[tuple[re.Pattern[str], t
 def find(text: str, countries: tuple[str, ...] = (), language: str = "") -> list[Span]:
     """The personal data in a text. countries: those whose phone numbers are found without +, as "DE". language: of the
     text, as "de"; numbers of the countries where it is spoken are found if they are grouped as is usual there."""
-    spans: list[Span] = []
-    spans += [Span(start, end, "email") for start, end in mail_addresses(text)]
+    spans = [Span(start, end, "email") for start, end in mail_addresses(text)]
     if DIGITS.search(text):
         spans += _ibans(text)
         spans += _checked(CARD, card, text, "card")
@@ -368,7 +361,8 @@ def summary(counts: Mapping[str, int], value: Sequence[str] | None) -> Iterator[
 
     counts: of the items' scores, by name. value: of the rule `personal`; None if it is off.
     """
-    found = [counted(counts[PERSONAL + kind], *names) for kind, names in NAMES.items() if PERSONAL + kind in counts]
+    held = [(counts[PERSONAL + kind], name) for kind, name in NAMES.items() if PERSONAL + kind in counts]
+    found = [counted(n, name, name.endswith("ss") * f"{name}es") for n, name in held]
     unsearched = counts.get(PERSONAL + "unsearched", 0)
     if value is None or (value[0] == COUNT and not found and not unsearched):
         return
