@@ -12,7 +12,7 @@ from afresh.data.image.kind import png_bytes
 from afresh.data.image.lettering import Lettering
 from afresh.domains.field.encoder import FieldEncoder
 from afresh.domains.field.observations import Observed
-from afresh.domains.field.pictures import SIZE, Block, Pixels, Scale, cell, over_time, sheet
+from afresh.domains.field.pictures import SIZE, ChannelRows, ColourScale, Pixels, cell, over_time, sheet
 from afresh.engine.evaluation.estimate import held_between
 
 SHOWN, STATES = 3, 4  # members, and states of a window
@@ -55,14 +55,14 @@ def panels(encoder: FieldEncoder, known: NDArray[Any], members: NDArray[Any], tr
     blocks = []
     for c, name in enumerate(encoder.titles):
         title = f"{name}, from time 0 at the top to {(window - 1) * encoder.step:.4g}" if members.ndim == 4 else name
-        above_zero = Scale(0.0, float(deviation[:, c].max()) or 1.0)
+        above_zero = ColourScale(0.0, float(deviation[:, c].max()) or 1.0)
         for what, scale, states in (
-            (title, Scale.of(*(s[:, c] for _, s in shown)), shown),
+            (title, ColourScale.of(*(s[:, c] for _, s in shown)), shown),
             (f"deviation of the members, {title}", above_zero, [("", deviation)]),
         ):
             draw = over_time if members.ndim == 4 else cell
             rows = [[draw(s[:, c] if members.ndim == 4 else s[k, c], scale) for _, s in states] for k in at]
-            blocks.append(Block(what, scale, rows, [name for name, _ in states if name], times))
+            blocks.append(ChannelRows(what, scale, rows, [name for name, _ in states if name], times))
     return sheet(blocks)
 
 
@@ -80,9 +80,9 @@ def curves(observed: Observed, members: NDArray[Any], truth: NDArray[Any] | None
     x = np.linspace(LEFT, WIDTH - RIGHT, points)
     for c, title in enumerate(titles):
         rows, seen, top = members[:, 0, c], on_points(observed)[c], LINE + HEIGHT * c
-        scale = Scale.ends(rows, seen, *([] if truth is None else [truth[0, c]]))
+        scale = ColourScale.ends(rows, seen, *([] if truth is None else [truth[0, c]]))
 
-        def line(row: NDArray[Any], scale: Scale = scale, top: int = top) -> list[Any]:
+        def line(row: NDArray[Any], scale: ColourScale = scale, top: int = top) -> list[Any]:
             y = top + HEIGHT - 9 - (HEIGHT - 9 - TOP) * scale.place(row)
             return [(float(a), float(b)) for a, b in zip(x, y, strict=True)]
 

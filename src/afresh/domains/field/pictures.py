@@ -28,21 +28,21 @@ INK, FRAME, PAPER = (30, 30, 30), (215, 215, 215), 255
 
 
 @dataclass(frozen=True)
-class Scale:
+class ColourScale:
     """The values at the two ends of the colours of a channel."""
 
     low: float
     high: float
 
     @classmethod
-    def of(cls, *values: NDArray[Any]) -> Scale:
+    def of(cls, *values: NDArray[Any]) -> ColourScale:
         """That of all finite values. The middle is 0 where they have both signs."""
         ends = cls.ends(*values)
         most = max(-ends.low, ends.high)
         return cls(-most, most) if ends.low < 0 < ends.high else ends
 
     @classmethod
-    def ends(cls, *values: NDArray[Any]) -> Scale:
+    def ends(cls, *values: NDArray[Any]) -> ColourScale:
         """From the least finite value to the greatest one."""
         known = [v[np.isfinite(v)] for v in values]
         low, high = (float(f([f(v) for v in known if v.size] or [0.0])) for f in (np.min, np.max))
@@ -53,7 +53,7 @@ class Scale:
         return np.clip((np.asarray(values, np.float64) - self.low) / (self.high - self.low), 0, 1)
 
 
-def colours(values: NDArray[Any], scale: Scale) -> Pixels:
+def colours(values: NDArray[Any], scale: ColourScale) -> Pixels:
     """Values (...) as (..., 3): blue at the low end, white in the middle, red at the high end; unknown ones are
     white paper."""
     place = scale.place(values) * (len(STOPS) - 1)
@@ -80,7 +80,7 @@ def previews(states: Sequence[NDArray[Any]]) -> list[Pixels]:
     """Pictures of states (C, *space) with one scale for each channel: channels beside each other, the middle of a third
     axis; over one axis as curves in one picture."""
     counts = {len(s) for s in states}
-    found = [Scale.of(*(s[c] for s in states if c < len(s))) for c in range(max(counts, default=0))]
+    found = [ColourScale.of(*(s[c] for s in states if c < len(s))) for c in range(max(counts, default=0))]
     return [
         curves(s, found)
         if s.ndim == 2
@@ -89,14 +89,14 @@ def previews(states: Sequence[NDArray[Any]]) -> list[Pixels]:
     ]
 
 
-def cell(channel: NDArray[Any], scale: Scale) -> Pixels:
+def cell(channel: NDArray[Any], scale: ColourScale) -> Pixels:
     """One channel (*space) of a state."""
     if channel.ndim == 1:
         return curves(channel[None], [scale])
     return enlarged(colours(channel if channel.ndim == 2 else channel[:, :, channel.shape[2] // 2], scale))
 
 
-def curves(state: NDArray[Any], scales: Sequence[Scale]) -> Pixels:
+def curves(state: NDArray[Any], scales: Sequence[ColourScale]) -> Pixels:
     """A state (C, points) as a curve for each channel, between the ends of its scale."""
     height, width = CURVE
     image = Image.new("RGB", (width, height), (255, 255, 255))
@@ -112,7 +112,7 @@ def curves(state: NDArray[Any], scales: Sequence[Scale]) -> Pixels:
     return np.asarray(image)
 
 
-def over_time(states: NDArray[Any], scale: Scale) -> Pixels:
+def over_time(states: NDArray[Any], scale: ColourScale) -> Pixels:
     """States (time, points) of one channel over one axis as a picture whose rows are states, with both repeated until
     it is at least TALL pixels high and WIDE pixels wide."""
     rows = colours(states, scale)
@@ -120,11 +120,11 @@ def over_time(states: NDArray[Any], scale: Scale) -> Pixels:
 
 
 @dataclass(frozen=True)
-class Block:
+class ChannelRows:
     """Pictures of one channel with one scale, in rows. `columns` and `labels`: the names of columns and rows."""
 
     title: str
-    scale: Scale
+    scale: ColourScale
     rows: Sequence[Sequence[Pixels]]
     columns: Sequence[str] = ()
     labels: Sequence[str] = ()
@@ -137,7 +137,7 @@ class Block:
         return [f"{v + 0:.3g}" for v in (high, (low + high) / 2, low)]
 
 
-def sheet(blocks: Sequence[Block]) -> Pixels:
+def sheet(blocks: Sequence[ChannelRows]) -> Pixels:
     """Blocks below one another, each with its name, the names of its rows and columns, and its scale at the right."""
     letters = Lettering([text for b in blocks for text in (b.title, *b.columns, *b.labels, *b.ends)], SIZE)
     left = GAP + round(max((letters.width(label) + GAP for b in blocks for label in b.labels), default=0))

@@ -22,7 +22,7 @@ from afresh.core.plural import counted
 from afresh.core.verb import FileResult, Line, Remark, Table
 from afresh.data.image.kind import png_bytes
 from afresh.domains.field.encoder import PAST, FieldEncoder
-from afresh.domains.field.pictures import Block, Scale, cell, over_time, sheet
+from afresh.domains.field.pictures import ChannelRows, ColourScale, cell, over_time, sheet
 from afresh.domains.field.range_seen import left_what_was_seen
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import read_fields
@@ -105,9 +105,9 @@ class Rollout(FileResult):
         return {**states, **pictures, "spectra.json": spectra}
 
     @cached_property
-    def scales(self) -> list[Scale]:
+    def scales(self) -> list[ColourScale]:
         """That of each channel, in the state that was begun with and in all that follow."""
-        return [Scale.of(self.first[c], self.states[:, :, c]) for c in range(len(self.first))]
+        return [ColourScale.of(self.first[c], self.states[:, :, c]) for c in range(len(self.first))]
 
     def time(self, step: int) -> str:
         return f"time {(step + 1) * self.encoder.step:.4g}"
@@ -120,7 +120,7 @@ class Rollout(FileResult):
         for k in range(0, steps, max(1, -(-steps // FRAMES))):
             drawn = [*shown[:, k], self.states[:, k].mean(0)] if members > 1 else list(shown[:, k])
             blocks = [
-                Block(
+                ChannelRows(
                     *(f"{title}, {self.time(k)}", scale, [[cell(state[c], scale) for state in drawn]]),
                     columns=[*names, "mean"],
                     curves=drawn[0].ndim == 2,
@@ -142,10 +142,10 @@ class Rollout(FileResult):
         for c, (title, scale) in enumerate(zip(self.encoder.titles, self.scales, strict=True)):
             if shown.ndim == 4:
                 title = f"{title}, from {self.time(0)} at the top to {(last + 1) * self.encoder.step:.4g}"
-                blocks.append(Block(title, scale, [[over_time(member[:, c], scale) for member in shown]], names))
+                blocks.append(ChannelRows(title, scale, [[over_time(member[:, c], scale) for member in shown]], names))
             else:
                 rows = [[cell(member[k, c], scale) for k in at] for member in shown]
-                blocks.append(Block(title, scale, rows, [self.time(k) for k in at], names))
+                blocks.append(ChannelRows(title, scale, rows, [self.time(k) for k in at], names))
         return png_bytes(sheet(blocks))
 
     @cached_property

@@ -56,7 +56,7 @@ def held_between(members: int, share: float) -> float:
     """The share of truths that lie within the central interval of a share of an ensemble whose truth could be one more
     member, for quantiles that are interpolated as `numpy.quantile` does by default.
 
-    The k-th smallest of n members has k / (n + 1) of the truths below it (David and Nagaraja 2003, order statistics).
+    The k-th smallest of n members has k / (n + 1) of the truths below it.
     The quantile p lies (n - 1) p places above the smallest, so that share (n - 1) / (n + 1) are held: exactly if values
     are spread evenly between two members, and nearly otherwise. A share of 1 is the range of all members.
     """
