@@ -518,9 +518,9 @@ def test_the_family_keeps_what_families_promise(
 
 @pytest.mark.parametrize("promise", promises(modality_promises), ids=lambda f: f.__name__[5:])
 def test_the_modality_keeps_what_modalities_promise(
-    promise: Callable[..., None], modality: tuple[str, Any], tmp_path: Path
+    promise: Callable[..., None], modality: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {"row": modality[1], "tmp_path": tmp_path}
+    given = {"row": modality[1], "tmp_path": tmp_path, "monkeypatch": monkeypatch}
     promise(**{k: v for k, v in given.items() if k in takes(promise)})
 
 

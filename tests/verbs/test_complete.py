@@ -288,7 +288,7 @@ def test_white_space_without_an_end_is_left_out(plain: Run, monkeypatch: pytest.
                 settings.watch(row, int(space[0]), -1.0)
 
     monkeypatch.setattr(Run, "draw", spaces)
-    found, _, notes = complete_many(plain, [Hole("def f", "\n", "a.py")] * 2, length=8)
+    found, _, notes = complete_many(plain, [Hole("def f", "\n", "a.py")] * 2, seed=0, settings={}, length=8)
     assert [c.text for c in found] == ["", ""]
     assert any("2 completions of white space alone left out" in note for note in notes)
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageSequence
 
 from afresh.data.image.lettering import Lettering
 from afresh.domains.field.assimilation_picture import drawn
-from afresh.domains.field.pictures import STOPS, Block, Scale, colours, previews, sheet
+from afresh.domains.field.pictures import STOPS, ChannelRows, ColourScale, colours, previews, sheet
 from afresh.domains.field.rollout import Rollout
 
 ENCODER: Any = SimpleNamespace(titles=["Höhe (m)", "u"], channels=("h", "u"), step=0.5, window=2)
@@ -39,12 +39,12 @@ def states(*space: int) -> np.ndarray:
 
 
 def test_the_colours_of_a_channel_are_those_of_its_own_values() -> None:
-    high, both = Scale.of(np.array([100.0, np.nan, 300.0])), Scale.of(np.array([-0.02, 0.01]))
+    high, both = ColourScale.of(np.array([100.0, np.nan, 300.0])), ColourScale.of(np.array([-0.02, 0.01]))
     assert (high.low, high.high, both.low, both.high) == (100, 300, -0.02, 0.02)
     assert colours(np.array([100.0, 300.0]), high).tolist() == STOPS[[0, -1]].tolist()
     assert colours(np.array([0.0]), both).tolist() == [STOPS[3].tolist()], "0 is white where there are both signs"
     assert colours(np.array([np.nan]), both).tolist() == [[255, 255, 255]]
-    assert Scale.of(np.full(3, 7.0)) == Scale(6, 8)
+    assert ColourScale.of(np.full(3, 7.0)) == ColourScale(6, 8)
     field = np.stack([np.full((4, 4), 250.0), np.linspace(-1e-3, 1e-3, 16).reshape(4, 4)])
     (image,) = previews([field])
     assert len(np.unique(image[:, image.shape[1] // 2 :].reshape(-1, 3), axis=0)) == 16, "a small channel is seen"
@@ -65,9 +65,9 @@ def test_a_rollout_names_channels_units_members_times_and_values(space: tuple[in
 
 
 def test_a_scale_stands_beside_its_block() -> None:
-    scale = Scale(0.0, 1.0)
+    scale = ColourScale(0.0, 1.0)
     plain = np.full((20, 30, 3), (128, 0, 128), np.uint8)
-    image = sheet([Block("a", scale, [[plain, plain]], ["x", "y"], ["m"])])
+    image = sheet([ChannelRows("a", scale, [[plain, plain]], ["x", "y"], ["m"])])
     both = [(image == np.array(c, np.uint8)).all(-1) for c in STOPS[[0, -1]]]
     (low, high), right = ([np.argwhere(b) for b in both]), np.argwhere((image == (128, 0, 128)).all(-1))[:, 1].max()
     assert len(low) and len(high) and high[:, 0].max() < low[:, 0].min(), "the high end is at the top"

@@ -39,7 +39,7 @@ def test_the_words_say_the_same(digits: Path, invoke: Invoke, request: pytest.Fi
     ):
         assert words in printed
     assert "▀" not in printed and "`" not in printed
-    assert "too many (--set train.memorisation_limit);" in printed, "as it is typed"
+    assert "near copies (--set train.memorisation_limit)" in printed, "as it is typed"
     request.getfixturevalue("terminal")
     assert "▀" in invoke("data", digits)[1], "examples, where the terminal draws them"
 

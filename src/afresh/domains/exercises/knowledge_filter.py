@@ -26,7 +26,6 @@ from afresh.domains.exercises.encoder import AnswerEncoder
 from afresh.domains.exercises.history import FIRST, Answer, AnswerHistory, typical
 from afresh.domains.exercises.knowledge.answers import DAY, Answers, as_answers
 from afresh.domains.exercises.knowledge.learning import MOST_SKILLS, Belief, Learning, ahead, fit, gain, padded
-from afresh.domains.exercises.metrics import calibration_error, log_loss
 from afresh.engine.training.network import precision
 from afresh.runs.data import known_data
 from afresh.runs.run import Run
@@ -222,5 +221,7 @@ def weights_of(run: Run, teaching: Teaching, heldout: Sequence[Item]) -> tuple[T
     found = weights.detach().float() if bool(weights.isfinite().all()) else torch.tensor([1.0, 0.0, 0.0])
     if few:
         found = torch.tensor([float(found[0].clamp(0.1, 1)), 0.0, 0.0])  # at least 0.1: the order stays
+    from afresh.domains.exercises.metrics import calibration_error, log_loss
+
     both, outcomes = pooled(network, learning, found), right.bool().numpy()
     return found, (float(len(both)), calibration_error(outcomes, both), log_loss(outcomes, both))

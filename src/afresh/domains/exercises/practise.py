@@ -7,6 +7,7 @@ answer would teach is computed by answering in the learner's place, right and wr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -28,7 +29,6 @@ from afresh.domains.exercises.history import FIRST, Answer, AnswerHistory, gap_o
 from afresh.domains.exercises.knowledge.learning import AHEAD
 from afresh.domains.exercises.knowledge_filter import Teaching, teaching_of
 from afresh.domains.exercises.log import LogOptions, read_log
-from afresh.domains.exercises.metrics import LN2
 from afresh.runs.about import read_report
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
@@ -44,6 +44,7 @@ RECENT = 3  # exercises answered last, which are not asked again at once
 TEN = 10  # exercises of a skill, of which it is foretold how many are answered right
 TOKENS = 1 << 17  # computed together
 HALF = 0.5  # of the exercises of a skill: a learner who answers fewer of them right is stuck in it ...
+EVEN = math.log(2)  # nats an answer of chances of one half
 FAR = 0.1  # calibration error of chances that are too sure, if they also surprise more than foreseeing nothing does
 TRIED = 3  # ... after as many answers
 CLASS = 100  # learners of a class, those who answered last
@@ -475,7 +476,7 @@ def trust_in(tracer: Tracer) -> tuple[str, str]:
             )
         error, loss = scores["answers_calibration_error"], scores.get("answers_log_loss", 0.0)
         where = "on the held-out answers, by the network alone"
-    if loss > LN2 and error > FAR:
+    if loss > EVEN and error > FAR:
         return " (too sure)", f"the chances are far too sure {where}: go by their order, not by their size"
     return f" (±{error:.0%})", f"the chances are {error:.0%} off on average {where}"
 

@@ -22,7 +22,7 @@ from afresh.data import rows
 from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import FileEncoder, with_tuples
 from afresh.domains.field.kind import FIELD
-from afresh.domains.field.pictures import Pixels, Scale, cell
+from afresh.domains.field.pictures import ColourScale, Pixels, cell
 from afresh.domains.field.range_seen import CUT, FACTOR, SeenRange
 from afresh.domains.field.spectra import energy_spectrum
 from afresh.engine.nets.persistence import bounded
@@ -211,7 +211,7 @@ class FieldEncoder(FileEncoder):
         of the last state."""
         states, out = self.by_state(value), list[tuple[str, Pixels]]()
         for title, channel in zip(self.titles, states.swapaxes(0, 1), strict=True):
-            scale = Scale.of(channel)
+            scale = ColourScale.of(channel)
             shown = np.concatenate([cell(state, scale) for state in channel], 1)
             out.append((f"{title}: {channel.min():.3g} to {channel.max():.3g}", shown))
         return out, self.spectrum(states[-1])

@@ -42,8 +42,10 @@ def decode(content: bytes) -> NDArray[np.float32]:
 def forecast_command(run: str, data: Path | None, options: Mapping[str, Any]) -> str:
     """How a run on series is used: to say what comes after its data. A run with columns known in advance would need
     their future, which its data may not have: it looks for values that were unlikely."""
-    verb = "anomalies" if options.get("known") else "forecast"
-    return f"afresh {verb} {run}" + ("" if data is None else f" --from {shell_word(str(data))}")
+    source = "" if data is None else shell_word(str(data))
+    if options.get("known"):
+        return f"afresh anomalies {run} --from {source}" if source else f"afresh anomalies {run}"
+    return f"afresh forecast {run} --from {source}" if source else f"afresh forecast {run}"
 
 
 # What follows a known context resembles what followed it, so that near duplicates and near copies say nothing.

@@ -104,7 +104,7 @@ def collect(
         emit({"into": str(into), **{k: made[k] for k in ("items", "left_out", "leakage", "personal", "digest")}})
     else:
         for line in _lines(made):
-            answer(as_typed(line, options_of(context.find_root().command)))
+            answer(as_typed(line, EveryOption()))
         say(f"data set: {into}; what became of all: {report}")
     if failed := made.get("failures"):
         raise UserError(f"Not collected, for the reasons above: {', '.join(failed)}. The rest is.", "not_collected")

@@ -22,7 +22,7 @@ def run_or_works(name: str) -> str:
     if on_the_web(name):
         return name
     found = run_path(path) or path
-    if path.is_dir() and not any(path.iterdir()):
+    if found == path and path.is_dir() and not any(path.iterdir()):
         raise Refusal(f"{name} is an empty folder. Give a run, or works: a file, a folder of files, or an address.")
     if path.suffix and not found.exists():
         raise Refusal(f"There is no file {name}. Give a run, or works: a file, a folder of files, or an address.")

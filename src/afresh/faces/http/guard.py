@@ -22,8 +22,8 @@ from starlette.requests import Request, cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from afresh.faces.http.counts import Metrics
 from afresh.faces.http.errors import RefusedRequest, answer, log, refused
-from afresh.faces.http.health import Metrics
 from afresh.faces.http.keys import Door
 from afresh.faces.http.loaded_runs import asking
 from afresh.faces.http.rights import NOBODY, OWN, Holder

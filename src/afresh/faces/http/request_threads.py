@@ -19,8 +19,8 @@ from afresh.core.cost import at_most
 from afresh.core.events import Event
 from afresh.core.solver_progress import Step, following
 from afresh.faces.http.batching import PROCESSORS, Cancelled, cancelled
+from afresh.faces.http.counts import Metrics
 from afresh.faces.http.errors import RefusedRequest, refused, without_paths
-from afresh.faces.http.health import Metrics
 from afresh.faces.http.loaded_runs import Library, Served, check_held
 from afresh.faces.http.turn import Turns
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from afresh.core import UserError
 from afresh.engine.sampling.request import Request
-from afresh.faces.http.health import count_tokens
+from afresh.faces.http.counts import count_tokens
 from afresh.faces.http.requests.text import Begun, Put, TextPiece, WrittenText, WrittenTexts, check_length, check_writes
 from afresh.runs.run import Run
 from afresh.verbs.cursor import FILL_IN, Completion, Hole, Prompt, complete_many, mode_of, most_tokens

@@ -12,8 +12,8 @@ from afresh.core import UserError
 from afresh.engine.sampling.request import Prompt, Request, check_fits, converses, prompt_ids, writes_text
 from afresh.engine.sampling.text_stream import BROKEN, TextRow, Token
 from afresh.faces.http.batching import Cancelled, cancelled
+from afresh.faces.http.counts import count_tokens
 from afresh.faces.http.errors import RefusedRequest, own
-from afresh.faces.http.health import count_tokens
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.request_threads import alone
 from afresh.faces.http.requests.forms import check_context
