@@ -268,7 +268,7 @@ def signature(name: str, function: Callable[..., Any]) -> str:
     line = f"{name}({', '.join(words)}){result}"
     if len(line) > 100:
         line = f"{name}(\n" + "".join(f"    {w},\n" for w in words) + f"){result}"
-    return f"```python\n{line}\n```"
+    return f"```python\n{line}\n```".replace("_local.Path", "Path")  # which is what Python 3.13 calls it
 
 
 def written(parameter: inspect.Parameter) -> str:

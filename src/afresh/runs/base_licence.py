@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from afresh.core import UserError
@@ -17,12 +18,14 @@ from afresh.services.collect.record import UNKNOWN
 LONGEST = 300  # characters of a name or an address in a card
 
 
-def licences_of(base: str) -> list[BaseLicence]:
+def licences_of(base: str, seen: Sequence[Path] = ()) -> list[BaseLicence]:
     """The licences of a base: those that a run has recorded, or that of public weights; of an adapter, its own and
     that of its model. Of a name on the hub, texts are fetched, but no weights. Raises UserError if they cannot be."""
     path = Path(base).expanduser()
     if not path.exists():
         path = hub_texts(base)
+    if path.resolve() in seen:  # adapters that name each other, which opening them reports
+        return []
     if (path / "run.json").is_file():
         try:
             return read_record((path / "run.json").read_bytes()).licences
@@ -31,7 +34,7 @@ def licences_of(base: str) -> list[BaseLicence]:
     own = [stated(path, shared_name(base))]
     if (path / CONFIG).is_file() and not (path / "config.json").is_file():
         try:
-            return [*own, *licences_of(located(base_named(path), path))]
+            return [*own, *licences_of(located(base_named(path), path), (*seen, path.resolve()))]
         except UserError:  # which opening the adapter reports
             return own
     return own

@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "content",
     [
-        b"From: " + b"(" * 300 + b"\nSubject: x\n\nhello there\n",
+        b"From: " + b"(" * 20_000 + b"\nSubject: x\n\nhello there\n",
         b"".join(b'Content-Type: multipart/mixed; boundary="b%d"\n\n--b%d\n' % (i, i) for i in range(2_000)) + b"\nx\n",
         b"Content-Type: message/rfc822\n\n" * 20_000 + b"Subject: x\n\nhello there\n",
         b'From: "' + b"'a' " * 8_000 + b"\n\nhello there\n",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def test_rows_that_cannot_be_used_are_listed_and_the_rest_goes_on(
     assert [f.content for f in found] == ["a", "c"]
     reasons = [
         "not JSON",
-        "nested too deeply",
+        "nested too deeply" if sys.version_info < (3, 12) else "not JSON",  # newer ones read to its end, which lacks
         "invalid UTF-8",
         "is empty",
         "neither an object",
