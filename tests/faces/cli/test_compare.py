@@ -27,6 +27,7 @@ from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
 from afresh.engine.alignment.feedback.preferences import read_votes
 from afresh.faces.cli import function_of
+from afresh.faces.cli.group import Command
 from afresh.faces.http import vote
 from afresh.verbs.annotate import Session
 from tests.faces.cli.conftest import Invoke, parsed
@@ -36,9 +37,9 @@ from tests.warm import Process, Warm
 pytestmark = pytest.mark.slow
 
 app = typer.Typer()
-app.command()(function_of("compare"))
+app.command(cls=Command)(function_of("compare"))
 
-PROGRAM = "import typer; from afresh.faces.cli import function_of; typer.run(function_of('compare'))"
+PROGRAM = "from tests.faces.cli.test_compare import app; app()"
 WORDS = ("--prompt", "the cat", "--set", "length=6", "--set", "temperature=1.5")
 Answer = Callable[..., tuple[str, str]]
 
