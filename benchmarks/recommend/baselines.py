@@ -43,7 +43,7 @@ def popularity_in_time(
     every `half_life` seconds that they are older, which is the stronger baseline where taste moves (Ji et al. 2020,
     re-visit of the popularity baseline, SIGIR)."""
     if times is None:
-        return popularity.fit(histories, items)
+        return popularity(histories, items)
     when = np.concatenate([*times, np.empty(0)])
     age = when.max(initial=-np.inf) - when
     weight = np.ones(len(age)) if half_life is None else np.exp2(-age / half_life)
@@ -65,17 +65,17 @@ BASELINES = (
     ),
     Baseline(
         "item kNN",
-        item_knn.fit,
+        item_knn,
         tuple({"neighbours": n, "shrink": s} for n in (100, 30, 1000) for s in (10.0, 0.0, 100.0)),
     ),
     Baseline(
         "EASE",
-        ease.fit,
+        ease,
         tuple({"regularisation": r} for r in (200.0, 500.0, 100.0, 1000.0, 50.0, 20.0, 2000.0, 5.0)),
     ),
     Baseline(
         "iALS",
-        ials.fit,
+        ials,
         tuple(
             {"factors": f, "alpha": a, "regularisation": r}
             for f in (128, 256, 64)

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from afresh.domains.interactions.baselines.incidence import incidence
+from afresh.domains.interactions.baselines import incidence
 from afresh.domains.interactions.list_metrics import (
     coverage,
     gini,

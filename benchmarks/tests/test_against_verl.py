@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from afresh.engine.alignment.methods import advantages as adv
-from afresh.engine.alignment.methods import policy_gradient as gradient
+from afresh.engine.alignment.methods import policy as gradient
 
 FOUND = importlib.util.find_spec("verl")  # which runs nothing of it
 if FOUND is None or FOUND.submodule_search_locations is None:

@@ -8,9 +8,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from afresh.core import Item
-from afresh.data.duplicates import near_duplicates, near_rows
 from afresh.data.image.kind import IMAGE
 from afresh.data.image.near_duplicates import near_images
+from afresh.data.prepare import near_duplicates, near_rows
 from afresh.data.text.kind import TEXT
 from afresh.data.text.near_duplicates import POINTS, jaccard, near_texts, signature
 from afresh.data.text.shingles import shingles, shingles_of

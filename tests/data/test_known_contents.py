@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from afresh.data.known_contents import KnownContents, fingerprints_of
+from afresh.data.token_parts import KnownContents, fingerprints_of
 
 
 def test_copies_are_found_among_contents_and_among_those_before() -> None:

@@ -158,7 +158,9 @@ def test_what_is_cut_from_a_picture_is_told_and_its_mask_cut_alike(run: Run, tmp
 
 def test_what_is_padded_stays(run: Run) -> None:
     """A mask over pictures of another shape, where the run pads them."""
-    padding = SimpleNamespace(encoder=ImageEncoder(run.encoder.space, {}, ImageOptions(size=SIDE, crop="pad")))
+    padding = SimpleNamespace(
+        encoder=ImageEncoder(channels=1, side=SIDE, std=1.0, conds={}, options=ImageOptions(size=SIDE, crop="pad"))
+    )
     seen = as_seen(cast(Run, padding), np.ones((SIDE, 12), bool))[0, 0]
     assert bool(seen[2:4].all()) and not bool(seen[[0, 5]].any())
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from afresh.core.errors import RewardError, UserError
     from afresh.core.evidence import Drawn, Evidence, Judgement, Metric, Question, Score, ScoreWords, Word
-    from afresh.core.item_kind import Descriptors, Division, ItemKind, NearDuplicate, Preview
+    from afresh.core.item_kind import Descriptors, Division, ItemKind, NearDuplicate, Preview, Sound
     from afresh.core.model import (
         Branch,
         Edit,
@@ -44,17 +44,19 @@ if TYPE_CHECKING:
         Latents,
         Likelihood,
         Loss,
+        Modules,
         Objective,
         Observations,
         PlanHints,
+        Policy,
         Predict,
         Remedy,
+        Rollout,
         Sampling,
         State,
+        Steps,
         Stepwise,
     )
-    from afresh.core.policy import Modules, Policy, Rollout, Steps
-    from afresh.core.sound import Sound
     from afresh.core.space import Batch, Cond, CondSpec, Examples, Part, Slot, Space
 
 __all__ = [
@@ -126,7 +128,7 @@ __all__ = [
 ]
 
 # Where the nouns are defined, in the order in which they are looked for: those without torch come first.
-MODULES = ("errors", "sound", "item_kind", "data", "evidence", "space", "policy", "model", "align")
+MODULES = ("errors", "item_kind", "data", "evidence", "space", "model", "align")
 
 if not TYPE_CHECKING:  # a type checker then finds a misspelt name
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from afresh.core.item_kind import ItemKind
-from afresh.core.model import Family, Objective, State
-from afresh.core.policy import Modules, Policy
+from afresh.core.model import Family, Modules, Objective, Policy, State
 from afresh.core.rng import Rng
 from afresh.core.space import Batch, Cond, Space
 

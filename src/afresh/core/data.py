@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from afresh.core.item_kind import ItemKind
-from afresh.core.sound import Sound
+from afresh.core.item_kind import ItemKind, Sound
 
 if TYPE_CHECKING:
     from torch import Tensor

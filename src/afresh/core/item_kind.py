@@ -11,7 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from afresh.core.sound import Sound
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """Audio: `samples` (T, C), a NumPy array of float32 in [-1, 1], at `rate` samples per second."""
+
+    samples: Any
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
+
 
 Array = NDArray[np.float64]
 

@@ -99,6 +99,13 @@ class Result(Protocol):
     def files(self) -> Mapping[str, bytes]: ...
 
 
+class ShownResult:
+    """A result without files."""
+
+    def files(self) -> dict[str, bytes]:
+        return {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileResult:
     """A result that consists of files, which are made once: `written`. `values`: its JSON but for their names and the

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, TypeAdapter
+from pydantic import ConfigDict, Field, InstanceOf, TypeAdapter
 
 from afresh.core import Sound
 from afresh.core.safe_json import read_model
@@ -51,11 +51,6 @@ class FileEncoder(ABC):
         adapter = TypeAdapter(type(self))
         left_out = {name for name in self.later if not getattr(self, name)}
         replace_file(folder / FILE, adapter.dump_json(adapter.validate_python(self), indent=1, exclude=left_out))
-
-
-def save_encoder(folder: Path, saved: BaseModel) -> None:
-    """Write encoder.json to `folder`, which is created if necessary."""
-    replace_file(folder / FILE, saved.model_dump_json(indent=1).encode())
 
 
 def load_encoder(folder: Path, encoder: type[M], what: str, beside: Mapping[str, Any] | None = None) -> M:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from afresh.core import (
@@ -26,16 +27,46 @@ from afresh.core import (
     events,
     registry,
 )
+from afresh.core.item_kind import Array
 from afresh.core.options import problems, with_lists
 from afresh.core.plural import counted
 from afresh.data.advice import DataFacts, advise
-from afresh.data.duplicates import near_duplicates
 from afresh.data.files import must_exist, suffix_of, walk
 from afresh.data.refusals import refusal_lines
 from afresh.data.rows import in_memory, sample_notes
 from afresh.data.sources import readable
 from afresh.data.split import Split, split, split_hash
 from afresh.data.storage.object_store import is_address
+
+NEARLY = 0.98  # similarity by features (1 - root mean square difference) from which items are near duplicates
+CHUNK = 512  # rows that are compared at a time
+
+
+def near_duplicates(items: Sequence[Item], kind: ItemKind) -> list[NearDuplicate]:
+    """Items that are nearly or exactly equal to an earlier one, by the search of their kind or else by its features."""
+    values = [item.value for item in items]
+    if kind.near_duplicates is not None:
+        pairs = kind.near_duplicates(values)
+    else:
+        pairs = [] if kind.features is None or not values else near_rows(kind.features(values))
+    return sorted(pairs, key=lambda pair: (pair.first, pair.second))
+
+
+def near_rows(features: Array) -> list[NearDuplicate]:
+    """Rows of features (n, D) whose root mean square difference from an earlier row is at most 1 - NEARLY. All pairs
+    are compared: n^2 / 2 products of D numbers."""
+    square = np.square(features).sum(1)
+    pairs = []
+    for start in range(0, len(features), CHUNK):
+        rows = features[start : start + CHUNK]
+        mean = (square[start : start + CHUNK, None] + square - 2 * rows @ features.T).clip(0) / features.shape[1]
+        for second, differences in enumerate(mean, start):
+            near = np.flatnonzero(differences[:second] <= (1 - NEARLY) ** 2)
+            if len(near):
+                difference = float(np.square(features[near[0]] - features[second]).mean()) ** 0.5  # without rounding
+                pairs.append(NearDuplicate(int(near[0]), second, 1 - difference))
+    return pairs
+
 
 UNSUPPORTED, NOT_LEARNT = "unsupported", "cannot be learnt"  # how reasons begin and end for files of another kind
 CLEAR = 0.2  # the difference of two scores from which the greater one decides

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from afresh.core import Cond, Texts, UserError
 from afresh.core.cost import check_cost
 from afresh.core.plural import counted
-from afresh.core.verb import Heading, Line
+from afresh.core.verb import Heading, Line, ShownResult
 from afresh.data.files import DataFile, FileError, decode_text, read_bytes
 from afresh.data.text.fim import EXTRA, fim_prompt, supports_fim
 from afresh.data.text.languages import language_of
@@ -87,7 +87,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Completions:
+class Completions(ShownResult):
     """Completions of one hole, the mode and prompt they were sampled with, and notes for the user."""
 
     completions: tuple[Completion, ...]
@@ -118,9 +118,6 @@ class Completions:
                 out.append(Heading(f"{i}" + ("" if completion.ended else ": unfinished")))
             out.append(completion.text)
         return out
-
-    def files(self) -> dict[str, bytes]:
-        return {}
 
 
 def read_source(path: Path) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from afresh.core import Cond, Encoder, UserError, events
-from afresh.core.verb import Line, Remark
+from afresh.core.verb import Line, Remark, ShownResult
 from afresh.data.load import sweep
 from afresh.data.text.tokenizer import Tokenizer
 from afresh.engine.families.text_to_image import TextToImageConfig
@@ -113,7 +113,7 @@ def export_run(run: Run, to: str, out: Path, options: ExportOptions) -> tuple[Pa
 
 
 @dataclass(frozen=True)
-class Exported:
+class Exported(ShownResult):
     """An export: its folder, which stands for it where a path is expected, and the proof that it is the same model."""
 
     folder: Path
@@ -148,9 +148,6 @@ class Exported:
         proof = self.proof
         rows = field_rows(proof) if isinstance(proof, FieldProof) else text_rows(proof)
         return [*(f"{name:14}{words}" for name, words in rows), Remark(f"{self.folder}: proved by {proof.reader}")]
-
-    def files(self) -> dict[str, bytes]:
-        return {}
 
 
 def text_rows(proof: Proof) -> list[tuple[str, str]]:

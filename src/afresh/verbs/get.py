@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from urllib.parse import urldefrag
 
 from afresh.core import UserError
 from afresh.core.plural import counted
-from afresh.core.verb import Line
+from afresh.core.verb import Line, ShownResult
 from afresh.data.preferences import preferences
 from afresh.data.storage.files import CANNOT_WRITE
 from afresh.data.storage.folders import check_free, folder_aside, put_in_place
@@ -33,7 +33,7 @@ OF_RUNS = frozenset((RECORD, MANIFEST, "latest", "checkpoints", *SHARED, *REPORT
 
 
 @dataclass(frozen=True)
-class Received:
+class Received(ShownResult):
     """A bundle that was installed, and the folder that it is in, which stands for it where a path is expected."""
 
     folder: Path
@@ -68,9 +68,6 @@ class Received:
         count, signer = counted(len(self.bundle.entries), "file"), self.bundle.signer
         whose = {"you": "you", "known": f"{signer.name}, who is known here"}.get(signer.whose, signer.name)
         return [f"{self.folder}: {self.bundle.kind}, {count}, signed by {whose}"]
-
-    def files(self) -> Mapping[str, bytes]:
-        return {}
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,10 @@ import numpy as np
 from afresh.core import CondSpec, Encoder, Item, ItemKind, Refused, Space
 from afresh.core.plural import counted
 from afresh.data.advice import Advice, advise
-from afresh.data.duplicates import near_duplicates
 from afresh.data.files import walk, zip_names
 from afresh.data.image.grid import image_grid
 from afresh.data.image.kind import png_bytes
-from afresh.data.prepare import Prepared, facts_of, prepare
+from afresh.data.prepare import Prepared, facts_of, near_duplicates, prepare
 from afresh.data.refusals import refusal_lines
 from afresh.data.storage.files import replace_file
 from afresh.data.storage.folders import write_folder

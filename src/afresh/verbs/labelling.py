@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from afresh.core import UserError
 from afresh.core.safe_text import visible_line
-from afresh.core.verb import Line
+from afresh.core.verb import Line, ShownResult
 from afresh.data.collected import is_collected, manifest
 from afresh.data.storage.files import replace_file
 from afresh.runs.about import read_report
@@ -31,7 +31,7 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labelled(ShownResult):
     """A label in one of `FORMATS`: a `document` of JSON, or a text in Markdown."""
 
     format: Format
@@ -60,9 +60,6 @@ class Labelled:
         if self.label is None:
             return [self.text.rstrip("\n")]
         return [*(f"{name + ':':22}{visible_line(value)}" for name, value in rows_of(self.label)), *self.label.notes]
-
-    def files(self) -> Mapping[str, bytes]:
-        return {}
 
 
 def labelled_run(run: Run, format: Format, licence: str | None = None) -> Labelled:

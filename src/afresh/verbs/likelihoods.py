@@ -20,7 +20,7 @@ from afresh.core.plural import counted, digits
 from afresh.core.rng import Rng
 from afresh.core.safe_text import visible_line
 from afresh.core.solver_progress import step
-from afresh.core.verb import Line, Remark, Table
+from afresh.core.verb import Line, Remark, ShownResult, Table
 from afresh.data.files import must_exist
 from afresh.data.load import MAX_LOGITS
 from afresh.data.prepare import read_options
@@ -79,7 +79,7 @@ class ItemScore:
 
 
 @dataclass(frozen=True)
-class Scores(Sequence[ItemScore]):
+class Scores(ShownResult, Sequence[ItemScore]):
     """The scores of items in their order. `kind` says whether their nats are exact log-likelihoods or lower bounds, and
     `method` how they were computed."""
 
@@ -147,9 +147,6 @@ class Scores(Sequence[ItemScore]):
                 out.append(Table(["token", "log-probability"], tokens, right=[1]))
         word = "log-likelihoods" if self.kind == "exact" else "lower bounds of log-likelihoods"
         return [*out, Remark(f"{word} ({self.method}); all items: {digits(self.mean)} {per}")]
-
-    def files(self) -> dict[str, bytes]:
-        return {}
 
 
 def score_items(

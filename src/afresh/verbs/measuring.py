@@ -13,7 +13,7 @@ from torch import Tensor
 
 from afresh.core import Cond, Drawn, Evidence, UserError, registry
 from afresh.core.rng import Rng
-from afresh.core.verb import Line, Remark, Table
+from afresh.core.verb import Line, Remark, ShownResult, Table
 from afresh.data.load import draw_requests, rows_at_once, sweep
 from afresh.data.prepare import Prepared
 from afresh.engine.evaluation.likelihood import scored_rows
@@ -218,7 +218,7 @@ def rounded_down(n: int) -> int:
 # --------------------------------------------------------------------------- the result of the verb
 
 
-class Measured(dict[str, Any]):
+class Measured(ShownResult, dict[str, Any]):
     """How good a run is, as plain values ({verdict, card, metrics, skipped, notes}); `verdict` and `measurement` are
     the objects behind them."""
 
@@ -259,9 +259,6 @@ class Measured(dict[str, Any]):
             f"{card.split[:12]}, seed {card.seed}"
         )
         return [*out, Remark(card_line)]
-
-    def files(self) -> dict[str, bytes]:
-        return {}
 
 
 def verdict_lines(verdict: Verdict) -> list[Line]:

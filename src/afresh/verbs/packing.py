@@ -15,7 +15,7 @@ from afresh import __version__
 from afresh.core import UserError
 from afresh.core.plural import counted
 from afresh.core.safe_text import with_texts
-from afresh.core.verb import Line
+from afresh.core.verb import Line, ShownResult
 from afresh.data.storage.folders import check_free
 from afresh.engine.training import checkpoint
 from afresh.engine.training.weights import CHOSEN, EARLY, FITTED
@@ -45,7 +45,7 @@ FOLDERS = re.compile(r"(?<![\w./:\\-])(?:~|[A-Za-z]:)?/(?:[^/\s\"'<>,;:]+/)+")  
 
 
 @dataclass(frozen=True)
-class Packed:
+class Packed(ShownResult):
     """A bundle that was written, and the licences that the run stands under."""
 
     bundle: Bundle
@@ -75,9 +75,6 @@ class Packed:
             f"SHA-256 {bundle.sha256}",
             f"signed by {bundle.signer.name}, whose certificate is {bundle.signer.fingerprint}",
         ]
-
-    def files(self) -> Mapping[str, bytes]:
-        return {}
 
 
 def pack_run(run: Run, target: Path, licence: str | None, accept: Sequence[str], force: bool) -> Packed:

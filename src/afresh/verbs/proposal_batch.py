@@ -15,7 +15,7 @@ import numpy as np
 from afresh.core import Encoder, ItemKind, Score
 from afresh.core.plural import counted, digits
 from afresh.core.safe_text import visible_line
-from afresh.core.verb import Line, Remark, Table
+from afresh.core.verb import Line, Remark, ShownResult, Table
 from afresh.data.image.grid import image_grid
 from afresh.data.image.kind import png_bytes
 from afresh.data.image.lettering import font_file
@@ -124,7 +124,7 @@ def past_of(rows: Sequence[MeasuredItem], kind: ItemKind) -> Past | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Proposals(Sequence[Proposal]):
+class Proposals(ShownResult, Sequence[Proposal]):
     """The next batch, in the order in which it was chosen. `model` says by what it was valued and `pool` what it was
     chosen from; `best` is the best measured item and its value."""
 
@@ -213,9 +213,6 @@ class Proposals(Sequence[Proposal]):
                 )
             )
         return out
-
-    def files(self) -> dict[str, bytes]:
-        return {}
 
     def save(self, out: str | Path, force: bool = False) -> Proposals:
         """Write proposals.csv with a column for the results, proposals.json, a page, drawings, and the items. Returns

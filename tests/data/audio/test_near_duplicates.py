@@ -14,7 +14,7 @@ from afresh.data.audio.clips import ClipOptions, read_clips
 from afresh.data.audio.fingerprints import near_sounds, similar_sounds
 from afresh.data.audio.kind import SOUND
 from afresh.data.audio.near_duplicates import handle_near_duplicates, merge_groups
-from afresh.data.duplicates import near_duplicates
+from afresh.data.prepare import near_duplicates
 from afresh.data.split import split
 from tests.data.audio.test_sounds import RATE, changed, melody
 

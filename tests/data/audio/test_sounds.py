@@ -24,8 +24,8 @@ from afresh.data.audio.fingerprints import near_sounds
 from afresh.data.audio.kind import SOUND
 from afresh.data.audio.mp3_frames import frame_at
 from afresh.data.audio.sounds import DecodedSound, decode_sound, header
-from afresh.data.duplicates import near_duplicates
 from afresh.data.files import FileError
+from afresh.data.prepare import near_duplicates
 
 RATE = 8_000
 KINDS = ["WAV", "FLAC", "OGG", "MP3", "AIFF"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afresh.domains.field.recognise import recognise
+from afresh.domains.field.modality import recognise
 from tests.domains.field.waves import waves
 
 U = waves(6, 20, 1, (24,))[:, :, 0]

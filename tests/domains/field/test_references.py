@@ -7,7 +7,7 @@ import pytest
 
 from afresh.core import UserError
 from afresh.domains.field.calibration import coverage, ranks
-from afresh.domains.field.references import climatology, persistence
+from afresh.domains.field.held_rollouts import climatology, persistence
 
 TRAINING = np.random.default_rng(0).normal(size=(6, 10, 2, 5))
 

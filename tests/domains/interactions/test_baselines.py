@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from afresh.core import UserError
-from afresh.domains.interactions.baselines import ease, ials, item_knn, popularity
-from afresh.domains.interactions.baselines.incidence import incidence
+from afresh.domains.interactions.baselines import ease, ials, incidence, item_knn, popularity
+from afresh.domains.interactions.ranking import Scorer
+
+Baseline = Callable[..., Scorer]
 
 ITEMS = 12
-
-
-def name(baseline: ModuleType) -> str:
-    return baseline.__name__.rpartition(".")[2]
 
 
 def drawn(users: int = 60, seed: int = 0) -> list[np.ndarray]:
@@ -26,37 +24,37 @@ def drawn(users: int = 60, seed: int = 0) -> list[np.ndarray]:
     return [generator.permutation(6)[:n] + 6 * int(generator.integers(2)) for n in sizes]
 
 
-def needs_implicit(baseline: ModuleType) -> None:
+def needs_implicit(baseline: Baseline) -> None:
     if baseline is ials:
         pytest.importorskip("implicit", reason="implicit is not installed: pip install 'afresh[recommend]'")
 
 
-@pytest.mark.parametrize("baseline", [popularity, item_knn, ease, ials], ids=name)
-def test_every_baseline_scores_any_history(baseline: ModuleType) -> None:
+@pytest.mark.parametrize("baseline", [popularity, item_knn, ease, ials], ids=lambda baseline: baseline.__name__)
+def test_every_baseline_scores_any_history(baseline: Baseline) -> None:
     needs_implicit(baseline)
     histories = drawn()
-    scorer = baseline.fit(histories, ITEMS)
+    scorer = baseline(histories, ITEMS)
     scores = scorer([histories[0], np.array([11, 3, 3]), np.array([], np.int64)])
     assert scores.shape == (3, ITEMS) and scores.dtype == np.float32 and np.isfinite(scores).all()
     assert np.array_equal(
         scores,
-        baseline.fit(histories, ITEMS)([histories[0], np.array([11, 3, 3]), np.array([], np.int64)]),
+        baseline(histories, ITEMS)([histories[0], np.array([11, 3, 3]), np.array([], np.int64)]),
     )
     # A user who was never seen has the scores of one who was, and an event that is repeated counts once.
     assert scores[:1] == pytest.approx(scorer([histories[0].copy()]), abs=1e-5)
     assert scores[1:2] == pytest.approx(scorer([np.array([3, 11])]), abs=1e-5)
 
 
-@pytest.mark.parametrize("baseline", [item_knn, ease, ials], ids=name)
-def test_taste_is_found(baseline: ModuleType) -> None:
+@pytest.mark.parametrize("baseline", [item_knn, ease, ials], ids=lambda baseline: baseline.__name__)
+def test_taste_is_found(baseline: Baseline) -> None:
     needs_implicit(baseline)
-    scores = baseline.fit(drawn(), ITEMS)([np.array([0, 1]), np.array([6, 7])])
+    scores = baseline(drawn(), ITEMS)([np.array([0, 1]), np.array([6, 7])])
     assert scores[0, 2:6].min() > scores[0, 6:].max() and scores[1, 8:].min() > scores[1, :6].max()
 
 
 def test_popularity_by_hand() -> None:
     histories = [np.array([0, 1]), np.array([0, 2]), np.array([0])]
-    every = popularity.fit(histories, 4)([np.array([3])])
+    every = popularity(histories, 4)([np.array([3])])
     assert every.tolist() == [[3, 1, 1, 0]]
 
 
@@ -74,7 +72,7 @@ def test_neighbours_equal_brute_force(neighbours: int, shrink: float) -> None:
         }
         for j in sorted(similar, key=lambda j: (-similar[j], j))[:neighbours]:
             want[j, item] = similar[j]
-    found = item_knn.fit(histories, ITEMS, neighbours=neighbours, shrink=shrink)(histories)
+    found = item_knn(histories, ITEMS, neighbours=neighbours, shrink=shrink)(histories)
     assert found == pytest.approx(x @ want, abs=1e-5)
 
 
@@ -82,7 +80,7 @@ def test_neighbours_equal_brute_force(neighbours: int, shrink: float) -> None:
 def test_ease_is_the_optimum_under_its_constraint(regularisation: float) -> None:
     histories = drawn(50, 2)
     x = incidence(histories, ITEMS).toarray().astype(np.float64)
-    weights = ease.fit(histories, ITEMS, regularisation=regularisation)([np.array([i]) for i in range(ITEMS)])
+    weights = ease(histories, ITEMS, regularisation=regularisation)([np.array([i]) for i in range(ITEMS)])
     assert (np.diag(weights) == 0).all()
     gradient = x.T @ (x @ weights - x) + regularisation * weights  # zero but on the diagonal, which is held at zero
     assert gradient[~np.eye(ITEMS, dtype=bool)] == pytest.approx(0, abs=1e-4)
@@ -90,9 +88,9 @@ def test_ease_is_the_optimum_under_its_constraint(regularisation: float) -> None
 
 def test_ease_says_what_it_would_hold() -> None:
     with pytest.raises(UserError, match=r"50,000 items need 20 GB, and at most 20,000 items are accepted"):
-        ease.fit(drawn(), 50_000)
+        ease(drawn(), 50_000)
     with pytest.raises(UserError, match="must be above 0"):
-        ease.fit(drawn(), ITEMS, regularisation=0)
+        ease(drawn(), ITEMS, regularisation=0)
 
 
 def test_ials_solves_for_the_factors_of_a_history() -> None:
@@ -100,7 +98,7 @@ def test_ials_solves_for_the_factors_of_a_history() -> None:
     its scores are a K[:, S] (1 + (a - 1) K[S, S])^-1 1; those of single items give K."""
     pytest.importorskip("implicit", reason="implicit is not installed: pip install 'afresh[recommend]'")
     alpha = 5.0
-    scorer = ials.fit(drawn(80, 3), ITEMS, factors=4, alpha=alpha, regularisation=2.0)
+    scorer = ials(drawn(80, 3), ITEMS, factors=4, alpha=alpha, regularisation=2.0)
     single = scorer([np.array([i]) for i in range(ITEMS)]).astype(np.float64)
     own = np.diag(single) / (alpha - (alpha - 1) * np.diag(single))
     kernel = (single * (1 + (alpha - 1) * own)[:, None] / alpha).T
@@ -115,7 +113,7 @@ def test_ials_solves_for_the_factors_of_a_history() -> None:
 def test_without_implicit_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "implicit.cpu.als", None)
     with pytest.raises(UserError, match=r"pip install 'afresh\[recommend\]'"):
-        ials.fit(drawn(), ITEMS)
+        ials(drawn(), ITEMS)
 
 
 def test_items_outside_the_catalogue_are_refused() -> None:

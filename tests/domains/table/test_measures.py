@@ -19,11 +19,19 @@ from afresh.domains.table.fidelity import (
     told_apart,
 )
 from afresh.domains.table.frame import Frame, frames_of, shuffled_columns
-from afresh.domains.table.metrics import METRICS, estimated, privacy, usefulness
-from afresh.domains.table.privacy import copies, membership, nearest
+from afresh.domains.table.metrics import (
+    METRICS,
+    copies,
+    estimated,
+    membership,
+    nearest,
+    predicts,
+    privacy,
+    target_of,
+    usefulness,
+)
 from afresh.domains.table.reading import ReadingOptions
 from afresh.domains.table.row import ROW, Cell, Header, Kind, Row
-from afresh.domains.table.usefulness import predicts, target_of
 from afresh.engine.evaluation.study import Measurement, Study
 from afresh.engine.evaluation.verdict import KnownFacts, Verdict, verdict
 from tests.engine.evaluation.evidence import Evidence

@@ -293,7 +293,7 @@ def interactions(splits: Splits, seed: int) -> Deserved:
     number = {name: i for i, name in enumerate(item_names(splits))}
     train = [np.array([number[n] for n in i.value.items], np.int64) for i in splits.train]
     items = len(number)
-    knows, popular = ease.fit(train, items), popularity.fit(train, items)
+    knows, popular = ease(train, items), popularity(train, items)
     rng = np.random.default_rng(seed)
     few = np.where(np.arange(items) < 12, 5.0 + rng.random(items), 0)
 

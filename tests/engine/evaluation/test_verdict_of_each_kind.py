@@ -13,8 +13,8 @@ from afresh.core import Item, Score, Word, registry
 from afresh.domains.exercises.encoder import fit_answers
 from afresh.domains.interactions.history import History
 from afresh.domains.molecule.chem import canonical
+from afresh.domains.molecule.metrics import judge_molecules
 from afresh.domains.molecule.modality import MoleculeOptions
-from afresh.domains.molecule.verdict import judge_molecules
 from afresh.engine.evaluation.doubt import doubt_of
 from afresh.engine.evaluation.study import Measurement
 from afresh.engine.evaluation.verdict import KnownFacts, verdict

@@ -11,8 +11,7 @@ from torch.distributions import MultivariateNormal
 
 from afresh.core import Cond, Part
 from afresh.core.rng import Rng
-from afresh.engine.nets import gaussian_em
-from afresh.engine.nets.mixture import Fit, LatentMixture, RequestMixture, factored, fit_mixture
+from afresh.engine.nets.mixture import Fit, LatentMixture, RequestMixture, factored, fit_gaussians, fit_mixture
 
 LABEL = {"label": Part("label", ("a", "b", "c"))}
 
@@ -163,7 +162,7 @@ def test_the_fit_is_that_of_scikit_learn(k: int) -> None:
     from sklearn.mixture import GaussianMixture
 
     x = draws(mixture()[0], 800)
-    ours = gaussian_em.fit(x, k, 1e-4, 0)
+    ours = fit_gaussians(x, k, 1e-4, 0)
     theirs = GaussianMixture(k, reg_covar=1e-4, max_iter=30, tol=1e-2, random_state=0).fit(x.numpy())
     assert ours.nats(x) == pytest.approx(theirs.score(x.numpy()), abs=1e-3)
     np.testing.assert_allclose(ours.mean.numpy(), theirs.means_, atol=0.01)

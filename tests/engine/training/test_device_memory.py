@@ -14,7 +14,7 @@ from afresh.core.errors import Interrupted
 from afresh.core.events import Event, listening
 from afresh.core.rng import Rng
 from afresh.engine.training import checkpoint, loop
-from afresh.engine.training.device_memory import is_out_of_memory
+from afresh.engine.training.budget import is_out_of_memory
 from afresh.engine.training.loop import Hooks, Learner
 from tests.engine.training.test_ranks import under_torchrun
 from tests.engine.training.toys import Squares, batches, flat, learner

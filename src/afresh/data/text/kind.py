@@ -10,8 +10,23 @@ import numpy as np
 
 from afresh.core import Descriptors, Division, ItemKind, Preview
 from afresh.core.item_kind import Array
-from afresh.data.text.grams import cosine, grams
 from afresh.data.text.near_duplicates import near_texts
+
+GRAM = 3  # characters
+BEGIN, END = "\x02", "\x03"
+
+
+def grams(text: str) -> Counter[str]:
+    """How often each n-gram of characters occurs, with marks at both ends: no text is without any."""
+    marked = BEGIN * (GRAM - 1) + text + END * (GRAM - 1)
+    return Counter(marked[i : i + GRAM] for i in range(len(marked) - GRAM + 1))
+
+
+def cosine(a: Counter[str], b: Counter[str]) -> float:
+    """Of two vectors of counts: 1 in the same direction, 0 with nothing in common (Damashek 1995)."""
+    squares = sum(v * v for v in a.values()) * sum(v * v for v in b.values())
+    return float(sum(v * b[k] for k, v in a.items() if k in b) / squares**0.5)
+
 
 LONG, SHORTEST = 1_000, 20  # characters of texts that are divided if they are few, and of the shortest of them
 DISTINCT = 4  # characters of the n-grams that are counted for diversity: words and their endings, in any script

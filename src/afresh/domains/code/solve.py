@@ -13,7 +13,7 @@ from typing import Any
 
 from afresh.core import Score, UserError, events
 from afresh.core.plural import counted
-from afresh.core.verb import Line, Remark, Table
+from afresh.core.verb import Line, Remark, ShownResult, Table
 from afresh.data.files import FileError, named, read_bytes
 from afresh.data.tables.rows import read_table
 from afresh.domains.code.metrics import CodeTask, held, new_mark, pass_scores, task_of
@@ -27,7 +27,7 @@ SETTINGS: Mapping[str, float | int] = {"temperature": 0.2, "top_p": 0.95, "lengt
 
 
 @dataclass(frozen=True)
-class Solved:
+class Solved(ShownResult):
     """Scores over tasks, the results of each task, and notes for the user."""
 
     scores: tuple[Score, ...]
@@ -54,9 +54,6 @@ class Solved:
         how = sum((Counter(r["outcomes"]) for r in self.results), Counter[str]())
         ended = ", ".join(f"{name} {count:,}" for name, count in how.most_common())
         return [table, Remark(f"answers: {ended}")]
-
-    def files(self) -> dict[str, bytes]:
-        return {}
 
 
 def read_tasks(path: Path, first: int | None = None) -> list[CodeTask]:

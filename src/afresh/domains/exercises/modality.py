@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from afresh.core import Corpus, Item, Sniff
+from afresh.core import Corpus, Item
 from afresh.core.plural import counted
 from afresh.domains.exercises.encoder import AnswerEncoder, fit_answers, load_answers
 from afresh.domains.exercises.history import ANSWERS, AnswerHistory
@@ -41,9 +41,7 @@ class ExerciseModality:
     kind = ANSWERS
     options = ExerciseOptions
 
-    def sniff(self, path: Path) -> Sniff:
-        """Judges by the columns and the first outcomes of the first table."""
-        return recognise(path)
+    sniff = staticmethod(recognise)
 
     def read(self, path: Path, options: ExerciseOptions) -> Corpus:
         """One Item a learner. Raises UserError if no answer can be used, or if a column that was named is missing."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from afresh.core import Branch, Cond, UserError
 from afresh.core.plural import counted
 from afresh.core.solver_progress import blocks
-from afresh.core.verb import Line, Remark, Table
+from afresh.core.verb import Line, Remark, ShownResult, Table
 from afresh.domains.exercises.columns import outcome_of
 from afresh.domains.exercises.encoder import WIDTH, AnswerEncoder
 from afresh.domains.exercises.history import FIRST, Answer, AnswerHistory, gap_of
@@ -87,7 +87,7 @@ class Next:
 
 
 @dataclass(frozen=True)
-class Practice:
+class Practice(ShownResult):
     """What a learner knows, and the exercises to come, the best first."""
 
     learner: str
@@ -122,12 +122,9 @@ class Practice:
             Remark(f"from {counted(self.answers, 'answer')}: {whose}"),
         ]
 
-    def files(self) -> dict[str, bytes]:
-        return {}
-
 
 @dataclass(frozen=True)
-class ClassView:
+class ClassView(ShownResult):
     """What the learners of a class know, those first of whom it is surest that they are stuck: each with the number of
     answers and all skills. `trust`: what is measured of the chances, in short."""
 
@@ -182,9 +179,6 @@ class ClassView:
             f"{TRIED} answers to it or more"
         )
         return [Table(heads, rows, right=(1, 4, 5, 6), wrap=(2,)), Remark(remark)]
-
-    def files(self) -> dict[str, bytes]:
-        return {}
 
 
 def shown(gain: float | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from afresh.core import Cond, Evidence, Item
+from afresh.core import Cond, Evidence, Item, UserError
 from afresh.core.plural import counted
 from afresh.core.space import evenly_spaced
 from afresh.domains.field.calibration import coverage, ranks
@@ -18,12 +18,41 @@ from afresh.domains.field.encoder import PAST, FieldEncoder
 from afresh.domains.field.linear_model import fit_linear_model
 from afresh.domains.field.linear_model import roll_out as roll_out_linearly
 from afresh.domains.field.range_seen import far_from_seen
-from afresh.domains.field.references import climatology, persistence
 from afresh.domains.field.rollout import KEPT, futures
+from afresh.domains.field.rollout_arrays import check_states
 from afresh.engine.evaluation.estimate import Array
 from afresh.engine.evaluation.study import LATE, Unmeasurable, study_of
 from afresh.engine.evaluation.time_budget import Effort
 from afresh.runs.run import Run
+
+
+# What a rollout has to be better than: persistence and climatology know nothing of the dynamics.
+def persistence(initial: NDArray[Any], steps: int) -> NDArray[Any]:
+    """Every state is the initial one, (trajectories, channels, *space): a rollout of so many steps, which is read-only
+    and takes no memory of its own."""
+    return _held(np.asarray(initial), steps)
+
+
+def climatology(training: NDArray[Any], members: int, trajectories: int, steps: int, seed: int = 0) -> NDArray[Any]:
+    """An ensemble of training states (N, T, C, *space) that are drawn at random, with replacement, read-only.
+
+    Each member of each trajectory is one state, held at all leads, so that the ensemble is no larger than one of a
+    single step. At every lead the members are independent of one another and of the truth.
+    """
+    check_states(training, "training data")
+    generator = np.random.default_rng(seed)
+    shape = (members, trajectories)
+    rows, times = generator.integers(0, len(training), shape), generator.integers(0, training.shape[1], shape)
+    drawn = [np.asarray(training[i, t]) for i, t in zip(rows.ravel(), times.ravel(), strict=True)]
+    return _held(np.stack(drawn).reshape(*shape, *drawn[0].shape), steps, axis=2)
+
+
+def _held(states: NDArray[Any], steps: int, axis: int = 1) -> NDArray[Any]:
+    """The states for so many steps, along a new axis, without a copy."""
+    if steps < 1:
+        raise UserError(f"A rollout of {steps} steps was asked for. Give 1 or more.")
+    return np.broadcast_to(np.expand_dims(states, axis), (*states.shape[:axis], steps, *states.shape[axis:]))
+
 
 TRAJECTORIES, STEPS, MEMBERS = 16, 200, 16  # at most
 FEW = 8  # trajectories and members where the seconds are limited

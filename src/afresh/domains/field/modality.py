@@ -18,15 +18,82 @@ from afresh.core.memory import available_memory
 from afresh.core.solver_progress import blocks
 from afresh.data.conditions import fit_conditions
 from afresh.data.encoder_file import load_encoder
+from afresh.data.files import DataFile, FileError, describes_data
 from afresh.domains.field.encoder import MOST_WINDOW, PAST, FieldEncoder
 from afresh.domains.field.fields import Fields, read_states, split_by_time, whole
 from afresh.domains.field.kind import FIELD
 from afresh.domains.field.range_seen import moments_of, seen_range
+from afresh.domains.field.reading.contents import Contents, Variable
+from afresh.domains.field.reading.files import OPEN, field_files, open_contents
+from afresh.domains.field.reading.names import TIME, axis_of
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import read_fields
-from afresh.domains.field.recognise import recognise
+from afresh.domains.field.reading.roles import divide
 from afresh.domains.field.state_file import StoredStates, in_memory_bytes, read_value, stored_states
 from afresh.engine.nets.persistence import energy_bounds, estimate
+
+SCIENTIFIC = frozenset(OPEN) - {".npy", ".npz"}  # formats that hold nothing else that this package learns
+
+
+def recognise(path: Path) -> Sniff:
+    """How certain it is that a path holds fields, and why.
+
+    NumPy's files may hold images as well: they are fields if something in them says so, which is coordinates, a pair of
+    operator learning, numbers that no image has, or more axes than images have.
+    """
+    files, others = field_files(path)
+    count = len(files) + sum(not describes_data(r.source) and "not a file of arrays" in r.reason for r in others)
+    if not files:
+        return Sniff(0.0, f"none of its files is one of arrays ({', '.join(OPEN)})")
+    share = len(files) / count
+    names = f"{len(files):,} of {count:,} files are arrays"
+    first = files[0]
+    if all((".zarr" if file.path.is_dir() else file.suffix) in SCIENTIFIC for file in files):
+        return Sniff(0.95 * share, names)
+    try:
+        reason = _seen(first)
+    except (FileError, UserError) as error:  # reading reports what is wrong
+        return Sniff(0.3 * share, f"{names}; {first.name}: {error}")
+    return Sniff(
+        (0.95 if reason else 0.3) * share, f"{names}; {first.name}: {reason or 'nothing says what its axes are'}"
+    )
+
+
+def _seen(file: DataFile) -> str:
+    """What says that the arrays of a file are fields; empty if nothing does. Raises FileError and UserError."""
+    contents = open_contents(file)
+    parts = divide(file.name, contents, ReadingOptions())
+    if parts.pair:
+        return parts.reason
+    if found := [name for name, variable in parts.coordinates.items() if _rises(variable)]:
+        return f"coordinates {', '.join(found)}"
+    return next((reason for name in parts.fields if (reason := _unlike_images(name, contents))), "")
+
+
+def _unlike_images(name: str, contents: Contents) -> str:
+    variable = contents.variables[name]
+    dtype, axes = variable.source.dtype, len(variable.shape)
+    if dtype.kind == "c" or (dtype.kind == "f" and axes >= 3 and _outside(name, contents)):
+        return f"{name} {variable.shape} holds numbers that no image has"
+    return f"{name} {variable.shape} has {axes} axes" if axes > 4 or axis_of(name) == TIME else ""
+
+
+def _rises(variable: Variable) -> bool:
+    """Whether numbers rise or fall throughout, as coordinates do and labels named y do not."""
+    steps = np.diff(variable.read())
+    return bool((steps > 0).all() or (steps < 0).all())
+
+
+def _outside(name: str, contents: Contents) -> bool:
+    """Whether numbers from the middle of an array are neither from 0 to 1 nor whole ones from 0 to 255, as those of
+    images are."""
+    variable = contents.variables[name]
+    block = variable.read(tuple(slice(n // 2, n // 2 + 16) for n in variable.shape))
+    block = block[np.isfinite(block)]
+    if not block.size or (block.min() >= 0 and block.max() <= 1):
+        return False
+    return not (block.min() >= 0 and block.max() <= 255 and (block == np.round(block)).all())
+
 
 HELD = 0.1  # share of the states of a single trajectory that are held out
 SMALL = 1e-12
@@ -86,9 +153,7 @@ class FieldModality:
     kind = FIELD
     options = FieldOptions
 
-    def sniff(self, path: Path) -> Sniff:
-        """Judges by the names of the files, and of NumPy's by the arrays of the first one."""
-        return recognise(path)
+    sniff = staticmethod(recognise)
 
     def read(self, path: Path, options: FieldOptions) -> Corpus:
         """An Item for each state that has enough states before it, or for each pair of an input and an output. Raises

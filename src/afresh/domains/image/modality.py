@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from PIL import ImageColor
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 from torch import Tensor
 
 from afresh.core import (
@@ -35,7 +43,7 @@ from afresh.core.memory import available_memory
 from afresh.data.captions import CaptionEncoder, Captions, SavedCaptions, captioned, fit_captions, of_pipeline
 from afresh.data.columns import LabelColumn, add_columns
 from afresh.data.conditions import CAPTION, encode_conditions, fit_conditions, with_classes
-from afresh.data.encoder_file import load_encoder, save_encoder, written_names
+from afresh.data.encoder_file import FileEncoder, load_encoder
 from afresh.data.files import DataFile, FileError, Given, path_of
 from afresh.data.image import SUFFIXES
 from afresh.data.image.arrays import IMAGE_KEYS, TEST, TRAIN, ArrayHeader, is_images, read_arrays, read_headers
@@ -52,9 +60,8 @@ from afresh.data.image.images import (
     short_side,
     stack_images,
     to_channels,
-    to_image,
 )
-from afresh.data.image.kind import IMAGE
+from afresh.data.image.kind import IMAGE, png_bytes
 from afresh.data.image.pairs import CONTAINERS, IMAGE_FILES, conditioning_images, find_pairs, fit_image_conditions
 from afresh.data.image.pixel_file import StoredImage, pixel_file, stored_images
 from afresh.data.media_folder import (
@@ -130,45 +137,32 @@ class ImageOptions(BaseModel):
         return ImageFrame(side, self.crop, (red, green, blue))
 
 
-class _Saved(BaseModel):
-    """Content of encoder.json."""
+@dataclass(frozen=True, kw_only=True)
+class ImageEncoder(FileEncoder):
+    """Images to uint8 (N, C, H, W), where x * 2 / 255 - 1 is the field, and back.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    `options` are the options of reading with the chosen size and channels, so that other data can be read in the same
+    way. `captions`: of the text encoder `captioner`; None if captions are encoded as words. `notes` report what was
+    left out.
+    """
 
     format: Literal["afresh.image"] = "afresh.image"
     version: Literal[1] = 1
     channels: Literal[1, 3]
-    side: int = Field(ge=1, le=1024)
-    std: float = Field(gt=0, allow_inf_nan=False)
+    side: Annotated[int, Field(ge=1, le=1024)]
+    std: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     conds: CondSpec
     options: ImageOptions
     captions: SavedCaptions | None = None
     notes: tuple[str, ...] = ()
-
-
-class ImageEncoder:
-    """Images to uint8 (N, C, H, W), where x * 2 / 255 - 1 is the field, and back.
-
-    `options` are the options of reading with the chosen size and channels, so that other data can be read in the same
-    way. `captions` encodes captions as vectors; None if they are encoded as words. `notes` report what was left out.
-    """
-
+    captioner: Annotated[InstanceOf[CaptionEncoder] | None, Field(exclude=True)] = None
     kind = IMAGE
+    suffix = ".png"
+    low_rank = True  # whether an adapter can learn what a base lacks: not if that is the row of a class
 
-    def __init__(
-        self,
-        space: Space,
-        conds: CondSpec,
-        options: ImageOptions,
-        notes: Sequence[str] = (),
-        captions: CaptionEncoder | None = None,
-    ) -> None:
-        self.space = space
-        self.conds = conds
-        self.options = options
-        self.notes = tuple(notes)
-        self.captions = captions
-        self.low_rank = True  # whether an adapter can learn what a base lacks: not if that is the row of a class
+    @property
+    def space(self) -> Space:
+        return Space("field", (self.channels, self.side, self.side), std=self.std, axes=AXES)
 
     @property
     def abilities(self) -> Abilities:
@@ -178,8 +172,8 @@ class ImageEncoder:
     def encoder_for(self, items: Sequence[Item], options: Any, context: int) -> ImageEncoder:
         """The same encoder, with the classes of these images behind its own."""
         conds = with_classes(self.conds, items)
-        encoder = ImageEncoder(self.space, conds, self.options, self.notes, self.captions)
-        encoder.low_rank = conds == self.conds
+        encoder = replace(self, conds=conds)
+        object.__setattr__(encoder, "low_rank", conds == self.conds)  # not a field, which the file would hold
         return encoder
 
     def first_rows(self, base: Encoder) -> Sequence[Sequence[int]]:
@@ -198,11 +192,11 @@ class ImageEncoder:
         conditioning image that cannot be read.
         """
         if (file := pixel_file(items, self.space.shape)) is not None:
-            cond = encode_conditions(items, self.conds, self.captions)
+            cond = encode_conditions(items, self.conds, self.captioner)
             rows = StoredRows(file, torch.tensor([item.value.number for item in items]), cond)
             return rows.examples(SCALE, SHIFT, len(items) * file.row_bytes)
         x = self.channels_first([item.value for item in items], self.space.shape)
-        cond = self.with_images(items, encode_conditions(items, self.conds, self.captions))
+        cond = self.with_images(items, encode_conditions(items, self.conds, self.captioner))
         return Examples(x, cond, scale=SCALE, shift=SHIFT, bytes=x.numel())
 
     def channels_first(self, values: Sequence[Any], shape: tuple[int, ...]) -> Tensor:
@@ -239,32 +233,14 @@ class ImageEncoder:
             return False
         return value.dtype.kind in "uif" and bool(np.isfinite(value).all())
 
-    def hear(self, value: Any) -> None:
-        """Always None: an image has no sound."""
-
-    def write(self, values: Sequence[Any], folder: Path, names: Sequence[str]) -> list[str]:
-        """Write one PNG per value to `folder`. Returns the file names."""
-        folder.mkdir(parents=True, exist_ok=True)
-        files = written_names(names, ".png")
-        for value, file in zip(values, files, strict=True):
-            to_image(value).save(folder / file)
-        return files
+    def content(self, value: Any, name: str) -> bytes:
+        return png_bytes(value)
 
     def save(self, folder: Path) -> None:
         """Write encoder.json, and the statistics of captions if a text encoder is used."""
-        channels, side, _ = self.space.shape
-        saved = _Saved(
-            channels=3 if channels == 3 else 1,
-            side=side,
-            std=self.space.std,
-            conds=self.conds,
-            options=self.options,
-            captions=None if self.captions is None else self.captions.saved,
-            notes=self.notes,
-        )
-        save_encoder(folder, saved)
-        if self.captions is not None:
-            self.captions.save(folder)
+        super().save(folder)
+        if self.captioner is not None:
+            self.captioner.save(folder)
 
 
 class ImageModality:
@@ -319,16 +295,22 @@ class ImageModality:
             conds, image_conds, condition_notes, image_notes = {CAPTION: Part("vector", shape=(width,))}, {}, [], []
         chosen: dict[str, Any] = {"size": side, "channels": "rgb" if channels == 3 else "grey", "stream": None}
         chosen["captions"] = "words" if captions is None else captions.saved.name
-        space = Space("field", (channels, side, side), std=max(std, SCALE), axes=AXES)
-        options = options.model_copy(update=chosen)
-        return ImageEncoder(space, conds | image_conds, options, notes + condition_notes + image_notes, captions)
+        return ImageEncoder(
+            channels=3 if channels == 3 else 1,
+            side=side,
+            std=max(std, SCALE),
+            conds=conds | image_conds,
+            options=options.model_copy(update=chosen),
+            captions=None if captions is None else captions.saved,
+            notes=(*notes, *condition_notes, *image_notes),
+            captioner=captions,
+        )
 
     def load(self, folder: Path) -> ImageEncoder:
         """Raises UserError if encoder.json is missing, damaged, of another version or has unknown fields."""
-        saved = load_encoder(folder, _Saved, "images")
-        space = Space("field", (saved.channels, saved.side, saved.side), std=saved.std, axes=AXES)
-        captions = None if saved.captions is None else CaptionEncoder.load(folder, saved.captions)
-        return ImageEncoder(space, saved.conds, saved.options, saved.notes, captions)
+        encoder = load_encoder(folder, ImageEncoder, "images")
+        saved = encoder.captions
+        return encoder if saved is None else replace(encoder, captioner=CaptionEncoder.load(folder, saved))
 
 
 MODALITY = ImageModality()

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from afresh.data.storage.files import write_json
-from afresh.domains.interactions.baselines.ease import weights_of
+from afresh.domains.interactions.baselines import weights_of
 from afresh.domains.interactions.catalogue import Catalogue
 from afresh.domains.interactions.item_table import ItemTable, load_table, strongest
 from afresh.domains.interactions.neighbours import FADE, following

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from afresh.core import Cond, UserError
 from afresh.core.plural import counted
-from afresh.core.verb import Line, Table
+from afresh.core.verb import Line, ShownResult, Table
 from afresh.domains.interactions.blend import blended
 from afresh.domains.interactions.exposure_log import ShownLog, read_shown
 from afresh.domains.interactions.recommend import Ranking, Recommender, check
@@ -25,7 +25,7 @@ CELLS = 1 << 22  # probabilities that are held at a time
 
 
 @dataclass(frozen=True)
-class Earned:
+class Earned(ShownResult):
     """What the ranking would have earned in a list, and what was done to know it."""
 
     found: OffPolicy
@@ -56,9 +56,6 @@ class Earned:
         columns = ["reward of a list", "value", "95% interval", "gain", "95% interval"]
         counts = f"{found.decisions:,} lists count as {found.effective:,.0f}; the largest weight is {found.most:,.1f}."
         return [Table(columns, rows, right=[1, 3]), counts]
-
-    def files(self) -> dict[str, bytes]:
-        return {}
 
 
 def _interval(estimate: Estimate) -> dict[str, float | None]:

@@ -10,8 +10,7 @@ import numpy as np
 
 from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space, events
 from afresh.domains.interactions.base_retention import RETAINED_WORDS, retained
-from afresh.domains.interactions.baselines import ease, ials, item_knn, popularity
-from afresh.domains.interactions.baselines.incidence import incidence
+from afresh.domains.interactions.baselines import ease, ials, incidence, item_knn, popularity
 from afresh.domains.interactions.list_metrics import (
     calibration,
     coverage,
@@ -175,13 +174,13 @@ def of_heldout(study: Study, recommender: Recommender) -> list[Score]:
 
 def rivals(items: int, brief: bool) -> dict[str, Callable[[Sequence[Items], int], Scorer]]:
     """Models that are no networks, by name, for a catalogue of so many items."""
-    found: dict[str, Callable[[Sequence[Items], int], Scorer]] = {"popularity": popularity.fit}
+    found: dict[str, Callable[[Sequence[Items], int], Scorer]] = {"popularity": popularity}
     if items > EASE_ITEMS or not brief:
-        found["item_knn"] = item_knn.fit
+        found["item_knn"] = item_knn
     if items <= (EASE_ITEMS if brief else MORE_EASE_ITEMS):
-        found["ease"] = ease.fit
+        found["ease"] = ease
     if not brief and find_spec("implicit") is not None:
-        found["ials"] = ials.fit
+        found["ials"] = ials
     return found
 
 

@@ -9,7 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, overload
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,7 +22,9 @@ from afresh.core.cost import check_cost
 from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.core.safe_json import read_model
+from afresh.core.safe_text import visible
 from afresh.core.solver_progress import step
+from afresh.core.verb import Line, Remark, ShownResult, Table
 from afresh.domains.interactions.blend import (
     BLEND,
     FOLLOWING,
@@ -534,3 +537,51 @@ def cached_recommender(run: Run) -> Recommender:
     if known is None:
         known = _RECOMMENDERS[run] = Recommender(run)
     return known
+
+
+@dataclass(frozen=True)
+class Recommended(ShownResult, Sequence[list[Recommendation]]):
+    """A list for each of `users`. `written`: the file of the table that holds them instead, with `rows` rows."""
+
+    users: Sequence[str]
+    lists: Sequence[list[Recommendation]]
+    seed: int
+    notes: tuple[str, ...] = ()
+    written: Path | None = None
+    rows: int = 0
+
+    def __len__(self) -> int:
+        return len(self.lists)
+
+    @overload
+    def __getitem__(self, index: int) -> list[Recommendation]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[list[Recommendation]]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        return self.lists[index]
+
+    def json(self) -> dict[str, Any]:
+        """{lists: [{user, items}], seed, notes}, or {out, rows, users, seed, notes} of a table."""
+        about = {"seed": self.seed, "notes": list(self.notes)}
+        if self.written is not None:
+            return {"out": str(self.written), "rows": self.rows, "users": len(self.users), **about}
+        rows = zip(self.users, self.lists, strict=True)
+        return {"lists": [{"user": user, "items": [r.json() for r in items]} for user, items in rows], **about}
+
+    def lines(self) -> list[Line]:
+        """A table of each list."""
+        if self.written is not None:
+            return [Remark(f"{self.rows:,} recommendations for {len(self.users):,} users in {self.written}")]
+        return [table_of(user, items) for user, items in zip(self.users, self.lists, strict=True)]
+
+
+def table_of(user: str, items: Sequence[Recommendation]) -> Table:
+    """A table of one user's list."""
+    reasons = any(r.because for r in items)
+    rows = []
+    for r in items:
+        title = r.title if r.title == r.item else f"{r.title} ({r.item})"
+        row = [visible(title), f"{r.probability:.2%}"]
+        rows.append([*row, ", ".join(visible(reason.title) for reason in r.because)] if reasons else row)
+    columns = [f"for {visible(user)}", "probability", *(["because of"] if reasons else [])]
+    return Table(columns, rows, right=[1])

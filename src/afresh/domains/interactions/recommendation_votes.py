@@ -11,7 +11,7 @@ import numpy as np
 
 from afresh.core import UserError
 from afresh.core.plural import counted
-from afresh.core.verb import Line, Remark
+from afresh.core.verb import Line, Remark, ShownResult
 from afresh.data.storage.files import replace_file
 from afresh.domains.interactions.exposure_log import read_shown
 from afresh.domains.interactions.feedback import histories_of
@@ -22,7 +22,7 @@ from afresh.engine.alignment.feedback.votes import line_of
 
 
 @dataclass(frozen=True)
-class LogVotes:
+class LogVotes(ShownResult):
     """The votes that a log gives, what was done to know them, and the file that they were written to."""
 
     votes: list[Vote]
@@ -47,9 +47,6 @@ class LogVotes:
 
     def lines(self) -> list[Line]:
         return [Remark(f"next: `model.align(preferences={str(self.written)!r})`")]
-
-    def files(self) -> dict[str, bytes]:
-        return {}
 
 
 def votes_in(recommender: Recommender, log: Path, data: Path | None = None) -> LogVotes:

@@ -15,8 +15,8 @@ from afresh.verbs.options import Force, Words
 
 if TYPE_CHECKING:
     from afresh.domains.interactions.feedback import Earned
+    from afresh.domains.interactions.recommend import Recommended
     from afresh.domains.interactions.recommendation_votes import LogVotes
-    from afresh.domains.interactions.recommended import Recommended
     from afresh.runs.run import Run
 
 WHO, WHICH, FEEDBACK = "For whom", "Which items", "Feedback"
@@ -214,9 +214,8 @@ def recommend(
     from afresh.data.storage.folders import check_free
     from afresh.domains.interactions.feedback import evaluate as evaluate_log
     from afresh.domains.interactions.lists import FORMS, VOTES, check_form, write_lists
-    from afresh.domains.interactions.recommend import Ranking, cached_recommender
+    from afresh.domains.interactions.recommend import Ranking, Recommended, cached_recommender
     from afresh.domains.interactions.recommendation_votes import votes_in
-    from afresh.domains.interactions.recommended import Recommended
     from afresh.domains.interactions.users import users_of
 
     ranking = Ranking(

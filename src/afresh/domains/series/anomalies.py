@@ -18,8 +18,7 @@ from afresh.domains.series.calibration import widened, widening_of
 from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
-from afresh.domains.series.stretches import Stretch, draw_missing, read_like, series_encoder, stretches
-from afresh.domains.series.written import table_file
+from afresh.domains.series.stretches import Stretch, draw_missing, read_like, series_encoder, stretches, table_file
 from afresh.runs.run import Run
 
 Array = NDArray[np.float64]

@@ -17,8 +17,16 @@ from afresh.domains.series.calibration import few_members
 from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
-from afresh.domains.series.stretches import Array, Stretch, draw_missing, part, read_like, series_encoder, stretches
-from afresh.domains.series.written import table_file
+from afresh.domains.series.stretches import (
+    Array,
+    Stretch,
+    draw_missing,
+    part,
+    read_like,
+    series_encoder,
+    stretches,
+    table_file,
+)
 from afresh.runs.run import Run
 
 INTERVAL = (0.05, 0.95)

@@ -20,8 +20,16 @@ from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.pictures import Fan, fan_chart
 from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
-from afresh.domains.series.stretches import Array, Stretch, draw_missing, part, read_like, series_encoder, stretches
-from afresh.domains.series.written import table_file
+from afresh.domains.series.stretches import (
+    Array,
+    Stretch,
+    draw_missing,
+    part,
+    read_like,
+    series_encoder,
+    stretches,
+    table_file,
+)
 from afresh.runs.run import Run
 
 QUANTILES = (0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95)

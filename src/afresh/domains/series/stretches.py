@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from afresh.core import Item, UserError
-from afresh.domains.series.calendar import phases
 from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.options import ReadingOptions
 from afresh.domains.series.reading.read import Reading, read_inline, read_series
 from afresh.domains.series.reading.regular import Series
+from afresh.domains.series.reading.step import phases
 from afresh.runs.run import Run
 
 Array = NDArray[np.float32]
@@ -93,3 +95,17 @@ def draw_missing(run: Run, stretch: Stretch, asked: NDArray[np.bool_], seed: int
     drawn = run.draw(run.modules, cond, seed, run.settings({}), torch.from_numpy(numbers))
     out = encoder.physical(drawn)
     return np.where(np.isfinite(values), values, out)
+
+
+def table_file(name: str, columns: Mapping[str, Any], format: str) -> dict[str, bytes]:
+    """The content of a file of columns of equal length, by its name."""
+    import pyarrow
+    from pyarrow import csv, parquet
+
+    table = pyarrow.table(dict(columns))
+    buffer = io.BytesIO()
+    if format == "parquet":
+        parquet.write_table(table, buffer)
+    else:
+        csv.write_csv(table, buffer, csv.WriteOptions(quoting_style="needed"))
+    return {f"{name}.{format}": buffer.getvalue()}

@@ -8,8 +8,8 @@ import numpy as np
 
 from afresh.core import Item, UserError
 from afresh.core.plural import counted
-from afresh.domains.series.calendar import phases
 from afresh.domains.series.reading.regular import Series
+from afresh.domains.series.reading.step import phases
 
 MOST_BYTES = 768 << 20  # of all windows of training, with what a model is told of each
 HELD, MOST_HELD = 0.1, 256  # share of a series that is held out, and windows of it at most

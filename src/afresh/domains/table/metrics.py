@@ -2,19 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
-from afresh.domains.table.fidelity import detection, marginals, pairs, separation, told_apart, undetected
+from afresh.domains.table.fidelity import detection, marginals, pairs, separation, told_apart, trees_matrix, undetected
 from afresh.domains.table.frame import Floats, Frame, frames_of, shuffled_columns
-from afresh.domains.table.privacy import copies, membership, nearest
-from afresh.domains.table.row import ROW
-from afresh.domains.table.usefulness import predicts, target_of
+from afresh.domains.table.row import ROW, Header, Row
 from afresh.engine.evaluation.estimate import Z95, Estimate, jackknife, leave_out, share
 from afresh.engine.evaluation.study import Study, Unmeasurable, study_of
+
+# Whether synthetic rows give training rows away: exact copies, rows nearer to training rows than chance has it, and an
+# attack that guesses who was in the training data. None of this is a proof, as differential privacy would be.
+BLOCK = 500  # rows whose distances are held at a time
+
+
+def copies(rows: Sequence[Row], known: Sequence[Row]) -> int:
+    """How many rows are equal to one of the known ones."""
+    every = {row.cells for row in known}
+    return sum(row.cells in every for row in rows)
+
+
+def ranked(reference: Frame, frame: Frame) -> list[Floats]:
+    """Columns (N,) in which numbers are their share of the reference's below them, so that all columns weigh alike."""
+    out = []
+    for known, column, levels in zip(reference.columns, frame.columns, frame.levels, strict=True):
+        if levels:
+            out.append(column)
+            continue
+        ordered = np.sort(known[~np.isnan(known)])
+        places = (np.searchsorted(ordered, column, "left") + np.searchsorted(ordered, column, "right")) / 2
+        out.append(np.where(np.isnan(column), np.nan, places / max(1, len(ordered))))
+    return out
+
+
+def nearest(reference: Frame, rows: Frame, known: Frame) -> Floats:
+    """The distance of each row to the nearest known one, (N,): the mean over columns of the difference of ranks, and of
+    0 or 1 for categories and where one is missing (Gower 1971)."""
+    a, b = ranked(reference, rows), ranked(reference, known)
+    out = []
+    for start in range(0, len(rows), BLOCK):
+        total = np.zeros((min(BLOCK, len(rows) - start), len(known)), np.float32)
+        for x, y, levels in zip(a, b, rows.levels, strict=True):
+            x, y = x[start : start + BLOCK, None].astype(np.float32), y[None].astype(np.float32)
+            if levels:
+                total += x != y
+            else:
+                apart = np.abs(x - y)
+                lost = np.isnan(apart)
+                total += np.where(lost, (np.isnan(x) != np.isnan(y)).astype(np.float32), apart) if lost.any() else apart
+        out.append(total.min(1) / len(a))
+    return np.concatenate(out).astype(np.float64)
+
+
+def membership(reference: Frame, members: Frame, others: Frame, synthetic: Frame) -> tuple[Floats, Floats]:
+    """The attack's score of each member and of each other row: how near the nearest synthetic row is (Chen et al. 2020,
+    GAN-Leaks, sec. 4.1, the attack that sees samples alone)."""
+    return -nearest(reference, members, synthetic), -nearest(reference, others, synthetic)
+
+
+MOST_CLASSES = 20  # of a target
+
+
+def target_of(frame: Frame, wanted: str | None = None) -> int | None:
+    """The column that is predicted: the one that is wanted; else the last one if it is a category with 2 to
+    MOST_CLASSES values, or the last such one, or the last number. None if there is no other column to predict it from.
+    """
+    header: Header = frame.header
+    if len(header.names) < 2:
+        return None
+    if wanted is not None:
+        return header.names.index(wanted)
+    usable = [i for i, n in enumerate(frame.levels) if 2 <= n <= MOST_CLASSES]
+    numbers = [i for i, n in enumerate(frame.levels) if not n]
+    return usable[-1] if usable else numbers[-1] if numbers else None
+
+
+def predicts(train: Frame, test: Frame, target: int, seed: int = 0) -> float:
+    """How well gradient-boosted trees of scikit-learn, fitted to `train`, predict column `target` of `test`: the AUC of
+    two classes, the mean AUC of one against the rest of more, or R^2 of a number. Classes that either side lacks are
+    left out; the score is that of guessing where only one is left."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from sklearn.metrics import r2_score, roc_auc_score
+
+    others = [i for i in range(len(train.columns)) if i != target]
+    (a, categorical), (b, _) = trees_matrix(train), trees_matrix(test)
+    y, truth = train.columns[target], test.columns[target]
+    flags = [categorical[i] for i in others]
+    if not train.levels[target]:
+        known, counted = ~np.isnan(y), ~np.isnan(truth)
+        model = HistGradientBoostingRegressor(categorical_features=flags, random_state=seed)
+        model.fit(a[known][:, others], y[known])
+        return float(r2_score(truth[counted], model.predict(b[counted][:, others])))
+    shared = np.intersect1d(y, truth)
+    if len(shared) < 2:
+        return 0.5
+    here, there = np.isin(y, shared), np.isin(truth, shared)
+    classifier = HistGradientBoostingClassifier(categorical_features=flags, random_state=seed)
+    classifier.fit(a[here][:, others], y[here])
+    p = classifier.predict_proba(b[there][:, others])
+    aucs = [roc_auc_score(truth[there] == c, p[:, i]) for i, c in enumerate(classifier.classes_)]
+    return float(np.mean(aucs))
+
 
 LEAST = 20  # rows of each table
 MOST, BRIEF = 5_000, 2_000  # rows of each table that are compared, the second where seconds are limited

@@ -3,22 +3,72 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
-from markupsafe import escape
+from markupsafe import Markup, escape
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from afresh.core import UserError
-from afresh.domains.text.markdown import markdown
 from afresh.engine.sampling.request import converses
 from afresh.faces import studio
 from afresh.runs.about import newest_text
 from afresh.runs.run import Run
 from afresh.verbs.conversations import MOST_CHARACTERS, Conversation, Conversations, now
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+
+
+@cache
+def parser() -> MarkdownIt:
+    """CommonMark with tables. HTML is text, images are links, and links lead to http, https and mail alone, in a page
+    that does not learn where they were followed."""
+    from markdown_it import MarkdownIt  # here: a server with which nobody talks starts earlier
+
+    markdown = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
+    markdown.disable("image")
+    markdown.validateLink = allowed  # type: ignore[assignment, method-assign]
+    markdown.add_render_rule("link_open", link_open)
+    markdown.add_render_rule("heading_open", heading)
+    markdown.add_render_rule("heading_close", heading)
+    markdown.add_render_rule("fence", code)
+    markdown.add_render_rule("code_block", code)
+    markdown.add_render_rule("table_open", lambda *_: '<div class="wide-table" tabindex="0"><table>')
+    markdown.add_render_rule("table_close", lambda *_: "</table></div>")
+    return markdown
+
+
+def markdown(text: str) -> Markup:
+    """A text as HTML."""
+    return Markup(parser().render(text))
+
+
+def allowed(address: str) -> bool:
+    """Whether a link may lead there."""
+    return address.strip().lower().startswith(("http://", "https://", "mailto:"))
+
+
+def link_open(renderer: Any, tokens: Sequence[Any], at: int, options: Any, env: Any) -> str:
+    tokens[at].attrSet("rel", "noopener noreferrer nofollow")
+    tokens[at].attrSet("target", "_blank")
+    return str(renderer.renderToken(tokens, at, options, env))
+
+
+def heading(renderer: Any, tokens: Sequence[Any], at: int, options: Any, env: Any) -> str:
+    """Headings of an answer stand below those of the page."""
+    tokens[at].tag = f"h{min(6, int(tokens[at].tag[1]) + 2)}"
+    return str(renderer.renderToken(tokens, at, options, env))
+
+
+def code(renderer: Any, tokens: Sequence[Any], at: int, options: Any, env: Any) -> str:
+    """A block of code, which is scrolled by the keyboard as well."""
+    return f'<pre tabindex="0"><code>{Markup.escape(tokens[at].content)}</code></pre>\n'
+
 
 WORDS = 2_000  # characters of a message that a page begins with
 FOLDER = "chats"  # in the folder of the works of a person

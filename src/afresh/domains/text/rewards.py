@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import UserError
-from afresh.data.text.grams import cosine, grams
-from afresh.data.text.kind import TEXT
+from afresh.data.text.kind import TEXT, cosine, grams
 from afresh.engine.alignment.rewards.programs import limited
 from afresh.engine.alignment.rewards.reward import Builtin, Context, Reward, options, required, whole_file
 

@@ -8,8 +8,8 @@ autoencoder would spend most of its time on a CPU.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,25 @@ from afresh.core.safe_json import MOST_GRIDS, MOST_LAYERS
 from afresh.engine.nets.conv import conv, dense, start
 from afresh.engine.nets.quantise import FSQ, VQ, NoQuantiser, ResidualFSQ
 from afresh.engine.nets.unet import ChannelNorm
+
+
+class LatentDecoder(nn.Module):
+    """Latents (B, channels, *grid) with mean 0 and deviation 1 in each channel to `decode(net, z)` of their own scale
+    z, whose statistics `mean` and `std` are (channels,)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: nn.Module, mean: Tensor, std: Tensor, decode: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self.decode = net, decode
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        along = (-1, *[1] * (x.dim() - 2))
+        return self.decode(self.net, x * self.std.view(along) + self.mean.view(along))
+
 
 DOWN = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 UP = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -21,11 +21,11 @@ from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.engine.nets.kernels import functions as kernels
 from afresh.engine.training import checkpoint, ranks
+from afresh.engine.training.budget import DOES_NOT_FIT, free_unused, is_out_of_memory
 from afresh.engine.training.checkpoint import Progress, progress_of
 from afresh.engine.training.checkpoint_saver import CheckpointSaver
 from afresh.engine.training.compiling import first_reason, undo_compile
 from afresh.engine.training.config import TrainConfig
-from afresh.engine.training.device_memory import DOES_NOT_FIT, free_unused, is_out_of_memory
 from afresh.engine.training.ema import Average, ema_decay, flat, follow, refill
 from afresh.engine.training.looks import Looks, looks_until
 from afresh.engine.training.network import precision

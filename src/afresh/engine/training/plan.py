@@ -20,10 +20,9 @@ from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.data.load import Loader, numbered, tokens_each, window_lengths
 from afresh.engine.training import ranks
-from afresh.engine.training.budget import Machine, synchronise, torch_threads
+from afresh.engine.training.budget import DOES_NOT_FIT, Machine, free_unused, is_bounded, synchronise, torch_threads
 from afresh.engine.training.compiling import compile_fault
 from afresh.engine.training.config import TrainConfig
-from afresh.engine.training.device_memory import DOES_NOT_FIT, free_unused, is_bounded
 from afresh.engine.training.loop import Learner, take_step
 from afresh.engine.training.network import build_network, empty_network, parameters_of
 from afresh.engine.training.precision import fastest_precision

@@ -16,7 +16,7 @@ import torch
 from afresh.core import Cond, CondSpec, UserError
 from afresh.core.rng import Rng
 from afresh.engine.families.diffusers import DiffusersConfig
-from afresh.engine.nets.latent_decoder import LatentDecoder
+from afresh.engine.nets.autoencoder import LatentDecoder
 from afresh.engine.nets.pipelines import diffusers, quiet
 from afresh.runs.formats import diffusers as own
 from afresh.runs.formats import onnx

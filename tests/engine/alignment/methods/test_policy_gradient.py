@@ -10,7 +10,7 @@ from torch import Tensor
 
 from afresh.core import UserError
 from afresh.engine.alignment.methods import advantages as adv
-from afresh.engine.alignment.methods import policy_gradient as pg
+from afresh.engine.alignment.methods import policy as pg
 from tests.engine.alignment.methods.strings import (
     LOGP,
     POLICY,

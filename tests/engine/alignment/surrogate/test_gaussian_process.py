@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from afresh.engine.alignment.surrogate import forest, gaussian_process
+from afresh.engine.alignment.surrogate import gaussian_process
 from afresh.engine.alignment.surrogate.likeness import by_distance, by_tanimoto, tanimoto
+from afresh.engine.alignment.surrogate.model import fit_forest
 
 RNG = np.random.default_rng(0)
 
@@ -74,7 +75,7 @@ def test_tanimoto_is_positive_definite_and_between_zero_and_one() -> None:
 def test_the_trees_of_a_forest_are_draws() -> None:
     rows = RNG.random((200, 4))
     values = np.where(rows[:, 0] > 0.5, 2.0, -1.0) + 0.1 * RNG.standard_normal(200)
-    model = forest.fit(rows, values, np.ones(200))
+    model = fit_forest(rows, values, np.ones(200))
     mean, covariance = model.posterior(np.array([[0.9, 0.5, 0.5, 0.5], [0.1, 0.5, 0.5, 0.5]]))
     assert mean == pytest.approx([2, -1], abs=0.3) and 0 < model.noise < 0.2
     assert covariance.shape == (2, 2) and np.linalg.eigvalsh(covariance).min() > -1e-9

@@ -16,8 +16,7 @@ from collections.abc import Callable
 from afresh.core.rng import Rng
 from afresh.domains.field.systems.equation import Equation
 from afresh.domains.field.systems.grid import Array, Grid
-from afresh.domains.field.systems.initial import random_waves
-from afresh.domains.field.systems.system import Parameter, Parameters, System
+from afresh.domains.field.systems.system import Parameter, Parameters, System, random_waves
 
 
 def self_advection(grid: Grid) -> Callable[[Array], Array]:

@@ -15,8 +15,7 @@ import torch
 from afresh.core.rng import Rng
 from afresh.domains.field.systems.equation import Equation
 from afresh.domains.field.systems.grid import Array, Grid
-from afresh.domains.field.systems.initial import PURPOSE
-from afresh.domains.field.systems.system import Parameter, Parameters, System
+from afresh.domains.field.systems.system import PURPOSE, Parameter, Parameters, System
 
 BLOBS = 8  # places of a trajectory where the second substance is at first
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -117,3 +118,21 @@ def written_time(seconds: float, counted: bool) -> str:
         return f"{seconds:.10g}"
     moment = EPOCH + timedelta(seconds=seconds)
     return moment.strftime("%Y-%m-%d %H:%M:%S") + (f".{moment.microsecond:06d}" if moment.microsecond else "")
+
+
+YEAR = 365.2425 * DAY
+CYCLES = {"day": DAY, "week": WEEK, "year": YEAR}  # seconds
+
+
+def cycles(step: Step, length: int) -> tuple[str, ...]:
+    """The cycles of which a series of so many steps has two at least, and at least two steps in each."""
+    if step.counted:
+        return ()
+    return tuple(n for n, s in CYCLES.items() if 2 * step.length <= s and length * step.length >= 2 * s)
+
+
+def phases(times: Floats, names: Sequence[str]) -> NDArray[np.float32]:
+    """(2 cycles, n) of times (n,) in seconds."""
+    turns = [2 * np.pi * ((times - (MONDAY if n == "week" else 0)) / CYCLES[n]) for n in names]
+    rows = [f(turn) for turn in turns for f in (np.sin, np.cos)]
+    return np.stack(rows).astype(np.float32) if rows else np.zeros((0, len(times)), np.float32)

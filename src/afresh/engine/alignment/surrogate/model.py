@@ -19,8 +19,48 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from afresh.core import ItemKind, UserError
-from afresh.engine.alignment.surrogate import forest, gaussian_process
+from afresh.engine.alignment.surrogate import gaussian_process
 from afresh.engine.alignment.surrogate.likeness import LIKENESS, Likeness, descriptors_of
+
+TREES = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Forest:
+    """A random forest as a posterior: the trees are draws (Hutter et al. 2014, "Algorithm runtime prediction", section
+    4). `noise`: the variance of what the trees leave unexplained of values that they have not seen."""
+
+    trees: Any
+    noise: float
+
+    def draws(self, rows: Array) -> Array:
+        """What each tree says, (TREES, m)."""
+        narrow = rows.astype(np.float32)
+        return np.stack([tree.predict(narrow) for tree in self.trees.estimators_])
+
+    def posterior(self, rows: Array) -> tuple[Array, Array]:
+        """Means (m,) and covariance (m, m)."""
+        drawn = self.draws(rows)
+        apart = drawn - drawn.mean(0)
+        return drawn.mean(0), apart.T @ apart / (len(drawn) - 1)
+
+    def predict(self, rows: Array) -> tuple[Array, Array]:
+        """Means (m,) and variances (m,), without noise."""
+        drawn = self.draws(rows)
+        return drawn.mean(0), drawn.var(0, ddof=1)
+
+
+def fit_forest(rows: Array, values: Array, counts: Array, seed: int = 0) -> Forest:
+    """Descriptors (n, D), values (n,), and of how many measurements each value is the mean (n,)."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    trees = RandomForestRegressor(TREES, max_features="sqrt", oob_score=True, random_state=seed, n_jobs=1)
+    trees.fit(rows.astype(np.float32), values, sample_weight=counts)
+    unseen = float(np.mean(np.square(values - trees.oob_prediction_)))
+    own = Forest(trees, 0.0)
+    spread = float(own.predict(rows[:1000])[1].mean())
+    return Forest(trees, max(unseen - spread, 1e-3 * float(values.var())))
+
 
 Array = NDArray[np.float64]
 
@@ -180,7 +220,7 @@ def _fitted(kind: ItemKind, known: Sequence[Any], rows: Array, mean: Array, coun
     if len(known) <= MANY:
         fits[GAUSSIAN] = lambda r, v, c: gaussian_process.fit(r, v, c, likeness, seed)
     if len(known) >= COMPARED:
-        fits[FOREST] = lambda r, v, c: forest.fit(r, v, c, seed)
+        fits[FOREST] = lambda r, v, c: fit_forest(r, v, c, seed)
     some = np.random.default_rng(seed).permutation(len(known))[:SELECTED]
     tried = {name: left_out(fit, rows[some], mean[some], counts[some]) for name, fit in fits.items()}
     scores = {name: log_score(mean[some], *found) for name, found in tried.items()}

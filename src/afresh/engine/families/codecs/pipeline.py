@@ -25,7 +25,7 @@ from afresh.core.device import computing_device
 from afresh.core.solver_progress import blocks
 from afresh.core.space import evenly_spaced
 from afresh.engine.families.codecs import stored
-from afresh.engine.nets.latent_decoder import LatentDecoder
+from afresh.engine.nets.autoencoder import LatentDecoder
 from afresh.engine.nets.pipelines import diffusers, squares
 from afresh.engine.nets.tiny_autoencoder import TinyAutoencoder
 
@@ -54,34 +54,9 @@ def kl_encode(net: Any, x: Tensor) -> Tensor:
     return z
 
 
-def dc_encode(net: Any, x: Tensor) -> Tensor:
-    z: Tensor = net.encode(x, return_dict=False)[0]
-    return z
-
-
-def frame_encode(net: Any, x: Tensor) -> Tensor:
-    """Of an autoencoder of videos: an image is one frame."""
-    z: Tensor = net.encode(x[:, :, None]).latent_dist.mode()[:, :, 0]
-    return z
-
-
-def frame_decode(net: Any, z: Tensor) -> Tensor:
-    x: Tensor = net.decode(z[:, :, None], return_dict=False)[0][:, :, 0]
-    return x
-
-
 def decode(net: Any, z: Tensor) -> Tensor:
     x: Tensor = net.decode(z, return_dict=False)[0]
     return x
-
-
-def squares_encode(net: Any, x: Tensor) -> Tensor:
-    """Of an autoencoder of whose cells 2 x 2 are one cell of the latents."""
-    return squares(kl_encode(net, x))
-
-
-def squares_decode(net: Any, z: Tensor) -> Tensor:
-    return decode(net, nn.functional.pixel_shuffle(z, 2))
 
 
 def normalised(net: Any) -> tuple[Tensor, Tensor]:
@@ -97,20 +72,10 @@ def normalised_by_batches(net: Any) -> tuple[Tensor, Tensor]:
     return net.bn.running_mean.clone(), (net.bn.running_var + net.config.batch_norm_eps).sqrt()
 
 
-def tiny_encode(net: Any, x: Tensor) -> Tensor:
-    z: Tensor = net.encode(x)
-    return z
-
-
-def tiny_decode(net: Any, z: Tensor) -> Tensor:
-    x: Tensor = net.decode(z)
-    return x
-
-
 AUTOENCODERS: Mapping[str, Autoencoder] = {
     TINY: Autoencoder(
-        tiny_encode,
-        tiny_decode,
+        lambda net, x: net.encode(x),
+        lambda net, z: net.decode(z),
         lambda net: int(net.factor),
         lambda net: int(net.channels),
         lambda net: (torch.zeros(net.channels), torch.ones(net.channels)),
@@ -123,21 +88,21 @@ AUTOENCODERS: Mapping[str, Autoencoder] = {
         normalised,
     ),
     "AutoencoderKLFlux2": Autoencoder(
-        squares_encode,
-        squares_decode,
+        lambda net, x: squares(kl_encode(net, x)),  # 2 x 2 of its cells are one cell of the latents
+        lambda net, z: decode(net, nn.functional.pixel_shuffle(z, 2)),
         lambda net: 2 ** len(net.config.block_out_channels),
         lambda net: 4 * int(net.config.latent_channels),
         normalised_by_batches,
     ),
     "AutoencoderKLQwenImage": Autoencoder(
-        frame_encode,
-        frame_decode,
+        lambda net, x: net.encode(x[:, :, None]).latent_dist.mode()[:, :, 0],  # of videos: an image is one frame
+        lambda net, z: net.decode(z[:, :, None], return_dict=False)[0][:, :, 0],
         lambda net: 2 ** len(net.config.temperal_downsample),
         lambda net: int(net.config.z_dim),
         normalised,
     ),
     "AutoencoderDC": Autoencoder(
-        dc_encode,
+        lambda net, x: net.encode(x, return_dict=False)[0],
         decode,
         lambda net: 2 ** (len(net.config.encoder_block_out_channels) - 1),
         lambda net: int(net.config.latent_channels),

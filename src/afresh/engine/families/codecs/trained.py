@@ -22,8 +22,7 @@ from afresh.core import Codec, Examples, Space, UserError
 from afresh.core.solver_progress import blocks
 from afresh.core.space import evenly_spaced
 from afresh.engine.families.codecs import stored
-from afresh.engine.nets.autoencoder import NETWORKS, LatentShape, latent_grid, latents, networks
-from afresh.engine.nets.latent_decoder import LatentDecoder
+from afresh.engine.nets.autoencoder import NETWORKS, LatentDecoder, LatentShape, latent_grid, latents, networks
 from afresh.engine.nets.quantise import usage
 
 SOURCE = "field"  # the kind of space that this codec encodes

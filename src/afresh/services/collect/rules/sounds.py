@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.core.sound import Sound
+from afresh.core.item_kind import Sound
 from afresh.services.collect.extract.media import decoded
 from afresh.services.collect.record import Record
 from afresh.services.collect.rules import Amount, Decibels, Share, Verdict, rule
