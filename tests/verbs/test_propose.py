@@ -18,7 +18,7 @@ from afresh.domains.molecule.alerts import alerts
 from afresh.domains.molecule.chem import canonical
 from afresh.engine.alignment.surrogate.model import FEW, fit_surrogate
 from afresh.verbs.candidates import VARIED, Pool, vary
-from afresh.verbs.proposing import remarks
+from afresh.verbs.proposing import LEAST_CHANCE, remarks
 from tests.engine.alignment.surrogate.test_model import POINT, points, truth
 
 RINGS = ("c1ccccc1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1")
@@ -101,6 +101,31 @@ def test_a_batch_depends_on_the_order_of_the_values_alone(model: afresh.Model, t
     skewed = write(tmp_path / "skewed.csv", [(s, 10**v) for s, v in measured()])
     assert set(model.propose(skewed, "logS", batch=4, budget=80).items) == set(plain.items)
     assert [r.chance for r in plain.rows] == sorted((r.chance for r in plain.rows), reverse=True)
+
+
+@pytest.mark.parametrize("acquisition", ["ei", "ucb", "thompson", "greedy"])
+def test_candidates_without_a_chance_are_proposed_only_if_too_few_have_one(
+    acquisition: Any, model: afresh.Model, tmp_path: Path
+) -> None:
+    """Chance as it is listed: in the units of the numbers, though candidates are compared by their ranks."""
+    rows = [(s, 10 ** (2 * v)) for s, v in measured()]
+    known, listed = write(tmp_path / "known.csv", rows[::2]), tmp_path / "list.smi"
+    for given in (rows[1::2], [r for r in rows[1::2] if r[1] < 300]):
+        listed.write_text("".join(f"{s}\n" for s, _ in given))
+        likely = [
+            p.chance
+            for p in model.propose(known, "logS", batch=len(given), candidates=listed)
+            if p.chance >= LEAST_CHANCE
+        ]
+        for count in (2, len(likely), len(likely) + 3):
+            said: list[Event] = []
+            with listening(said.append):
+                batch = model.propose(known, "logS", batch=count, candidates=listed, acquisition=acquisition)
+            chances = [p.chance for p in batch]
+            assert chances == sorted(chances, reverse=True) and len(chances) == min(count, len(given))
+            assert sum(c >= LEAST_CHANCE for c in chances) == min(count, len(likely))
+            warned = any("is chosen to learn. Raise" in e.text for e in said)
+            assert warned == (len(likely) < len(chances))
 
 
 def test_molecules_are_also_recombined(model: afresh.Model, tmp_path: Path) -> None:

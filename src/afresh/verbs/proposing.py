@@ -199,18 +199,25 @@ class Chooser:
         return [items[i] for i in np.argsort(-value, kind="stable")[:count]]
 
     def batch(self, items: Sequence[Any]) -> list[int]:
-        """The indices of a batch, chosen together from the SHORTLIST of highest value; from those of it alone that have
-        a chance, if these are enough."""
+        """The indices of a batch, chosen together from the SHORTLIST of highest value. Only items with a chance to be
+        better, as `described` states it, are considered; if these are too few, all of them and the best others."""
         plan, rows = self.plan, self.describe(items)
-        short = np.argsort(-self.values(rows), kind="stable")[: max(SHORTLIST, plan.batch)]
-        found = self.surrogate.predict(rows[short])
-        able = np.flatnonzero(plan.goal.chance(found.mean, found.measured_sd, self.best) >= LEAST_CHANCE)
-        short = short[able] if len(able) >= plan.batch else short
+        found, best = self.measured.predict(rows), float(plan.goal.worth(self.measured.values).max())
+        chance = plan.goal.chance(found.mean, found.measured_sd, best)
+        able = np.flatnonzero(chance >= LEAST_CHANCE)
+        first: list[int] = []
+        if len(able) < min(plan.batch, len(items)):
+            first, able = able.tolist(), np.flatnonzero(chance < LEAST_CHANCE)
+            events.warning(
+                f"only {len(first)} of {len(items):,} candidates have a chance of {LEAST_CHANCE:.1%} or more to be "
+                "better than the best measured value: the rest of the batch is chosen to learn. Raise the `budget`"
+            )
+        short = able[np.argsort(-self.values(rows[able]), kind="stable")[: max(SHORTLIST, plan.batch)]]
         mean, covariance = self.surrogate.posterior(rows[short])
         alike = self.surrogate.likeness.similarity(rows[short], rows[short])
-        noise = self.surrogate.noise
-        picked = batch_of(plan.acquisition, mean, covariance, noise, plan.goal, self.best, plan.batch, alike, plan.seed)
-        return [int(short[i]) for i in picked]
+        noise, count = self.surrogate.noise, plan.batch - len(first)
+        picked = batch_of(plan.acquisition, mean, covariance, noise, plan.goal, self.best, count, alike, plan.seed)
+        return first + [int(short[i]) for i in picked]
 
 
 def fill(pool: Pool, run: Run, chooser: Chooser, column: str, seed: int) -> None:
@@ -265,7 +272,7 @@ def shortened(text: str) -> str:
 
 
 def described(surrogate: Surrogate, goal: Goal, pool: Pool, chosen: Sequence[int]) -> list[Proposal]:
-    """The chosen candidates with what is believed of them, the likeliest to be better first."""
+    """The chosen candidates with what is believed of them, the likeliest to be better first, then by their means."""
     kind = surrogate.kind
     items = [pool.items[i] for i in chosen]
     found = surrogate.predict(surrogate.describe(items))
@@ -294,7 +301,8 @@ def described(surrogate: Surrogate, goal: Goal, pool: Pool, chosen: Sequence[int
                 why=reason(surrogate, goal, found, i, float(chance[i]), best, outside, alerts[i]),
             )
         )
-    return sorted(out, key=lambda row: -row.chance)
+    worth = goal.worth(found.mean)
+    return [out[i] for i in np.lexsort((-worth, -chance))]
 
 
 def reason(

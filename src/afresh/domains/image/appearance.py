@@ -1,4 +1,4 @@
-"""What people see in images, and one distance may miss: edges, outlines, plain areas, specks, tones and parts.
+"""What people see in images or hear in sounds, and one distance may miss: edges, specks, tones, parts; clicks.
 
 Each statistic describes one image. Its score is the difference between the means of samples and of held-out images,
 divided by the standard deviation of held-out images: 0 is as real, and at 1 the usual sample is as extreme as one real
@@ -7,7 +7,9 @@ image in six. What differs by SEEN or more is seen on a sheet of samples (benchm
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import reduce
 from typing import NamedTuple
 
@@ -16,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from afresh.core import Evidence, Metric, Question, Score, ScoreWords
-from afresh.engine.evaluation.estimate import Z95, Array, Estimate
+from afresh.core import CondSpec, Evidence, ItemKind, Metric, Question, Score, ScoreWords, Sound, Space
+from afresh.engine.evaluation.estimate import Z95, Array, Estimate, mean
 from afresh.engine.evaluation.image_sets import image_sets_of, image_space
-from afresh.engine.evaluation.study import study_of
+from afresh.engine.evaluation.study import Unmeasurable, study_of
+from afresh.engine.evaluation.verdict import FEW, place
 
 SEEN = 0.8  # standard deviations; those of real images of six data sets are at most 0.4 apart
 STEP = 2 / 255  # between two values of a byte
@@ -145,6 +148,66 @@ def appearance(evidence: Evidence) -> list[Score]:
     return out
 
 
+# --------------------------------------------------------------------------- what one hears
+
+NEAR_BY, BESIDE_PEAK = 0.01, 0.001  # seconds before and after a jump that it is compared with, without the nearest ones
+SUDDEN = 1e3  # times the curvature around it: a jump in silence counts as so much
+CLICKS = 0.85  # one hears clicks: the place between real sounds with a click in each, 0, and real sounds, 1, is below
+
+
+def jump_of(sound: Sound) -> float:
+    """The largest second difference of a sound, in times the root mean square of those around it, up to `SUDDEN`. It
+    does not depend on the loudness. 1 for silence."""
+    bend = np.abs(np.diff(sound.samples.mean(1, dtype=np.float64), n=2))
+    at = int(bend.argmax()) if bend.size else 0
+    if not bend.size or not bend[at]:
+        return 1.0
+    core, reach = (max(2, round(seconds * sound.rate)) for seconds in (BESIDE_PEAK, NEAR_BY))
+    around = np.concatenate([bend[max(0, at - reach) : max(0, at - core)], bend[at + core + 1 : at + reach + 1]])
+    usual = float(np.sqrt(np.square(around).mean())) if around.size else bend[at]
+    return float(bend[at] / max(usual, bend[at] / SUDDEN))
+
+
+def clicked(sound: Sound) -> Sound:
+    """The sound with a click after a quarter of it, as high as its peak."""
+    samples = sound.samples.copy()
+    samples[len(samples) // 4] += np.abs(samples).max()
+    return replace(sound, samples=samples)
+
+
+def timed_space(kind: ItemKind, space: Space, conds: CondSpec) -> str | None:
+    """None for sounds, else the reason why not."""
+    return None if space.timed and kind.medium == "sound" else f"measures sounds, not {kind.plural}"
+
+
+def clicks(evidence: Evidence) -> list[Score]:
+    """The largest jump of a sound beside the samples around it, the geometric mean of all sounds. Floor: held-out
+    sounds. Control: these with a click in each."""
+    study = study_of(evidence)
+    real = [item.value for item in study.heldout_items[: max(study.n, FEW)]]
+    if not real:
+        raise Unmeasurable("needs held-out sounds")
+
+    def of(sounds: Iterable[Sound]) -> Estimate:
+        found = mean(np.log([jump_of(sound) for sound in sounds]))
+        low, high = (None if end is None else math.exp(end) for end in (found.low, found.high))
+        return Estimate(math.exp(found.value), low, high, found.n)
+
+    return [of(study.drawn.values).score("clicks", "lower", of(real).value, of(map(clicked, real)).value)]
+
+
+def heard_of(scores: Mapping[str, Score], plural: str) -> str:
+    """That one hears clicks, as a sentence; empty if one does not."""
+    score = scores.get("clicks")
+    found = place(score)
+    if score is None or found is None or found >= CLICKS:
+        return ""
+    return (
+        f"The {plural} click: their largest jump is {score.value:.3g} times the ones around it, that of real "
+        f"{plural} {score.floor:.3g} times."
+    )
+
+
 def faults_of(scores: Mapping[str, Score]) -> list[str]:
     """What one sees that is not as in real images, the most telling first."""
     values = {name: scores[key].value for name in STATISTICS if (key := f"appearance/{name}") in scores}
@@ -158,4 +221,12 @@ WORDS = ScoreWords(
     Question.REAL,
 )
 BESIDE = {name: statistic.name for name, statistic in STATISTICS.items()}
-METRICS = (Metric("appearance", image_space, appearance, brief=True, words={"appearance": WORDS}, beside=BESIDE),)
+HEARD = ScoreWords(
+    "clicks",
+    "The largest jump of a sound, in times the jumps within 10 ms of it; a click raises it, and loudness does not.",
+    Question.REAL,
+)
+METRICS = (
+    Metric("appearance", image_space, appearance, brief=True, words={"appearance": WORDS}, beside=BESIDE),
+    Metric("clicks", timed_space, clicks, brief=True, words={"clicks": HEARD}),
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from afresh.core import Judgement, Score
-from afresh.domains.image.appearance import SEEN, faults_of
+from afresh.domains.image.appearance import SEEN, faults_of, heard_of
 from afresh.engine.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, beside, place, share_of_floor
 
 # Collapsed: distances between samples, in values and in features, as shares of those between held-out items, are below
@@ -22,6 +22,17 @@ LIKE = 0.7  # good: the place of likeness is above this, so that few samples are
 
 
 def judge_images(scores: Mapping[str, Score], plural: str) -> Judgement | None:
+    """The judgement on images and sounds; None without their likeness. Sounds that click are not good."""
+    found, heard = judge_spectra(scores, plural), heard_of(scores, plural)
+    if found is None or not heard:
+        return found
+    word, sentence = found
+    if word == "good":
+        return "recognisable", f"{heard} Their spectra are close to those of real ones that the model has not seen."
+    return word, f"{heard} {sentence}"
+
+
+def judge_spectra(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     """The judgement on images and spectra of sounds; None without their likeness."""
     if "likeness" not in scores:
         return None

@@ -18,7 +18,7 @@ conditioned on the token before the window.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, Protocol, cast
@@ -62,8 +62,9 @@ from afresh.engine.nets.transformer import (
     token_batch,
     token_examples,
 )
+from afresh.engine.sampling.constraint import Constraint
 from afresh.engine.sampling.guidance import classifier_free
-from afresh.engine.sampling.masked import Order, Unmask, fill, fill_long, ranks
+from afresh.engine.sampling.masked import Order, Unmask, fill, fill_long, ranks, repair
 from afresh.engine.sampling.tokens import Cut
 from afresh.services.watermark.watermark import Watermark
 
@@ -91,8 +92,9 @@ class MaskedSettings(BaseModel):
     """Options of sampling. `length`: number of new tokens of a stream; images always have all their tokens.
 
     `steps`: most network evaluations for a window; 0 = one for each token, which is exact and slow. `order`: the order
-    of unmasking, see afresh.engine.sampling.masked.Unmask. `watermark` marks the tokens whose context was drawn before
-    them.
+    of unmasking, see afresh.engine.sampling.masked.Unmask. `notation`: whether samples with their own grammar, such
+    as scores of music, are held to it if they have no holes; `follows` makes the constraint of what follows a prompt.
+    `watermark` marks the tokens whose context was drawn before them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -104,6 +106,8 @@ class MaskedSettings(BaseModel):
     guidance: float = Field(1.0, ge=0, le=100)  # 1 = as trained
     steps: int = Field(64, ge=0)
     order: Order = "random"
+    notation: bool = True  # whether scores of music are held to their grammar
+    follows: Callable[[Sequence[int]], Constraint] | None = Field(None, exclude=True)
     watermark: Watermark | None = Field(None, exclude=True)
 
 
@@ -355,7 +359,7 @@ def sample(
     end = space.special["end"] if space.stream else None
     kept = (end, space.filler)
     banned = [i for i in space.special.values() if i not in kept]  # several names may share the id of `end`
-    how = Unmask(mask, cut, settings.steps, settings.order, banned, settings.watermark)
+    how = Unmask(mask, cut, settings.steps, settings.order, banned, settings.watermark, settings.follows)
     known = torch.full((cond.size, 0), mask, device=index.device)
     if cond.known is not None:
         known = cond.known if cond.known_mask is None else cond.known.masked_fill(~cond.known_mask, mask)
@@ -434,6 +438,8 @@ def stream(
         if bool(rows.any()):
             some = (x[rows], wanted[rows, 1:], cond.select(rows.nonzero()[:, 0]), rng, index[rows])
             x[rows] = fill_long(predict, *some, context, by, ends, margin)
+            if how.follows is not None and rows is not has_holes:
+                x[rows] = repair(predict, x[rows], start[rows], stop[rows], *some[2:], context, how, end)
     out = [row[1 + a : 1 + b] for row, a, b in zip(x.tolist(), start.tolist(), stop.tolist(), strict=True)]
     # What fills the window after a record ends it, too.
     out = [

@@ -10,7 +10,7 @@ step. The positions of a group are drawn independently, an approximation for the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +21,8 @@ from afresh.core import Cond, Predict
 from afresh.core.device import wide
 from afresh.core.rng import Rng
 from afresh.core.solver_progress import step as tell
+from afresh.engine.sampling.constraint import Constraint, restrict
+from afresh.engine.sampling.text_time_limit import Deadline
 from afresh.engine.sampling.tokens import Cut, draw, narrow
 from afresh.services.watermark.marked_text import AnyOrder
 from afresh.services.watermark.watermark import Watermark
@@ -36,7 +38,8 @@ class Unmask:
     `steps`: the maximum number of network evaluations for a window; 0 = one for each position. The order `random` is
     drawn in advance; `confidence` first unmasks the positions whose drawn token is the likeliest (Chang et al. 2022,
     section 3.2, without their noise). `watermark` marks the tokens whose context was drawn before them (see
-    afresh.services.watermark.marked_text.AnyOrder for what that gives).
+    afresh.services.watermark.marked_text.AnyOrder for what that gives). `follows` makes the constraint of what follows
+    a prompt, to which `repair` holds texts without holes.
     """
 
     mask: int
@@ -45,6 +48,7 @@ class Unmask:
     order: Order = "random"
     banned: Sequence[int] = ()
     watermark: Watermark | None = None
+    follows: Callable[[Sequence[int]], Constraint] | None = None
 
     def marking(self, drawn: Tensor, rng: Rng, index: Tensor) -> AnyOrder | None:
         """How texts are marked whose positions `drawn` (B, T) are filled; None if they are not."""
@@ -160,3 +164,47 @@ def fill_long(
             ended = (wanted & (x[:, 1:] == end)).int().cummax(1).values.bool()
             wanted &= ~ended
     return x
+
+
+def repair(
+    predict: Predict,
+    x: Tensor,
+    start: Tensor,
+    stop: Tensor,
+    cond: Cond,
+    rng: Rng,
+    index: Tensor,
+    context: int,
+    how: Unmask,
+    end: int,
+) -> Tensor:
+    """Texts x (B, L + 1) whose tokens after `start` (B,) up to `stop` (B,) keep to the constraint `how.follows`.
+
+    From left to right, a token that may not stand where it was drawn is drawn again from those that may, given the
+    tokens on both sides of it, so that a valid text stays as it is. The text ends by `stop`. Tokens that are drawn
+    again bear no watermark. Raises UserError if `stop` is too near for the shortest text.
+    """
+    x, length = x.clone(), x.shape[1] - 1
+    u = rng.uniform("repair", index, (length + 1,))
+    spans = list(zip(start.tolist(), stop.tolist(), strict=True))
+    assert how.follows is not None
+    texts = [Deadline(how.follows(row[: a + 1]), b - a, end) for row, (a, b) in zip(x.tolist(), spans, strict=True)]
+    for place in range(int(start.min()) + 1, length + 1):
+        rows = [i for i, (a, b) in enumerate(spans) if a < place <= b and (place == a + 1 or x[i, place - 1] != end)]
+        wrong = [i for i in rows if not may_stand(int(x[i, place]), texts[i].constraint, end)]
+        if wrong:
+            begin = max(0, min(place - 1 - context // 2, length - context))
+            window = x[wrong, begin : begin + context + 1]
+            window = torch.nn.functional.pad(window, (0, context + 1 - window.shape[1]), value=how.mask)
+            window[:, place - begin] = how.mask
+            logits, _ = predict(window, None, cond.select(torch.tensor(wrong, device=x.device)), None)
+            logits = restrict(logits[:, place - begin - 1], [texts[i].constraint for i in wrong], end)
+            x[wrong, place] = draw(narrow(logits, how.cut), u[wrong, place])
+        for i in rows:
+            x[i, place] = texts[i].take(int(x[i, place]), spans[i][1] - place + 1)
+    return x
+
+
+def may_stand(token: int, text: Constraint, end: int) -> bool:
+    allowed = text.allowed()
+    return text.finished() if token == end else token < len(allowed) and bool(allowed[token])
