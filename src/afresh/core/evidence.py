@@ -115,11 +115,13 @@ class Question(StrEnum):
 
 @dataclass(frozen=True)
 class ScoreWords:
-    """How a score is called, what it means, and which question it answers."""
+    """How a score is called, what it means, and which question it answers. `said`: how a verdict says it, of {plural}
+    with the value as {share} or as {count}; empty if it does not."""
 
     name: str
     meaning: str
     question: Question
+    said: str = ""
 
 
 Word = Literal[

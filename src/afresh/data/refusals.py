@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from afresh.core import Refused
+from afresh.core.plural import counted
 
 SHOWN = 6  # groups in a message
 NAMES = 3  # of a group
+IN_LINE = 3  # groups in a line with other facts
 PART = re.compile(r", (row|line|document) [\d,]+$")  # of a file
 # Reasons for leaving out what is beside the data, which nobody misses.
 BESIDE = re.compile(
@@ -49,6 +51,16 @@ def sum_refusals(refused: Sequence[Refused]) -> list[RefusalGroup]:
 def missed(refused: Sequence[Refused]) -> list[Refused]:
     """The refused inputs without those that are beside the data."""
     return [r for r in refused if _rank(r) < 2]
+
+
+def left_out(refused: Sequence[Refused], duplicates: Sequence[Refused], rest_in: str) -> str:
+    """What was found and is not learnt, with the reasons; `rest_in` names what shows those beyond IN_LINE."""
+    groups = sum_refusals(missed(refused))
+    out = [counted(len(duplicates), "exact copy", "exact copies")] if duplicates else []
+    out += [group.line for group in groups[:IN_LINE]]
+    if rest := sum(group.count for group in groups[IN_LINE:]):
+        out.append(f"{rest:,} more for other reasons ({rest_in})")
+    return "; ".join(out)
 
 
 def describe_refusals(refused: Sequence[Refused]) -> str:

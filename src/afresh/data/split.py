@@ -123,7 +123,7 @@ def _distinct(items: Iterable[Item], kind: ItemKind) -> tuple[dict[str, Item], l
         others = [i for i in same if i is not original]
         copies += [Refused(i.source, f"exact duplicate of {original.source or 'an earlier item'}") for i in others]
         disagree += sum(dict(original.labels) != dict(i.labels) for i in others)
-    every = counted(len(first) + len(copies), "item")
+    every = counted(len(first) + len(copies), kind.name, kind.plural)
     notes = [f"{counted(len(copies), 'exact duplicate')} left out of {every}"] if copies else []
     if disagree:
         notes.append(f"{counted(disagree, 'duplicate')} with other labels than the item that was kept")
@@ -212,7 +212,7 @@ def _by_hash(
         notes.append(f"{counted(moved, 'held-out item')} moved to training, because no other item has the label")
     groups = len({i.group for i in items if i.group})
     grouped = f", in {counted(groups, 'group')} never divided" if 0 < groups < len(items) else ""
-    notes.append(f"held out by content: {len(heldout):,} of {counted(len(items), 'item')}{grouped}")
+    notes.append(f"held out by content: {len(heldout):,} of {counted(len(items), kind.name, kind.plural)}{grouped}")
     return Split(train, heldout, notes, duplicates, limit=limit)
 
 

@@ -20,8 +20,13 @@ from afresh.data.advice import Advice, advise
 from afresh.data.files import walk, zip_names
 from afresh.data.image.grid import image_grid
 from afresh.data.image.kind import png_bytes
+<<<<<<< HEAD
 from afresh.data.prepare import Prepared, facts_of, near_duplicates, prepare
 from afresh.data.refusals import refusal_lines
+=======
+from afresh.data.prepare import Prepared, facts_of, prepare
+from afresh.data.refusals import left_out, refusal_lines
+>>>>>>> de41ab5b4f6e231720d4f0b9366eb43f6fec72d6
 from afresh.data.storage.files import replace_file
 from afresh.data.storage.folders import write_folder
 from afresh.data.text.languages import LICENCE, LICENCE_SUFFIXES
@@ -111,10 +116,12 @@ class Look:
         """The report as lines of text."""
         p = self.prepared
         size = p.train.bytes + p.heldout.bytes
-        out = [
+        out = left_out(p.refused, p.duplicates, "below")
+        beside = f"; left out: {out}" if out else ""
+        lines = [
             f"{p.path}: {p.modality} ({p.why})",
             f"{counted(p.train_count + p.heldout_count, p.kind.name, p.kind.plural)}: {p.train_count:,} to train, "
-            f"{p.heldout_count:,} held out, {size:,} bytes",
+            f"{p.heldout_count:,} held out, {size:,} bytes{beside}",
             f"sizes: {describe_sizes(sizes(self.items, p.kind))}",
             f"one example for the model: {describe_space(p.encoder.space)}",
             *label_lines(label_counts(self.items), p.encoder.conds),
@@ -122,10 +129,10 @@ class Look:
         ]
         captions = sum(i.caption is not None for i in self.items)
         if captions:
-            out.append(f"captions: of {counted(captions, 'item')}")
-        out += duplicate_lines(p.duplicates, self.near)
-        out += [f"advice: {a.text}" for a in self.advice]
-        return out + licence_lines(self.licences) + refused_lines(p.refused) + [f"note: {n}" for n in p.notes]
+            lines.append(f"captions: of {counted(captions, p.kind.name, p.kind.plural)}")
+        lines += duplicate_lines(p.duplicates, self.near)
+        lines += [f"advice: {a.text}" for a in self.advice]
+        return lines + licence_lines(self.licences) + refused_lines(p.refused) + [f"note: {n}" for n in p.notes]
 
     def save(self, path: str | Path) -> None:
         """Write the report as an HTML page with examples. Raises UserError if it cannot be written."""
@@ -257,7 +264,7 @@ def describe_sizes(found: Mapping[str, Any]) -> str:
     ((unit, counts),) = found.items()
     if "median" in counts:
         least, median, most = (amount(counts[name]) for name in ("least", "median", "most"))
-        return f"{least} to {most} {unit}, median {median}"
+        return f"{least} {unit}" if least == most else f"{least} to {most} {unit}, median {median}"
     return ", ".join(f"{size} {unit}" + (f" ({n:,})" if len(counts) > 1 else "") for size, n in counts.items())
 
 

@@ -12,7 +12,7 @@ from afresh.core.plural import counted
 from afresh.core.rng import Rng
 from afresh.data.load import Loader
 from afresh.data.prepare import Prepared
-from afresh.data.refusals import missed, sum_refusals
+from afresh.data.refusals import left_out
 from afresh.engine.sampling.request import converses, writes_text
 from afresh.engine.training.progress import clock
 from afresh.engine.training.training_clock import compared
@@ -23,7 +23,7 @@ from afresh.verbs.choose_codec import SIZE
 from afresh.verbs.training_job import Job
 
 SIZES = ((1e6, "very small"), (10e6, "small"), (100e6, "medium"), (float("inf"), "large"))  # by parameters
-SHOWN = 2  # reasons for leaving something out, and things to be careful about, that are shown in full
+SHOWN = 2  # things to be careful about that are shown in full
 NAMED = 6  # conditions, and classes of a label
 
 
@@ -46,13 +46,9 @@ def data_line(prepared: Prepared, run: Run) -> str:
     """What is learnt from, at which size and why, and what was left out."""
     train, heldout, plural = prepared.train_count, prepared.heldout_count, prepared.kind.plural
     text = f"{plural} from {prepared.path.name}: {train:,} to learn from, {heldout:,} held out to judge by"
-    groups = sum_refusals(missed(prepared.refused))
-    out = [f"{len(prepared.duplicates):,} exact {'copy' if len(prepared.duplicates) == 1 else 'copies'}"]
-    out = out * bool(prepared.duplicates) + [group.line for group in groups[:SHOWN]]
-    if rest := sum(group.count for group in groups[SHOWN:]):
-        out.append(f"{rest:,} more for other reasons (`verbose`)")
     text += "".join(f"; {value} pixels a side ({why})" for name, value, why in run.record.decisions if name == SIZE)
-    return text + (f"; left out: {'; '.join(out)}" if out else "")
+    out = left_out(prepared.refused, prepared.duplicates, "`verbose`")
+    return text + (f"; left out: {out}" if out else "")
 
 
 def wish_line(wish: AlignRecord) -> str:

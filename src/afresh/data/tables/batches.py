@@ -18,7 +18,7 @@ from afresh.data.tables import DATA_BASES, SPREADSHEETS, TABLES, rows
 from afresh.data.tables.delimited import Numbered, Row, Unusable, delimited_batches
 from afresh.data.tables.layout import UTF8, NamesOf, too_wide
 from afresh.data.tables.parquet import MOST_COLUMNS, stream_batches
-from afresh.data.tables.spelling import LOOKED_AT, ColumnEvidence, Spelling, spelling_of
+from afresh.data.tables.spelling import LOOKED_AT, ColumnEvidence, Spelling, shared_forms, spelling_of
 from afresh.data.tables.spreadsheet import SEPARATOR, text_of_sheet
 from afresh.data.tables.sql import read_rows
 from afresh.data.tables.totals import TOTALS, WORDS, lines_of_totals
@@ -32,14 +32,19 @@ MOST_MB = 1024  # of what is decoded of Parquet at once
 
 
 def batches(
-    file: DataFile, unusable: Unusable, query: str | None = None, names_of: NamesOf = lambda first: None
+    file: DataFile,
+    unusable: Unusable,
+    query: str | None = None,
+    names_of: NamesOf = lambda first: None,
+    forms: dict[str, list[str] | None] | None = None,
 ) -> Iterator[Any]:
     """Batches of rows (pyarrow.RecordBatch) of a file. Texts keep their form, so that an id `007` stays one, but for
     numbers and dates, which are written in one way (afresh.data.tables.spelling).
 
     `query` is the table or the query of a data base. `names_of`: the names of the columns of a file that has no header
-    but numbers, by its first row. Rows that cannot be used, lines of totals and notes are added to `unusable`. Raises
-    FileError if the file cannot be read.
+    but numbers, by its first row. Rows that cannot be used, lines of totals and notes are added to `unusable`. `forms`
+    receives, for each column of texts, the forms in which all its dates are written. Raises FileError if the file
+    cannot be read.
     """
     read = _as_written(file, unusable, query, names_of)
     first = next(read, None)
@@ -49,7 +54,12 @@ def batches(
     unusable.notes += spelling.notes
     seen = 0
     for batch, after in pairwise(chain([first], read, [None])):
-        yield _spelled(_without_totals(batch, after is None, unusable, seen), spelling)
+        batch = _without_totals(batch, after is None, unusable, seen)
+        if forms is not None:
+            for name in (n for n in _columns_of_texts(batch) if forms.get(n) != []):
+                cells = batch.column(name).unique().to_pylist()
+                forms[name] = shared_forms(cells, spelling.dates.get(name, "?"), forms.get(name))
+        yield _spelled(batch, spelling)
         seen += batch.num_rows
 
 
@@ -59,6 +69,7 @@ def read_tables(
     query: str | None = None,
     names_of: NamesOf = lambda first: None,
     suffixes: Collection[str] = TABLES,
+    forms: dict[str, list[str] | None] | None = None,
 ) -> tuple[list[Refused], list[str], Counter[str]]:
     """Give `add` the batches of each table at a path. Returns what was refused, notes on the tables, and how many rows
     were left out for each reason."""
@@ -72,7 +83,7 @@ def read_tables(
         unusable = Unusable()
         try:
             with parsing("table"):
-                add(file, batches(file, unusable, query, names_of), unusable)
+                add(file, batches(file, unusable, query, names_of, forms), unusable)
         except FileError as error:
             refused.append(Refused(file.name, str(error), damaged=True))
         refused += unusable.refused(file.name)

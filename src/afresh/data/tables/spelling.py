@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import product
 
 from afresh.data.tables.numbers import is_float, is_missing
 
@@ -203,19 +204,82 @@ def usual_order(mark: str) -> str:
     return MONTH_FIRST if mark == "/" else DAY_FIRST
 
 
-def date_seconds(value: object, order: str = "?") -> float | None:
-    """Seconds since 1970 of a date in text, in UTC if it names no zone; None if it is not one."""
-    if not isinstance(value, str):
-        return None
+def date_moment(value: str, order: str = "?") -> datetime | None:
+    """The moment of a date in text, without a zone if it names none; None if it is not one."""
     try:
-        moment: datetime | None = datetime.fromisoformat(value.strip()) if len(value.strip()) >= 8 else None
+        moment = datetime.fromisoformat(value.strip()) if len(value.strip()) >= 8 else None
     except ValueError:
         moment = None
     if moment is None and (date := written_date(value)) is not None:
         moment = date.moment(usual_order(date.mark) if order == "?" else order)
-    if moment is None:
+    return moment
+
+
+def date_seconds(value: object, order: str = "?") -> float | None:
+    """Seconds since 1970 of a date in text, in UTC if it names no zone; None if it is not one."""
+    if not isinstance(value, str) or (moment := date_moment(value, order)) is None:
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+# --------------------------------------------------------------------------- the forms of dates
+
+OF_DAYS = ("%Y", "%y", "%m", "%-m", "%d", "%-d", "%Y%m%d")
+OF_NAMES = ("%B", "%b", "%^b", "%A", "%a", "%p", "%#p")
+OF_CLOCK = (("%H", "%-H", "%I", "%-I"), ("%M",), ("%S",), ("%f", "%L"))
+WHOLE = re.compile(r"(?=.*[Yy])(?=.*[mBb])(?=.*d)[YymBbd]{3}(Ip)?")  # each part of the day once, and a half of 12 hours
+ZONE = re.compile(r"(?<=[\w ])(?:Z|UTC|GMT|[-+]\d\d(?::?\d\d)?)$")
+
+
+def in_form(moment: datetime, form: str) -> str:
+    """A moment as text. A form is one of strftime in which "-" drops zeros, "^" writes capitals and "#" small letters
+    on every system; %L stands for milliseconds."""
+
+    def written(m: re.Match[str]) -> str:
+        text = moment.strftime("%f")[:3] if m[2] == "L" else moment.strftime(f"%{m[2]}")
+        return {"": text, "-": text.lstrip("0") or "0", "^": text.upper(), "#": text.lower()}[m[1]]
+
+    return re.sub(r"%([-^#]?)(\w)", written, form)
+
+
+def forms_of(text: str, moment: datetime) -> list[str]:
+    """The forms in which a moment is written as this text, the likelier first."""
+    zone = found[0] if moment.tzinfo and (found := ZONE.search(text)) else ""
+    clock = re.search(r"\d+:", text)
+    numbers = iter(OF_CLOCK)
+    parts: list[list[str]] = []
+    for piece in re.finditer(r"\d+|[^\W\d]+|[\W_]+", text.removesuffix(zone)):
+        timed = clock is not None and piece.start() >= clock.start()
+        tried = OF_NAMES if not piece[0][0].isdigit() else next(numbers, ()) if timed else OF_DAYS
+        fitting = [d for d in tried if in_form(moment, d) == piece[0]]
+        parts.append(fitting or ([] if piece[0].isdigit() else [piece[0]]))
+    forms = [form for form in map("".join, product(*parts)) if in_form(moment, form) + zone == text]
+    return [form + zone for form in forms if WHOLE.fullmatch("".join(re.findall(r"%[-^#]?([YymBbdIp])", form)))]
+
+
+def shared_forms(cells: Iterable[object], order: str, known: list[str] | None) -> list[str] | None:
+    """The forms in which all dates are written, of those `known` from earlier cells (None: no cell was seen)."""
+    for text in (str(cell).strip() for cell in cells if not is_missing(cell)):
+        moment = date_moment(text, order) if known != [] else None
+        tried = [] if moment is None else forms_of(text, moment) if known is None else known
+        known = [form for form in tried if moment is not None and in_form(moment, form) == text]
+        if not known:
+            break
+    return known
+
+
+def order_in(form: str) -> str:
+    """The order of the day and the month in a form."""
+    return DAY_FIRST if re.search("%-?d.*%-?m", form) else MONTH_FIRST
+
+
+def rewritten(cell: str, form: str) -> str:
+    """A date of ISO 8601 in a form, and in the zone that the form names."""
+    moment = datetime.fromisoformat(cell)
+    if moment.tzinfo and (zone := ZONE.search(form)):
+        known = datetime.fromisoformat(f"2000-01-01T00:00{zone[0].replace('UTC', 'Z').replace('GMT', 'Z')}")
+        moment = moment.astimezone(known.tzinfo)
+    return in_form(moment, form)
 
 
 # --------------------------------------------------------------------------- columns

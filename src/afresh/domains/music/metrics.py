@@ -328,8 +328,8 @@ def judge_music(scores: Mapping[str, Score], plural: str) -> Judgement | None:
         return "collapsed", f"The {plural} repeat themselves: {different.value:.0%} of their phrases are different."
     if nearest < SHAPED or (valid is not None and valid < FORMED and melody < TYPICAL):
         return "noise", (
-            f"The {plural} are hardly music: from a random score to real music, their notes come {nearest:.0%} "
-            f"of the way, intervals {melody:.0%}."
+            f"The {plural} are hardly music: from a random score to real music, their notes come "
+            f"{max(0.0, nearest):.0%} of the way, intervals {max(0.0, melody):.0%}."
         )
     copied = scores.get(f"copied_runs_{RUN}")
     position = place(copied)
@@ -353,7 +353,10 @@ WORDS = {
         "valid scores", "The share of samples that are valid scores of music.", Question.FOLLOWS
     ),
     "copied_runs_8": ScoreWords(
-        "copied phrases", "The share of runs of 8 notes that stand in a training piece.", Question.COPIED
+        "copied phrases",
+        "The share of runs of 8 notes that stand in a training piece.",
+        Question.COPIED,
+        "{share} of the runs of 8 notes in the {plural} stand in training {plural}",
     ),
     "distinct_runs_8": ScoreWords(
         "different phrases", "Different runs of 8 notes, as a share of all.", Question.VARIED

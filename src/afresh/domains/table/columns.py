@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from afresh.core import Omission
 from afresh.core.plural import counted
 from afresh.data.tables.numbers import as_number, is_missing
 from afresh.data.tables.roles import counts_time, is_prose, plain_name
-from afresh.data.tables.spelling import date_seconds
+from afresh.data.tables.spelling import date_moment, date_seconds, order_in
 from afresh.domains.table.row import Cell, Kind
 
 EXACT = 1 << 53  # beyond it, whole numbers are not told apart as numbers
@@ -87,10 +87,12 @@ def _counts(name: str, numbers: Sequence[float | None]) -> bool:
     return whole and ((rises and not counts_time(plain)) or plain in KEYS or plain.endswith("id"))
 
 
-def cell_reader(kind: Kind) -> Callable[[Any], Cell]:
-    """What brings a cell of a column of this kind to its one form. It raises ValueError for a cell that is of another
-    kind."""
-    return {"number": _number, "category": _category, "date": _date}[kind]
+def cell_reader(kind: Kind, form: str = "") -> Callable[[Any], Cell]:
+    """What brings a cell of a column of this kind to the one form that models learn; dates are written in `form`. It
+    raises ValueError for a cell that is of another kind."""
+    if kind == "date":
+        return partial(_date, form=form)
+    return _number if kind == "number" else _category
 
 
 def _number(cell: Any) -> Cell:
@@ -110,16 +112,17 @@ def _category(cell: Any) -> Cell:
     return cell if isinstance(cell, bool) else str(cell)
 
 
-def _date(cell: Any) -> Cell:
+def _date(cell: Any, form: str = "") -> Cell:
     if is_missing(cell):
         return None
     if isinstance(cell, datetime):
         return cell.isoformat(" ")
     if isinstance(cell, date):
         return cell.isoformat()
-    if not isinstance(cell, str) or date_seconds(cell) is None:
+    moment = date_moment(cell, order_in(form) if form else "?") if isinstance(cell, str) else None
+    if moment is None:
         raise ValueError(f"{cell!r} is no date")
-    return datetime.fromisoformat(cell.strip()).isoformat(" ") if ":" in cell else cell.strip()
+    return moment.isoformat(" ") if ":" in cell else moment.date().isoformat()
 
 
 def seconds_of_date(cell: str) -> float:

@@ -16,6 +16,7 @@ from afresh.core.plural import counted
 from afresh.core.solver_progress import reporting
 from afresh.core.verb import Line, Remark, Table
 from afresh.data.tables.numbers import is_missing
+from afresh.data.tables.spelling import rewritten
 from afresh.domains.table.column_code import MISSING, ColumnCode
 from afresh.domains.table.columns import cell_reader
 from afresh.domains.table.encoder import TableEncoder
@@ -86,10 +87,10 @@ def fill_rows(
     return with_known(encoder.ruled(encoder.sourced(with_known(drawn), free)))
 
 
-def given_cell(code: ColumnCode, text: str) -> Cell:
+def given_cell(code: ColumnCode, text: str, form: str = "") -> Cell:
     """The cell that a person wrote for a column. Raises UserError if the column has no such value."""
     try:
-        cell = cell_reader(code.kind)(text)
+        cell = cell_reader(code.kind, form)(text)
     except ValueError as error:
         raise UserError(f"{code.name!r} is a column of {code.kind}s, and {error}.") from None
     if cell is None and not code.misses:
@@ -126,10 +127,10 @@ class DrawnRows:
     notes: Sequence[str] = ()
 
     def json(self) -> dict[str, Any]:
-        return {"rows": [dict(zip(r.header.names, r.cells, strict=True)) for r in self.rows], "notes": [*self.notes]}
+        return {"rows": [r.written for r in self.rows], "notes": [*self.notes]}
 
     def lines(self) -> Sequence[Line]:
-        cells = [["" if c is None else str(c) for c in r.cells] for r in self.rows[:SHOWN]]
+        cells = [["" if c is None else str(c) for c in r.written.values()] for r in self.rows[:SHOWN]]
         shown = Table(self.rows[0].header.names, cells)
         return [shown, Remark(f"{SHOWN} of {len(self.rows):,} rows")] if len(self.rows) > SHOWN else [shown]
 
@@ -143,7 +144,7 @@ def draw_rows(run: Run, n: int, given: Mapping[str, str], format: str, seed: int
     codes = {code.name: code for code in encoder.columns}
     if unknown := [name for name in given if name not in codes]:
         raise UserError(f"There is no column {unknown[0]!r}. The columns are: {', '.join(codes)}.", "unknown_column")
-    cells = {name: given_cell(codes[name], text) for name, text in given.items()}
+    cells = {name: given_cell(codes[name], text, encoder.forms.get(name, "")) for name, text in given.items()}
     notes = [note for name, cell in cells.items() if (note := outside(codes[name], cell))]
     row = Row(encoder.header, tuple(cells.get(name) for name in codes))
     free = [name not in cells for name in codes]
@@ -221,12 +222,18 @@ def impute_file(run: Run, path: Path, draws: int, seed: int) -> Imputed:
         raise UserError(f"{path} has no missing value in a column that the model learnt: there is nothing to fill.")
     repeated = [i for i in todo for _ in range(draws)]
     drawn = fill_rows(run, encoder, [rows[i] for i in repeated], [free[i] for i in repeated], seed, whole=True)
-    tables = [[list(row) for row in zip(*table.cells.values(), strict=True)] for _ in range(draws)]
+    forms = {**encoder.forms, **{name: found[0] for name, found in table.forms.items() if found}}
+
+    def written(name: str, cell: Any) -> Any:
+        return cell if is_missing(cell) or name not in forms else rewritten(str(cell), forms[name])
+
+    as_given = [[written(name, cell) for cell in cells] for name, cells in table.cells.items()]
+    tables = [[list(row) for row in zip(*as_given, strict=True)] for _ in range(draws)]
     filled: list[tuple[int, str, Sequence[Cell]]] = []
     for k, i in enumerate(todo):
         for j, name in enumerate(names):
             if name in wanted and free[i][places[name]]:
-                values = [drawn[k * draws + d].cells[places[name]] for d in range(draws)]
+                values = [written(name, drawn[k * draws + d].cells[places[name]]) for d in range(draws)]
                 filled.append((i, name, values))
                 for d, value in enumerate(values):
                     tables[d][i][j] = value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,7 +18,7 @@ from afresh.core.rng import Rng
 from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import FileEncoder, with_tuples
 from afresh.domains.table.column_code import MISSING, UNKNOWN, ColumnCode
-from afresh.domains.table.columns import Rule
+from afresh.domains.table.columns import Rule, cell_reader
 from afresh.domains.table.row import ROW, Header, Row, as_csv, as_json
 
 MOST_COLUMNS = 1024
@@ -28,7 +28,8 @@ FACTOR = 0x9E3779B97F4A7C15  # an odd number near 2^64 over the golden ratio, fo
 @dataclass(frozen=True, kw_only=True)
 class TableEncoder(FileEncoder):
     """Rows of one header to tokens (T,). Position p has the ids from `starts[p]` on; the last id of all is `begin`.
-    `rules`: columns that are not drawn but follow from others; runs of earlier versions have none."""
+    `rules`: columns that are not drawn but follow from others. `forms`: how dates are written, of columns of dates that
+    all have one form; ISO 8601 in others. Runs of earlier versions have neither."""
 
     format: Literal["afresh.table"] = "afresh.table"
     version: Literal[1] = 1
@@ -36,7 +37,8 @@ class TableEncoder(FileEncoder):
     rules: tuple[Rule, ...] = ()
     options: dict[str, Any]
     notes: tuple[str, ...] = ()
-    later = ("rules",)
+    forms: dict[str, str] = field(default_factory=dict)
+    later = ("rules", "forms")
     kind = ROW
     suffix = ".csv"
     conds: ClassVar[CondSpec] = {}
@@ -45,7 +47,7 @@ class TableEncoder(FileEncoder):
     @cached_property
     def header(self) -> Header:
         names, kinds = tuple(c.name for c in self.columns), tuple(c.kind for c in self.columns)
-        return Header(names, kinds, self.options.get("target"))
+        return Header(names, kinds, self.options.get("target"), self.forms)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -89,7 +91,7 @@ class TableEncoder(FileEncoder):
     def tokens(self, rows: Sequence[Row]) -> Tensor:
         """(N, T) int64. Raises UserError for rows of other columns."""
         for row in rows:
-            if row.header.names != self.header.names:
+            if (row.header.names, row.header.forms) != (self.header.names, self.forms):
                 rows = [self.ordered(r) for r in rows]
                 break
         columns = zip(*(r.cells for r in rows), strict=True) if rows else [()] * len(self.columns)
@@ -97,10 +99,12 @@ class TableEncoder(FileEncoder):
         return torch.from_numpy(np.concatenate(parts, 1) + self.starts)
 
     def ordered(self, row: Row) -> Row:
-        """A row with the columns of the model in their order. Raises UserError if one is missing."""
+        """A row with the columns of the model in their order, and dates as models learn them. Raises UserError if one
+        is missing."""
         cells = dict(zip(row.header.names, row.cells, strict=True))
         if missing := [n for n in self.header.names if n not in cells]:
             raise UserError(f"The row has no column {missing[0]!r}. The model learnt {', '.join(self.header.names)}.")
+        cells |= {n: cell_reader("date", form)(cells[n]) for n, form in self.forms.items()}
         return Row(self.header, tuple(cells[n] for n in self.header.names), row.copy)
 
     def encode(self, items: Sequence[Item]) -> Examples:

@@ -281,6 +281,7 @@ WORDS = {
         "exact copies of training rows",
         "The share of rows that are equal to a training row; real rows that were held out have some as well.",
         Question.COPIED,
+        "{share} of the {plural} are equal to a training row",
     ),
     "table_nearer": ScoreWords(
         "rows nearer to training rows than real ones are",

@@ -88,7 +88,13 @@ class TableModality:
         codes = [fit_column(*c) for c in zip(header.names, header.kinds, columns, strict=True)]
         rules = rules_of(dict(zip(header.names, columns, strict=True)), header.kinds)
         chosen = options.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        return TableEncoder(columns=tuple(codes), rules=tuple(rules), options=chosen, notes=tuple(notes_of(codes)))
+        return TableEncoder(
+            columns=tuple(codes),
+            rules=tuple(rules),
+            options=chosen,
+            notes=tuple(notes_of(codes)),
+            forms=dict(header.forms),
+        )
 
     def load(self, folder: Path) -> TableEncoder:
         return load_encoder(folder, TableEncoder, "tables")

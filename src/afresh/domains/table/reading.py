@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.core import Corpus, Item, Omission, UserError
@@ -24,6 +25,7 @@ from afresh.domains.table.row import Cell, Header, Kind, Row
 
 MOST_ROWS = 1_000_000  # that are held; each is about a kilobyte
 BY_HAND: dict[str, Kind] = {"numbers": "number", "categories": "category", "dates": "date"}
+ISO = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S")  # as dates are written unless a form says otherwise
 WORDS = {kind: option for option, kind in BY_HAND.items()}
 
 
@@ -52,6 +54,7 @@ class Columns:
     sources: list[str] = field(default_factory=list)
     splits: list[str | None] = field(default_factory=list)
     beyond: int = 0  # rows that were too many
+    forms: dict[str, list[str] | None] = field(default_factory=dict)  # of dates, in which all of a column are written
 
 
 def read_columns(path: Path, query: str | None, corpus: Corpus) -> Columns:
@@ -71,12 +74,12 @@ def read_columns(path: Path, query: str | None, corpus: Corpus) -> Columns:
             room = max(0, min(batch.num_rows, MOST_ROWS - len(found.sources)))
             found.beyond += batch.num_rows - room
             for name in names:
-                found.cells[name] += batch.column(name).slice(0, room).to_pylist()
+                found.cells[name] += values_with_their_digits(batch.column(name).slice(0, room))
             found.sources += [f"{file.name}, row {number + i:,}" for i in range(room)]
             found.splits += [split_of_name(file.name)] * room
             number += batch.num_rows
 
-    corpus.refused, corpus.notes, _ = read_tables(path, add, query)
+    corpus.refused, corpus.notes, _ = read_tables(path, add, query, forms=found.forms)
     if found.beyond:
         corpus.notes.append(
             Omission(f"{counted(found.beyond, 'row')} beyond the first {MOST_ROWS:,} are not read: give a sample")
@@ -86,6 +89,13 @@ def read_columns(path: Path, query: str | None, corpus: Corpus) -> Columns:
             f"There is no row of a table in {path} ({', '.join(sorted(TABLES))}).", lines=refusal_lines(corpus.refused)
         )
     return found
+
+
+def values_with_their_digits(column: Any) -> list[Any]:
+    """The values of a column of Arrow; of float32, 327.1 and not the nearest float64, 327.1000061035156."""
+    values: list[Any] = column.to_pylist()
+    short = {"float": np.float32, "halffloat": np.float16}.get(str(column.type))
+    return values if short is None else [None if v is None else float(str(short(v))) for v in values]
 
 
 def _check_same(known: Sequence[str], names: Sequence[str], first: str, file: str) -> None:
@@ -117,7 +127,14 @@ def read_rows(path: Path, options: ReadingOptions) -> Corpus:
             lines=[str(n) for n in corpus.notes],
         )
     cells = {name: read_cells(name, table.cells[name], kind, table.sources) for name, kind in kinds.items()}
-    header = Header(tuple(kinds), tuple(kinds.values()), options.target)
+    dates = {name: table.forms[name] for name, kind in kinds.items() if kind == "date" and name in table.forms}
+    forms = {name: found[0] for name, found in dates.items() if found and found[0] not in ISO}
+    corpus.notes += [
+        f"dates of {name!r} are not all in one known form: samples write them as 2026-01-31"
+        for name in dates
+        if not dates[name]
+    ]
+    header = Header(tuple(kinds), tuple(kinds.values()), options.target, forms)
     corpus.items = rows_of(header, cells, table.sources, table.splits)
     corpus.notes += notes_on(header.names, cells, header.kinds)
     corpus.settled = {

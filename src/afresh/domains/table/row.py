@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from afresh.core import ItemKind, Preview
+from afresh.data.tables.spelling import rewritten
 
 Cell = str | int | float | bool | None  # None: missing; dates are texts of ISO 8601
 Kind = Literal["number", "category", "date"]
@@ -20,11 +21,12 @@ SHOWN = 12  # columns of a row that are shown
 @dataclass(frozen=True)
 class Header:
     """The names of the columns of a table. Not part of what is compared: the kind of each, and the column that the
-    report predicts, if it is set."""
+    report predicts, if it is set; and the forms in which dates of columns are written, if not ISO 8601."""
 
     names: tuple[str, ...]
     kinds: tuple[Kind, ...] = field(compare=False)
     target: str | None = field(default=None, compare=False)
+    forms: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -36,25 +38,34 @@ class Row:
     cells: tuple[Cell, ...]
     copy: int = field(default=0, compare=False)
 
+    @property
+    def written(self) -> dict[str, Cell]:
+        """The cells by column as the data has them: dates in the form of their column."""
+        forms, named = self.header.forms, dict(zip(self.header.names, self.cells, strict=True))
+        dates = {n: rewritten(str(named[n]), form) for n, form in forms.items() if named[n] is not None}
+        return {**named, **dates} if dates else named
+
 
 def as_json(row: Row) -> str:
     """The row as an object of JSON, with null for missing cells."""
-    return json.dumps(dict(zip(row.header.names, row.cells, strict=True)), ensure_ascii=False)
+    return json.dumps(row.written, ensure_ascii=False)
 
 
 def digest(row: Row) -> str:
-    text = as_json(row) + (f"\n{row.copy}" if row.copy else "")
+    """The same for a date in any form."""
+    text = json.dumps(dict(zip(row.header.names, row.cells, strict=True)), ensure_ascii=False)
+    text += f"\n{row.copy}" if row.copy else ""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def describe(row: Row) -> str:
-    pairs = [f"{n} {v}" for n, v in zip(row.header.names, row.cells, strict=True) if v is not None]
+    pairs = [f"{n} {v}" for n, v in row.written.items() if v is not None]
     return ", ".join(pairs[:SHOWN]) + (", ..." if len(pairs) > SHOWN else "")
 
 
 def cells_of(row: Row) -> list[tuple[str, str]]:
     """(column, value) of each cell, as text; a missing value is empty."""
-    return [(n, "" if v is None else str(v)) for n, v in zip(row.header.names, row.cells, strict=True)]
+    return [(n, "" if v is None else str(v)) for n, v in row.written.items()]
 
 
 def decode(content: bytes) -> Row:
@@ -70,7 +81,7 @@ def decode(content: bytes) -> Row:
 
 def as_csv(rows: Sequence[Row], records: Sequence[Mapping[str, Any]] = ()) -> bytes:
     """Rows with the same header as a table. Missing cells are empty."""
-    return csv_of(rows[0].header.names, [row.cells for row in rows])
+    return csv_of(rows[0].header.names, [[*row.written.values()] for row in rows])
 
 
 def csv_of(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
@@ -87,7 +98,8 @@ def as_parquet(rows: Sequence[Row]) -> bytes:
     import pyarrow
     from pyarrow import parquet
 
-    columns = dict(zip(rows[0].header.names, zip(*(row.cells for row in rows), strict=True), strict=True))
+    written = [row.written for row in rows]
+    columns = {name: [cells[name] for cells in written] for name in rows[0].header.names}
     arrays = {}
     for name, cells in columns.items():
         try:

@@ -313,7 +313,10 @@ def judge_texts(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     if known < SPELT:
         return "noise", f"The {plural} are letters rather than words: {spelt}."
     if (copied := copied_share(scores)) is not None:
-        return "memorised", f"{copied:.0%} of the {plural} occur in the training text word for word."
+        return (
+            "memorised",
+            f"{copied:.0%} of the runs of 50 bytes in the {plural} stand in the training data word for word.",
+        )
     if not any(name.startswith("bits_per_byte") for name in scores) and known > SPELT_WELL:
         return (
             "cannot tell",

@@ -137,6 +137,7 @@ WORDS = {
         "near copies of training items",
         "The share of samples nearer to a training item than 99% of held-out ones.",
         Question.COPIED,
+        "{share} of the {plural} are nearer to a training item than 99% of held-out ones",
     ),
 }
 METRICS: tuple[Metric, ...] = (

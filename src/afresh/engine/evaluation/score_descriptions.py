@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from afresh.core import Question, ScoreWords, registry
@@ -21,16 +22,16 @@ def words_of(names: Iterable[str], modality: str = "") -> dict[str, ScoreWords]:
             continue
         words = metric.words[base]
         beside = f", {metric.beside.get(rest, rest)}" if rest else ""
-        out[name] = ScoreWords(words.name + beside, words.meaning, words.question)
+        out[name] = replace(words, name=words.name + beside)
     return out
 
 
 def read_words(module: str) -> dict[str, ScoreWords]:
     """The words of the scores of a metrics module, from `scores.json` beside the file `module`: {question: {score:
-    [name, meaning]}}, where a question is the name of a `Question`."""
+    [name, meaning, and if a verdict says it how]}}, where a question is the name of a `Question`."""
     questions = json.loads(Path(module).with_name("scores.json").read_text("utf-8"))
     return {
-        k: ScoreWords(name, words, Question[q])
+        k: ScoreWords(*words[:2], Question[q], *words[2:])
         for q, all_of in questions.items()
-        for k, (name, words) in all_of.items()
+        for k, words in all_of.items()
     }

@@ -18,7 +18,8 @@ def repeated(scores: Mapping[str, Score]) -> float | None:
 
 
 def copied_share(scores: Mapping[str, Score]) -> float | None:
-    """The share of texts that occur in the training texts, if it is above that of held-out ones; else None."""
+    """The share of the texts' runs of 50 bytes that stand in the training texts, if it is above that of held-out texts;
+    else None."""
     copied = scores.get("verbatim_50")
     if copied is None:
         return None

@@ -16,6 +16,7 @@ from afresh.core.plural import digits
 from afresh.core.safe_text import shell_word
 from afresh.engine.evaluation.card import ProtocolCard
 from afresh.engine.evaluation.doubt import Doubt, Judge, doubt_of
+from afresh.engine.evaluation.score_descriptions import words_of
 from afresh.engine.evaluation.study import Measurement
 from afresh.engine.evaluation.time_budget import LATE
 
@@ -117,10 +118,25 @@ def verdict(measured: Measurement, known: KnownFacts, better_now: Help | None = 
         advice = measured_fully(known)
     else:
         advice = help_for(word, known, card.train_size, card.heldout_size, better_now)
+    if word != "memorised":
+        sentence += copied_words(scores, known.plural, card.modality)
     if word not in UNDECIDED and card.heldout_size < FEW and not known.divided:
         held = f"only {card.heldout_size} {'is' if card.heldout_size == 1 else 'are'} held out to compare with"
         sentence += f" Of the {known.plural}, {held}, so the numbers tell little."
     return Verdict(word, sentence, advice.sentence, advice.command)
+
+
+def copied_words(scores: Mapping[str, Score], plural: str, modality: str) -> str:
+    """Sentences on what the samples copied of the training data, with the same numbers of held-out items; empty if that
+    was not measured."""
+    out = []
+    for name, words in words_of(scores, modality).items():
+        values = [scores[name].value, *([] if scores[name].floor is None else [scores[name].floor])]
+        value, *real = ({"share": f"{100 * v:.3g}%", "count": f"{v:,.0f}"} for v in values)
+        if words.said:
+            beside = f" ({real[0]['share' if '{share}' in words.said else 'count']} with real {plural})" if real else ""
+            out.append(words.said.format(plural=plural, **value) + beside)
+    return f" Copies: {'; '.join(out)}." if out else ""
 
 
 def judges_of(measured: Measurement) -> dict[str, Judge]:
