@@ -20,13 +20,8 @@ from afresh.data.advice import Advice, advise
 from afresh.data.files import walk, zip_names
 from afresh.data.image.grid import image_grid
 from afresh.data.image.kind import png_bytes
-<<<<<<< HEAD
 from afresh.data.prepare import Prepared, facts_of, near_duplicates, prepare
-from afresh.data.refusals import refusal_lines
-=======
-from afresh.data.prepare import Prepared, facts_of, prepare
 from afresh.data.refusals import left_out, refusal_lines
->>>>>>> de41ab5b4f6e231720d4f0b9366eb43f6fec72d6
 from afresh.data.storage.files import replace_file
 from afresh.data.storage.folders import write_folder
 from afresh.data.text.languages import LICENCE, LICENCE_SUFFIXES

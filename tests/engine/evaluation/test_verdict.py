@@ -357,6 +357,16 @@ def test_texts_of_invented_words_are_not_said_to_consist_of_words_of_the_data(ow
     assert ("unseen ones take 2.50 bits a byte, 2.00 with a compressor" in found.sentence) == (own == 0.7)
 
 
+def test_a_verdict_says_what_the_samples_copied_and_what_held_out_texts_did() -> None:
+    marks = {"known_words": (0.57, 0.71, 0.3), "verbatim_50": (0.021, 0.03, None), "longest_copy": (1213.0, None, None)}
+    scores = tuple(Score(name, v, v, v, 64, "lower", floor, control) for name, (v, floor, control) in marks.items())
+    found = verdict(Measurement(card(), scores, {}, ()), replace(RUN, plural="texts"))
+    assert found.sentence.endswith(
+        " Copies: 2.1% of the runs of 50 bytes in the texts stand in the training data (3% with real texts); "
+        "the longest run of bytes that does has 1,213."
+    )
+
+
 def test_a_verdict_that_was_left_out_to_keep_the_minutes_names_the_command() -> None:
     scores = (Score("known_words", 0.7, 0.7, 0.7, 64, "none", 0.71, 0.2),)
     left = {"bits_per_byte": LATE}

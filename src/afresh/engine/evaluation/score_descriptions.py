@@ -28,10 +28,10 @@ def words_of(names: Iterable[str], modality: str = "") -> dict[str, ScoreWords]:
 
 def read_words(module: str) -> dict[str, ScoreWords]:
     """The words of the scores of a metrics module, from `scores.json` beside the file `module`: {question: {score:
-    [name, meaning, and if a verdict says it how]}}, where a question is the name of a `Question`."""
+    [name, meaning, and how a verdict says it if it does]}}, where a question is the name of a `Question`."""
     questions = json.loads(Path(module).with_name("scores.json").read_text("utf-8"))
     return {
-        k: ScoreWords(*words[:2], Question[q], *words[2:])
+        k: ScoreWords(name, meaning, Question[q], *said)
         for q, all_of in questions.items()
-        for k, words in all_of.items()
+        for k, (name, meaning, *said) in all_of.items()
     }

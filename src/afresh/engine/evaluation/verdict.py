@@ -131,11 +131,11 @@ def copied_words(scores: Mapping[str, Score], plural: str, modality: str) -> str
     was not measured."""
     out = []
     for name, words in words_of(scores, modality).items():
-        values = [scores[name].value, *([] if scores[name].floor is None else [scores[name].floor])]
-        value, *real = ({"share": f"{100 * v:.3g}%", "count": f"{v:,.0f}"} for v in values)
         if words.said:
-            beside = f" ({real[0]['share' if '{share}' in words.said else 'count']} with real {plural})" if real else ""
-            out.append(words.said.format(plural=plural, **value) + beside)
+            values = [v for v in (scores[name].value, scores[name].floor) if v is not None]
+            number, *real = (f"{100 * v:.3g}%" if "{share}" in words.said else f"{v:,.0f}" for v in values)
+            said = words.said.format(plural=plural, share=number, count=number)
+            out.append(said + "".join(f" ({r} with real {plural})" for r in real))
     return f" Copies: {'; '.join(out)}." if out else ""
 
 
