@@ -40,6 +40,7 @@ import afresh
 from afresh import api
 from afresh.core import Family, Question, registry
 from afresh.core.plugins import own_plugins
+from afresh.data.image.kind import ImageResultSettings
 from afresh.data.preferences import Preferences, variable
 from afresh.data.prepare import prepare
 from afresh.engine.evaluation.verdict import MEANING
@@ -51,6 +52,7 @@ from afresh.engine.training.options import FLAGS
 from afresh.faces.cli import app, option_names
 from afresh.faces.cli import commands as all_commands
 from afresh.faces.cli.extras import EXTRAS
+from afresh.faces.cli.options import COMMON, SETTINGS
 from afresh.faces.http.app import ServeSettings, make_app
 from afresh.faces.http.protocols.anthropic.messages import MessageForm
 from afresh.faces.http.protocols.llama_cpp.infill import InfillForm
@@ -68,6 +70,7 @@ from afresh.services.collect.sources.web import WebOptions
 from tools import matrix, proved
 
 ROOT = Path(__file__).parents[1]
+DETAILED = ("--processes", "--set", "--json")  # common options that say more of a command
 NOTE = "<!-- Written by `make docs`; do not edit. -->"
 
 
@@ -122,7 +125,8 @@ def spelled(kind: Any) -> str:
 
 def cli_page() -> str:
     intro = (
-        "Every command and option, as `afresh COMMAND --help` shows them. With `--json`, every line of standard output "
+        "Every command and option, as `afresh COMMAND --help` shows them; options that mean the same for every command "
+        "that has them are the [common options](#common-options). With `--json`, every line of standard output "
         "is a JSON object, and the last one is [the result or the error](exit-codes.md#json). What a command's [exit "
         "code](exit-codes.md) means and what `--set` and `--data` accept ([settings](settings.md)) is on pages of "
         "their own, as are [settings for every command](configuration.md)."
@@ -135,8 +139,15 @@ def shared_part() -> str:
     callback = app.registered_callback
     assert callback is not None and callback.callback is not None
     _, options = described(callback.callback)
+    common = table(("Option", "Meaning"), [(code(flag), about) for flag, about in COMMON.items()])
     return "\n\n".join(
-        ["```text\nafresh [OPTIONS] COMMAND ...\n```", table(("Option", "Value", "Meaning", "Default"), options)]
+        [
+            "```text\nafresh [OPTIONS] COMMAND ...\n```",
+            table(("Option", "Value", "Meaning", "Default"), options),
+            "## Common options",
+            "Each command names those that it has.",
+            common,
+        ]
     )
 
 
@@ -146,7 +157,8 @@ def commands() -> dict[str, Callable[..., None]]:
 
 
 def described(verb: Callable[..., None]) -> tuple[list[tuple[str, str]], list[tuple[str, str, str, str]]]:
-    """The arguments of a command, (name, meaning), and its options, (names, value, meaning, default)."""
+    """The arguments of a command, (name, meaning), and its options, (names, value, meaning, default); settings have
+    their name."""
     hints, parameters = get_type_hints(verb, include_extras=True), inspect.signature(verb).parameters
     arguments, options = [], []
     for key, parameter in parameters.items():
@@ -159,7 +171,9 @@ def described(verb: Callable[..., None]) -> tuple[list[tuple[str, str]], list[tu
             optional = parameter.default is not inspect.Parameter.empty
             arguments.append((f"[{label}]" if optional else label, info.help or ""))
         elif isinstance(info, OptionInfo) and not info.hidden:
-            options.append((flags(key, kind, info), value_of(kind, info), info.help or "", shown(parameter.default)))
+            names = code(f"--set {key}") if info.rich_help_panel == SETTINGS else flags(key, kind, info)
+            value = value_of(kind, info) or ("yes or no" if info.rich_help_panel == SETTINGS else "")
+            options.append((names, value, info.help or "", shown(parameter.default)))
     return arguments, options
 
 
@@ -169,9 +183,22 @@ def command_part(name: str, verb: Callable[..., None]) -> str:
     parts = [f"## {name}", paragraphs(verb), f"```text\n{usage}\n```"]
     if arguments:
         parts.append("\n".join(f"- `{label.strip('[]')}`: {about}" for label, about in arguments))
-    if options:
-        parts.append(table(("Option", "Value", "Meaning", "Default"), options))
-    return "\n\n".join(parts)
+    settings = [o for o in options if o[0].startswith("`--set ")]
+    common = [o for o in options if o[0].strip("`") in COMMON]
+    if rows := [o for o in options if o not in settings + common]:
+        parts.append(table(("Option", "Value", "Meaning", "Default"), rows))
+    if common:
+        parts.append(f"[Common options](#common-options): {', '.join(o[0] for o in common)}.")
+        said = {
+            o[0].strip("`"): o[2].removeprefix("Write each event as a line of JSON, and the result last: ")
+            for o in common
+        }
+        parts.append("\n".join(f"- `{flag}`: {said[flag]}" for flag in DETAILED if flag in said))
+    if settings:
+        names = ", ".join(code(o[0].strip("`").removeprefix("--set ")) for o in settings)
+        where = f"settings.md#{name.replace(' ', '-')}"
+        parts.append(f"[Settings of the command]({where}), as `--set NAME=VALUE`: {names}.")
+    return "\n\n".join(filter(None, parts))
 
 
 def flags(key: str, kind: Any, info: OptionInfo) -> str:
@@ -294,13 +321,22 @@ def settings_page() -> str:
         "of the models; the planner and a family's recipe change some of them, and `run.json` holds what a run used."
     )
     families = [registry.family(name) for name in (*own_families(), *registry.FOREIGN)]
+    own = {name: [o for o in described(verb)[1] if o[0].startswith("`--set ")] for name, verb in commands().items()}
     parts = [
+        "## Commands\n\n`--set NAME=VALUE` of the command.",
+        *(
+            f"### {name}\n\n" + table(("Setting", "Value", "Meaning", "Default"), rows)
+            for name, rows in own.items()
+            if rows
+        ),
         "## Training\n\n`--set train.NAME=VALUE` of `afresh train`, `tune`, `distill` and `align`.",
         model_table(TrainConfig, tuple(FLAGS)),
         "## Families\n\n`--set family.NAME=VALUE` of `afresh train`: the network and its objective.",
         *(f"### Family {f.name}\n\n" + "\n\n".join(map(model_part, configs(f))) for f in families),
         "## Sampling\n\n`--set NAME=VALUE` of `afresh sample`, `edit`, `blend`, `compare` and `compose`, by family.",
         *(f"### Sampling from {f.name}\n\n{model_part(f.sampling.settings)}" for f in families),
+        "### Grids and edits\n\n`columns`, `scale` and `captions` of images, sounds, molecules, fields and series; "
+        f"`full_size` of images.\n\n{model_part(ImageResultSettings)}",
         "## Alignment\n\n`--set align.NAME=VALUE` of `afresh align`, by method.",
     ]
     methods = sorted(registry.aligners().values(), key=lambda a: a.config.__name__)
@@ -334,6 +370,7 @@ def models() -> Iterator[type[BaseModel]]:
     yield TrainConfig
     for family in families:
         yield from (*configs(family), family.sampling.settings)
+    yield ImageResultSettings
     yield from (a.config for a in registry.aligners().values())
     yield from (registry.modality(name).options for name in registry.own_modalities())
 
@@ -629,6 +666,7 @@ def completion_file() -> str:
             for f in families
         },
         "sampling": {f.name: list(model_fields(of_model(f.sampling.settings))) for f in families},
+        "results": list(model_fields(ImageResultSettings)),
         "align": sorted({name for m in methods for name in model_fields(of_model(m.config))}),
         "data": {n: list(model_fields(of_model(registry.modality(n).options))) for n in registry.own_modalities()},
     }

@@ -22,6 +22,7 @@ from docs import generate
 import afresh
 from afresh.core import Cond, Examples, Part, Space, plugins, registry
 from afresh.core.rng import Rng
+from afresh.data.image.kind import ImageResultSettings
 from afresh.data.load import Loader, sweep
 from afresh.engine.training import loop
 from afresh.engine.training.config import TrainConfig
@@ -212,12 +213,13 @@ def unknown_settings(verb: str, words: list[str]) -> list[str]:
     pairs = [(flag, word.partition("=")[0]) for flag, word in pairwise(words)]
     data = {k for m in registry.own_modalities() for k in registry.modality(m).options.model_fields}
     families = [registry.family(f) for f in (*registry.FAMILIES, *registry.FOREIGN)]
-    drawn = {k for f in families for k in f.sampling.settings.model_fields}
+    drawn = {k for f in families for k in f.sampling.settings.model_fields} | set(ImageResultSettings.model_fields)
     known = {f"train.{k}" for k in TrainConfig.model_fields}
     known |= {f"family.{k}" for f in families for v in (f, *f.variants) for k in v.config.model_fields}
     known |= {f"align.{k}" for a in registry.aligners().values() for k in a.config.model_fields}
     known |= {f"sample.{k}" for k in drawn}
-    wanted = {"--set": drawn if verb in SAMPLING else known, "--data": data}
+    own = getattr(CLI.commands[verb], "settings", {}).keys()
+    wanted = {"--set": own | (drawn if verb in SAMPLING else known), "--data": data}
     if verb in ("measure", "rm"):
         del wanted["--data"]  # a path
     if verb in ("catalogue", "demo"):
@@ -340,7 +342,7 @@ def python_problems(text: str) -> list[str]:
     tree, wrong, models = ast.parse(text), [], {"model"}
     drawn = {
         k for f in (*registry.FAMILIES, *registry.FOREIGN) for k in registry.family(f).sampling.settings.model_fields
-    }
+    } | set(ImageResultSettings.model_fields)
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and is_model(node.value, models):
             models |= {t.id for t in node.targets if isinstance(t, ast.Name)}
@@ -516,9 +518,9 @@ def test_the_family_keeps_what_families_promise(
 
 @pytest.mark.parametrize("promise", promises(modality_promises), ids=lambda f: f.__name__[5:])
 def test_the_modality_keeps_what_modalities_promise(
-    promise: Callable[..., None], modality: tuple[str, Any], tmp_path: Path
+    promise: Callable[..., None], modality: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {"row": modality[1], "tmp_path": tmp_path}
+    given = {"row": modality[1], "tmp_path": tmp_path, "monkeypatch": monkeypatch}
     promise(**{k: v for k, v in given.items() if k in takes(promise)})
 
 

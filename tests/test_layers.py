@@ -249,7 +249,8 @@ def test_what_must_not_occur() -> None:
 
 # Programs of others that a message quotes, commands that a page tells to type, and CSS.
 OF_AFRESH = tuple(
-    f"afresh {verb} " for verb in ("sample", "train", "measure", "recommend", "practise", "serve", "rm", "forecast")
+    f"afresh {verb} "
+    for verb in ("anomalies", "sample", "train", "measure", "recommend", "practise", "serve", "rm", "forecast")
 )
 TYPED = ("llama-gguf-split --merge", "hf download", *OF_AFRESH, "var(--")
 # Files that run programs of others: git, torchrun, sky. A text that is one option is what these are run with.

@@ -34,7 +34,7 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {  # what is asked of each run
     "palette": {"label": "light"},
     "latent": {"label": "light", "steps": 4},
     "audio": {"label": "b", "steps": 4},
-    "music": {"length": 12},
+    "music": {"length": 12, "notation": False},
     "molecule": {"number": {"logS": 1.0}},
     "interactions": {"prompt": "i1,i2", "length": 4},
     "bags": {"length": 4},

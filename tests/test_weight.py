@@ -17,6 +17,7 @@ from pathlib import Path
 import afresh
 
 SOURCE, BOUNDS = Path(afresh.__file__).parent, Path(__file__).with_name("weight.json")
+REFERENCE = Path(__file__).parents[1] / "docs/reference/cli.md"
 SLACK = 30  # lines by which a bound may lie above what is counted
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -53,7 +54,9 @@ def lines_of_code(text: str, tree: ast.AST) -> set[int]:
 def counted() -> dict[str, object]:
     lines, classes = weight()
     twice = sum(len(modules) > 1 for modules in classes.values())
-    return {"lines": dict(sorted(lines.items())), "files": len(list(SOURCE.rglob("*.py"))), "classes_of_two": twice}
+    options = sum(line.startswith("| `-") for line in REFERENCE.read_text("utf-8").splitlines())
+    files = len(list(SOURCE.rglob("*.py")))
+    return {"lines": dict(sorted(lines.items())), "files": files, "classes_of_two": twice, "options": options}
 
 
 def test_blanks_comments_and_docstrings_weigh_nothing() -> None:
@@ -68,6 +71,12 @@ def test_folders_weigh_no_more_than_they_may() -> None:
     ]
     wrong += [f"{f}: {lines[f]:,} lines of code, lower the bound" for f, n in bounds.items() if n > lines[f] + SLACK]
     assert not wrong, "\n".join([*wrong, "`python -m tests.test_weight` writes what is counted"])
+
+
+def test_there_are_no_more_options_than_there_may_be() -> None:
+    """Options of all commands, a row of the reference each. A rare one is a setting."""
+    bounds, now = json.loads(BOUNDS.read_text()), counted()
+    assert now["options"] == bounds["options"], "`python -m tests.test_weight` writes what is counted"
 
 
 def test_there_are_no_more_files_and_names_with_two_meanings_than_there_may_be() -> None:

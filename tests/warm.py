@@ -31,7 +31,7 @@ IMPORTED = (
     "afresh.engine.families.flow",
     "afresh.engine.families.transformer",
     "afresh.engine.families.vae",
-    "afresh.faces.http.run",
+    "afresh.faces.http.app",
     "afresh.verbs.report",
     "afresh.verbs.training_job",
     "PIL.Image",

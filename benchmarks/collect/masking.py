@@ -179,7 +179,7 @@ class Counts:
 def measured(docs: list[Document], find: Callable[..., list], rule: str, show: bool = False) -> Counts:
     counts = Counts(Counter(), Counter(), 0, [])
     for doc in docs:
-        spans = find(doc.text, doc.code) if rule == "secrets" else find(doc.text)
+        spans = find(doc.text, doc.code) if rule == "secrets" else find(doc.text, language="" if doc.code else "en")
         for start, end, kind in doc.planted:
             counts.planted[kind] += 1
             covered = {i for s in spans for i in range(max(start, s.start), min(end, s.end))}

@@ -179,7 +179,7 @@ def covered(world: World, tracer: Tracer, seed: int) -> dict[str, float]:
     for i in range(100):
         truth = world.correct(log.known[i : i + 1])[0].reshape(SKILLS, EACH).mean(1)
         for skill, k in zip(
-            truth.tolist(), knowledge(tracer, AnswerHistory(answers_of(log, i)), gap_of(60.0)), strict=True
+            truth.tolist(), knowledge(tracer, [AnswerHistory(answers_of(log, i))], gap_of(60.0))[0], strict=True
         ):
             inside.append(k.low <= skill <= k.high)
             wide.append(k.high - k.low)

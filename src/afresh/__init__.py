@@ -6,6 +6,8 @@
 Importing this package loads nothing heavy: what it offers is imported from `afresh.api` when first used.
 """
 
+# ruff: noqa: F403, F405
+
 from __future__ import annotations
 
 import os
@@ -18,33 +20,7 @@ __version__ = "0.1.0"
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 if TYPE_CHECKING:
-    from afresh.api import (
-        Event,
-        JsonLines,
-        Look,
-        Model,
-        Run,
-        Samples,
-        Scores,
-        Session,
-        UserError,
-        collect_data,
-        doctor,
-        forget,
-        get,
-        inspect_data,
-        label,
-        list_models,
-        listening,
-        load,
-        make_data,
-        remove_data,
-        resume,
-        train,
-        tune,
-        verb,
-        verify_works,
-    )
+    from afresh.api import *
 
 __all__ = [
     "Event",

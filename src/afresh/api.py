@@ -254,7 +254,7 @@ class Model:
     def verify(self, *, trust: bool = False) -> list[Check]:
         """Check hashes, weights, data, resuming, the cache, and that a seed gives the same sample.
 
-        `trust`: run and read what a run of somebody else names, now and later; what that is, is said.
+        `trust`: run and read what a run of someone else names, now and later; what that is, is said.
         """
         if trust:
             check_trust(self.run, trust)
@@ -305,7 +305,7 @@ def resume(
     quiet: bool = False,
 ) -> Model:
     """Go on with a run to the end of its plan. `ignore_stop`: also if its training was stopped early, for example
-    because it began to memorise; without it, such a run stays as it is. `trust`: also with a run of somebody else that
+    because it began to memorise; without it, such a run stays as it is. `trust`: also with a run of someone else that
     names programs to run or paths to read, which are listed by the error that is raised without it.
 
     Raises as `train` does, and if its data is missing or has changed.
@@ -390,7 +390,7 @@ def collect_data(
     `split_by` what is never divided, `heldout` the share that is held out, `against` benchmarks that must not be learnt
     from, and `leaks`, "keep" or "drop", what becomes of what occurs there too. What was interrupted goes on with
     `resume`; data of a program is then given again, under its name. `refresh` reads sources again, and `cluster` is the
-    address of a Ray cluster, or "local". `trust`: go on with a data set of somebody else, whose sources are listed by
+    address of a Ray cluster, or "local". `trust`: go on with a data set of someone else, whose sources are listed by
     the error that is raised without it.
 
     Raises UserError for a place that no source knows, for options and rules that do not exist, and if the folder holds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from pydantic import ValidationError
 
 from afresh.core import Corpus, Encoder, Examples, Item, Modality, UserError, registry
 from afresh.data.prepare import choose_modality, prepare
+from afresh.faces.cli import run as command
+from afresh.runs.run import Run
+from afresh.verbs.use_command import use_command
 from tests.contracts.rows import MODALITIES, ModalityRow, equal, unknown_field
 
 every_row = pytest.mark.parametrize("row", MODALITIES, ids=lambda r: r.name)
@@ -156,3 +160,17 @@ def test_preparing_twice_gives_the_same_split_with_nothing_on_both_sides(row: Mo
     assert one.split_hash == two.split_hash and torch.equal(one.train.x, two.train.x)
     train, heldout = ({one.kind.digest(i.value) for i in split} for split in (one.train_items, one.heldout_items))
     assert train and heldout and not train & heldout
+
+
+@pytest.mark.slow
+@every_row
+def test_the_command_that_training_prints_next_works(
+    row: ModalityRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    row.write(tmp_path / "data")
+    options = [f"--data={name}={value}" for name, value in row.options.items()]
+    train = ["train", "data", "--modality", row.name, *options, "--steps", "1", "--out", "run", "--no-measure"]
+    assert command(train) == 0
+    assert command(shlex.split(use_command(Run.open(tmp_path / "run")))[1:]) == 0

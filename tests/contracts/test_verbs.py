@@ -4,12 +4,14 @@ the command line and over HTTP; and a description of everything."""
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -20,7 +22,10 @@ from afresh.domains.music.files import midi_bytes
 from afresh.domains.music.score import MusicScore, Note
 from afresh.faces.cli import run as command
 from afresh.faces.http.app import ServeSettings, make_app
+from tests.domains.field.drifting import write_drifting
 from tests.domains.series.tables import times, train, waves, write_waves
+from tests.domains.table.people import people
+from tests.domains.table.people import write as write_people
 from tests.faces.cli.conftest import parsed
 from tests.test_old_runs import unpack
 
@@ -43,7 +48,38 @@ def train_series(out: Path) -> None:
     train(write_waves(out.with_suffix(".csv"), 120), out, steps=2)
 
 
+def train_field(out: Path) -> None:
+    data = write_drifting(out.with_name("drifting"), 12, 8)
+    sizes = {"family.widths": [8], "family.emb": 16, "family.attention": False}
+    afresh.train(data, family="flow", steps=2, data={"history": 0}, settings=sizes, out=out, quiet=True)
+
+
+def train_moving(out: Path) -> None:
+    sizes = {"family.widths": [8], "family.emb": 16}
+    afresh.train(write_drifting(out.with_name("drifting"), 12, 8), steps=2, settings=sizes, out=out, quiet=True)
+
+
+def train_table(out: Path) -> None:
+    table = write_people(out.with_suffix(".csv"), people(120))
+    sizes = {"family.width": 32, "family.layers": 1}
+    afresh.train(table, modality="table", steps=2, settings=sizes, out=out, quiet=True)
+
+
+def npy(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
+
+
+def uploaded(name: str, content: bytes) -> dict[str, str]:
+    return {"name": name, "content": base64.b64encode(content).decode()}
+
+
+GAPS = b"age,height,town,code,since,member,spent\n,170.00,Ulm,A,2020-01-05,no,0\n30,,Kiel,C,2020-03-01,yes,7.5\n"
+SEEN = npy(np.where(np.arange(16) % 4, np.nan, 4.0))
+KNOWN = b"smiles,logS\nCCO,1.0\nCCN,0.5\nCCC,-1.0\nCCCO,0.4\nCCF,0.1\nCCCl,-0.5\n"
 SERIES = {"time": times(60), **{name: values.tolist() for name, values in waves(60).items()}}
+HOLES = {**SERIES, "load": [None if i in (20, 21) else v for i, v in enumerate(SERIES["load"])]}
 FUTURE = {"time": times(64)[60:], "heat": [None, 6.0, 6.5, None]}
 
 
@@ -96,6 +132,68 @@ ROWS = (
         ("--from", "now.csv", "--given", "then.csv", "--horizon", "6", "--members", "4", "--seed", "2"),
         files={"now.csv": as_csv(SERIES), "then.csv": as_csv(FUTURE)},
         train=train_series,
+    ),
+    VerbRow(
+        "fill",
+        "series",
+        {"start": HOLES, "members": 4, "seed": 2},
+        ("--from", "holes.csv", "--members", "4", "--seed", "2"),
+        files={"holes.csv": as_csv(HOLES)},
+        train=train_series,
+    ),
+    VerbRow(
+        "anomalies",
+        "series",
+        {"start": SERIES, "members": 10, "seed": 2},
+        ("--from", "now.csv", "--members", "10", "--seed", "2"),
+        files={"now.csv": as_csv(SERIES)},
+        train=train_series,
+    ),
+    VerbRow(
+        "rollout",
+        "field",
+        {"steps": 2, "members": 2, "at": 1, "seed": 1},
+        ("--steps", "2", "--members", "2", "--set", "at=1", "--seed", "1"),
+        train=train_moving,
+    ),
+    VerbRow(
+        "assimilate",
+        "field",
+        {"observations": "seen.npy", "noise": [0.1], "members": 2, "settings": {"steps": 3}, "seed": 1},
+        ("seen.npy", "--noise", "0.1", "--members", "2", "--set", "steps=3", "--seed", "1"),
+        {
+            "observations": uploaded("seen.npy", SEEN),
+            "noise": [0.1],
+            "members": 2,
+            "settings": {"steps": 3},
+            "seed": 1,
+        },
+        files={"seen.npy": SEEN},
+        train=train_field,
+    ),
+    VerbRow(
+        "rows",
+        "table",
+        {"n": 3, "given": {"town": "Ulm"}, "seed": 1},
+        ("-n", "3", "--given", "town=Ulm", "--seed", "1"),
+        train=train_table,
+    ),
+    VerbRow(
+        "impute",
+        "table",
+        {"file": "gaps.csv", "draws": 2, "seed": 1},
+        ("--from", "gaps.csv", "--set", "draws=2", "--seed", "1"),
+        {"file": uploaded("gaps.csv", GAPS), "draws": 2, "seed": 1},
+        files={"gaps.csv": GAPS},
+        train=train_table,
+    ),
+    VerbRow(
+        "propose",
+        "molecule",
+        {"observed": "known.csv", "column": "logS", "batch": 2, "budget": 40, "seed": 1},
+        ("--observed", "known.csv", "--column", "logS", "--batch", "2", "--set", "budget=40", "--seed", "1"),
+        {"observed": uploaded("known.csv", KNOWN), "column": "logS", "batch": 2, "budget": 40, "seed": 1},
+        files={"known.csv": KNOWN},
     ),
 )
 

@@ -69,10 +69,10 @@ def test_progress_is_told_of_what_takes_long(monkeypatch: pytest.MonkeyPatch) ->
     told: list[events.Event] = []
     for silent, count in ((60.0, 0), (0.0, 3)):
         monkeypatch.setattr(s, "SILENT_SECONDS", silent)
-        with events.listening(told.append), reporting("solving"):
+        with events.listening(told.append), reporting("drawing samples"):
             SOLVERS["heun"](to_one, NOISE, Cond(3), times(3))
         assert len(told) == count
-    assert told[-1].text == "solving: step 3 of 3" and told[-1].fields["ended"]
+    assert told[-1].text == "drawing samples: step 3 of 3" and told[-1].fields["ended"]
 
 
 def test_blocks_that_take_long_tell_when_they_will_be_done(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afresh.core import Item, ItemKind
+from afresh.core import Item, ItemKind, plural, registry
 from afresh.data.advice import Advice, DataFacts, advise
 from afresh.data.image.kind import IMAGE
 from afresh.data.prepare import advice_lines, prepare
@@ -63,25 +63,34 @@ def test_imbalanced_and_rare_classes() -> None:
     assert advise(facts(labelled(a=199, b=20))) == []
     (rare,) = advise(facts(labelled(a=40, b=19, c=5)))
     assert (rare.kind, rare.count) == ("rare classes", 2) and "'c' with 5" in rare.text
-    assert kinds(advise(facts(labelled(a=5)))) == ["few"]  # one class is no label
+    assert kinds(advise(facts(labelled(a=5)))) == []  # one class is no label
 
 
 @pytest.mark.parametrize("count,few", [(499, True), (500, False)])
 def test_few_images(count: int, few: bool) -> None:
-    advice = advise(facts([Item(image(i, 2)) for i in range(count)]))
+    advice = advise(facts([Item(image(i, 2)) for i in range(count)], enough=registry.enough("image")))
     assert kinds(advice) == (["few"] if few else [])
-    assert all(a.count == count and "train.memorisation_limit" in a.text for a in advice)
+    assert all(a.count == count and "499 images to learn from, and about 500 usually suffice" in a.text for a in advice)
 
 
-def test_few_texts_give_no_advice_on_the_number_of_images() -> None:
-    assert advise(facts([Item(f"{i}") for i in range(30)])) == []
-
-
-@pytest.mark.parametrize(("count", "length", "few"), [(3, 2_000, True), (3, 20_000, False), (25, 100, False)])
-def test_very_little_text_is_said_to_be(count: int, length: int, few: bool) -> None:
-    found = [a for a in advise(facts([Item(f"{i} " + "x" * length) for i in range(count)])) if a.kind == "few"]
+@pytest.mark.parametrize(("count", "length", "few"), [(3, 2_000, True), (3, 400_000, False), (2_500, 400, False)])
+def test_texts_are_few_by_their_size(count: int, length: int, few: bool) -> None:
+    items = [Item(f"{i} " + "x" * length) for i in range(count)]
+    size = sum(len(i.value) for i in items)
+    found = [a for a in advise(facts(items, size=size, enough=registry.enough("text"))) if a.kind == "few"]
     assert len(found) == few
-    assert not few or ("3 texts of 6,006 characters" in found[0].text and "repeat" in found[0].text)
+    assert not few or "there are 6.01 kB of texts to learn from, and about 1 MB usually suffices" in found[0].text
+
+
+def test_what_usually_suffices_is_declared_for_each_kind_and_explained() -> None:
+    declared = {name: registry.enough(name) for name in registry.own_modalities()}
+    assert all(n >= 0 and unit in ("items", "bytes") for n, unit in declared.values())
+    page = (Path(__file__).parents[2] / "docs" / "concepts.md").read_text("utf-8")
+    assert [n for n, (number, _) in declared.items() if number and size_of(declared[n]) not in page] == []
+
+
+def size_of(enough: tuple[int, str]) -> str:
+    return plural.size(enough[0]) if enough[1] == "bytes" else f"{enough[0]:,}"
 
 
 def test_images_of_one_colour() -> None:

@@ -66,7 +66,7 @@ def test_exact_duplicates_are_removed_and_named() -> None:
     made = [*items(30), Item("text number 3", "copy.txt", {"label": "x"})]
     found = split(made, TEXT)
     assert len(found.train) + len(found.heldout) == 30
-    assert [(d.source, d.reason) for d in found.duplicates] == [("copy.txt", "exact duplicate of 3.txt")]
+    assert [(d.source, d.reason) for d in found.duplicates] == [("3.txt", "exact duplicate of copy.txt")], "the label"
     assert any("1 exact duplicate left out of 31 items" in n for n in found.notes)
     assert any("1 duplicate with other labels" in n for n in found.notes)
 

@@ -36,6 +36,8 @@ UNSUPPORTED = {
     "budget.xls": ("spreadsheets", "PK"),
     "budget.ods": ("spreadsheets", "PK"),
     "clip.mp4": ("videos", "ftyp"),
+    "letter.rtf": ("documents of other programs", "{rtf1"),
+    "letter.doc": ("documents of other programs", "Word"),
 }
 
 
@@ -46,6 +48,31 @@ def test_it_is_refused_by_its_kind_with_what_is_accepted_and_what_to_do(name: st
     for path in (tmp_path / name, tmp_path):
         with pytest.raises(UserError, match=f"looks like {kind}.*cannot be learnt yet.*Accepted: audio, code"):
             choose_modality(path, None)
+
+
+def test_a_folder_says_what_it_holds_and_a_document_how_it_is_converted(tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.m4x"):
+        (tmp_path / name).write_bytes(b"ftyp")
+    with pytest.raises(UserError, match=r"Nothing in .* can be learnt: 1 \.m4x, 1 \.mp4"):
+        choose_modality(tmp_path, None)
+    (tmp_path / "letters").mkdir()
+    for name in ("a.txt", "b.txt", "c.doc"):
+        (tmp_path / "letters" / name).write_text(f"A letter named {name}, which is about the sea.\n")
+    (refused,) = prepare(tmp_path / "letters", "text").refused
+    assert refused.source == "c.doc" and ".docx" in refused.reason
+
+
+def test_folders_are_offered_as_labels_of_texts_and_a_copy_with_a_label_stays(tmp_path: Path) -> None:
+    for n, place in enumerate(("poems/a", "poems/b", "news/c", "news/d", "poems/e", "news/f")):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{place}.txt").write_text(f"The text number {n} is about {place}, and about the sea.\n")
+    found = prepare(tmp_path, "text")
+    assert any("2 folders (news, poems)" in note and "data.folder_labels=true" in note for note in found.notes)
+    (tmp_path / "a.txt").write_text((tmp_path / "poems" / "a.txt").read_text())
+    labelled = prepare(tmp_path, "text", {"folder_labels": True})
+    items = [*labelled.train_items, *labelled.heldout_items]
+    assert len(items) == 6 and all("label" in item.labels for item in items)
+    assert not any("data.folder_labels" in note for note in labelled.notes)
 
 
 @pytest.mark.parametrize("suffix", ["zip", "json", "jsonl", "txt", "npy", "npz", "mid", "png", "py"])

@@ -217,7 +217,7 @@ def test_walks_are_compared_in_the_terminal_and_teach(
 ) -> None:
     votes = tmp_path / "votes.jsonl"
     answered(monkeypatch, "a\nb\n" * 60)
-    code, _, err = invoke("compare", walk_run, "-n", 60, "--no-active", "--out", votes)
+    code, _, err = invoke("compare", walk_run, "-n", 60, "--set", "active=no", "--out", votes)
     assert code == 0 and re.search("[↑→↓]{8}", err), err
     rows = [json.loads(line) for line in votes.read_text().splitlines()]
     assert len(rows) > 40 and all(re.fullmatch(r"(-?[01] ?){8}", r[side]) for r in rows for side in "ab")
@@ -435,11 +435,11 @@ def test_a_verb_and_a_command_of_the_package_are_in_the_shell_in_python_over_htt
     assert web.post("/afresh/v1/heights", json={"model": "walks", "n": 65}).status_code == 400
     assert "heights" in web.get("/afresh/v1/runs/walks").json()["asked"]["verbs"]
 
-    assert "/studio/verb?run=walks&amp;verb=heights" in web.get("/studio/run?run=walks").text
-    form = web.get("/studio/verb?run=walks&verb=heights").text
+    assert "/studio/verb/heights?run=walks" in web.get("/studio/run?run=walks").text
+    form = web.get("/studio/verb/heights?run=walks").text
     assert 'name="least"' in form and "Which walks" in form and "Walks that are drawn." in form
     assert "Go for a walk" in web.get("/studio/run?run=walks").text
     assert web.get("/studio/walk?run=walks").text.count('<li class="height">') == 4
-    shown = web.post("/studio/verb?run=walks&verb=heights", data={"n": "3", "least": "0"}).text
+    shown = web.post("/studio/verb/heights?run=walks", data={"n": "3", "least": "0"}).text
     assert all(f'data-label="height">{h}</td>' in shown for h in first) and 'download="heights.txt"' in shown
-    assert "accepted: 1 to 64" in web.post("/studio/verb?run=walks&verb=heights", data={"n": "65"}).text
+    assert "accepted: 1 to 64" in web.post("/studio/verb/heights?run=walks", data={"n": "65"}).text

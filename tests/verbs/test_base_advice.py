@@ -11,7 +11,7 @@ import pytest
 from afresh.core import UserError
 from afresh.data.prepare import prepare
 from afresh.runs import find_base
-from afresh.verbs.base_advice import base_advice, why_not
+from afresh.verbs.base_advice import base_advice, secret_advice, why_not
 from afresh.verbs.inspect_data import look
 from afresh.verbs.train import TrainSpec, start
 from tests.heard import heard
@@ -108,3 +108,28 @@ def test_a_base_by_name_is_that_of_tune(notes: Path, home: Path) -> None:
 def test_options_of_a_network_do_not_go_with_a_base(notes: Path) -> None:
     with pytest.raises(UserError, match="Leave out `family`"):
         start(spec(notes, family="masked", settings={"family.width": 32}))
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        f"AWS_SECRET_ACCESS_KEY = '{'aB3/' * 10}'",
+        f"token = 'ghp_{'a1B2c3' * 6}'",
+        'password = "n0t-easy-t0-guess!"',
+        "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEpAIBAAKCAQEA7x" * 8 + "\n-----END RSA PRIVATE KEY-----",
+    ],
+)
+@pytest.mark.parametrize("suffix", ["py", "txt"])
+def test_secrets_are_said_before_anything_learns_them(tmp_path: Path, secret: str, suffix: str) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for i in range(12):
+        (folder / f"part{i}.{suffix}").write_text(f"def f{i}(x):\n    return x + {i}\n\n\n" * 4, encoding="utf-8")
+    assert secret_advice(prepare(folder)) == []
+    for i in range(3):
+        (folder / f"settings{i}.{suffix}").write_text(f"LEVEL = {i}\n{secret}\n" * 2, encoding="utf-8")
+    (advice,) = (a for a in look(folder).advice if a.kind == "secrets")
+    assert "settings" in advice.text and "data.exclude" in advice.text and "secrets=mask" in advice.text
+    with heard("Passwords or keys were found in .* texts? .*settings"):
+        start(TrainSpec(folder, steps=1, out=tmp_path / "run", device="cpu"))
+    assert secret_advice(prepare(folder, None, {"exclude": ["settings*"]})) == []

@@ -6,11 +6,12 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from afresh.core import Item, UserError
+from afresh.core import Cond, Item, UserError
 from afresh.data.text.documents import DocumentEncoder
 from afresh.data.text.fim import MARKS
 from afresh.domains.code.metrics import completer_of
@@ -274,3 +275,37 @@ def test_what_cannot_be_completed(trained: Run, tmp_path: Path, capsys: pytest.C
     assert "cannot be completed" in said("--line", 1, "--column", 1, to=tmp_path / "none.py")
     assert "not both" in said("--line", 1, "--column", 1, "--context", file, "--repository", tmp_path)
     assert "is not a folder" in said("--line", 1, "--column", 1, "--repository", file)
+
+
+def test_white_space_without_an_end_is_left_out(plain: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = plain.encoder.abilities.texts
+    assert texts is not None
+    (space,) = texts.tokenizer.encode_many([" "])
+
+    def spaces(run: Run, modules: Any, cond: Cond, seed: int, settings: Any) -> None:
+        for row in range(cond.size):
+            for _ in range(settings.length):
+                settings.watch(row, int(space[0]), -1.0)
+
+    monkeypatch.setattr(Run, "draw", spaces)
+    found, _, notes = complete_many(plain, [Hole("def f", "\n", "a.py")] * 2, seed=0, settings={}, length=8)
+    assert [c.text for c in found] == ["", ""]
+    assert any("2 completions of white space alone left out" in note for note in notes)
+
+
+@pytest.mark.parametrize("drawn", ["", " " * 64, "\n\t\n"])
+def test_white_space_is_no_completion(trained: Run, drawn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = iter([drawn] * 2 + [drawn, "x = 1"])
+
+    def complete(run: Run, holes: list[Hole], **_: object) -> tuple[list[Completion], list[object], list[str]]:
+        return (
+            [Completion(next(texts), True, False) for _ in holes],
+            [fit(run.encoder.abilities.texts, h, 32) for h in holes],
+            [],
+        )
+
+    monkeypatch.setattr("afresh.verbs.cursor.complete_many", complete)
+    with pytest.raises(UserError, match="nothing here but white space"):
+        complete_hole(trained, Hole("def f():", ""), 2)
+    found = complete_hole(trained, Hole("def f():", ""), 2)
+    assert [c.text for c in found.completions] == [drawn, "x = 1"]

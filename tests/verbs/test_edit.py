@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from afresh.domains.image.modality import ImageEncoder, ImageOptions
 from afresh.engine.families.codecs.trained import TrainedCodec, copied
 from afresh.engine.nets.autoencoder import LatentShape, networks
 from afresh.engine.sampling.request import Request
+from afresh.engine.sampling.samples import Samples, grid_png
 from afresh.faces.cli import run as command
 from afresh.runs.data import run_data
 from afresh.runs.inputs import as_seen
@@ -348,6 +350,66 @@ def test_towards_an_attribute(run: Run) -> None:
     assert float(made.x[1].mean()) > float(made.x[0].mean()) + 0.1
     with pytest.raises(UserError, match="Known: dark, light"):
         blender.direction(prepared.train, "grey")
+
+
+def size_of(samples: Samples) -> tuple[int, int]:
+    """Columns and rows of the grid, of pictures that it enlarges to 60 pixels with a gap of 10."""
+    width, height = Image.open(io.BytesIO(grid_png(samples))).size
+    return width // 70, height // 70
+
+
+def test_a_transition_is_one_row_and_versions_of_a_picture_are_one(run: Run, picture: np.ndarray) -> None:
+    fast, other = {"steps": 2, "captions": False, "scale": 10}, 255 - picture
+    assert size_of(Blender(run, fast).between(picture, other, 7, Request(), Request())) == (7, 1)
+    assert size_of(Blender(run, fast).towards(picture, 5, "light", None, None)) == (5, 1)
+    assert size_of(edit(editor(run, **fast), [picture, other], Change(strength=0.5), 3)) == (3, 2)
+    assert size_of(edit(editor(run, **fast), [picture], Change(strength=0.5), 4)) == (2, 2)
+    assert size_of(Sampler(run, 6, Request(), 0, fast)()) == (3, 2)
+    assert size_of(Sampler(run, 6, Request(), 0, {**fast, "columns": 6})()) == (6, 1)
+    assert size_of(Blender(run, {**fast, "columns": 4}).between(picture, other, 8, Request(), Request())) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"columns": 0}, "columns"),
+        ({"scale": 1000}, "scale"),
+        ({"captions": "perhaps"}, "captions"),
+        ({"rows": 2}, "columns, scale, captions, full_size"),
+    ],
+)
+def test_settings_of_grids_are_checked_before_anything_is_drawn(run: Run, given: dict[str, object], said: str) -> None:
+    for begin in (
+        lambda: Sampler(run, 1, Request(), 0, given),
+        lambda: editor(run, **given),
+        lambda: Blender(run, given),
+    ):
+        with pytest.raises(UserError, match=said):
+            made = begin()
+            edit(made, [wide()], Change(strength=0.5)) if isinstance(made, Editor) else None
+
+
+def test_an_edit_is_pasted_back_at_the_pictures_own_size(run: Run, tmp_path: Path) -> None:
+    picture = np.random.default_rng(3).integers(0, 256, (40, 60, 1), np.uint8)
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10:30, 20:40] = 255
+    made = edit(editor(run, full_size=True), [picture, 255 - picture], Change(mask=mask), 2).values
+    assert [v.shape for v in made] == [picture.shape] * 4
+    for value, given in zip(made, (picture, picture, 255 - picture, 255 - picture), strict=True):
+        assert np.array_equal(value[mask == 0], given[mask == 0]) and not np.array_equal(value, given)
+    varied = edit(editor(run, full_size=True), [picture], Change(strength=0.5)).values[0]
+    assert np.array_equal(varied[:, :10], picture[:, :10]) and not np.array_equal(varied, picture)
+    with pytest.raises(UserError, match=r"`full_size` pastes .* Leave one out"):
+        edit(editor(run, full_size=True), [picture], Change(upscale=2))
+    files = [tmp_path / name for name in ("a.png", "mask.png")]
+    Image.fromarray(picture[..., 0]).save(files[0])
+    Image.fromarray(mask).save(files[1])
+    argv = ["edit", run.path, files[0], "--mask", files[1], "--set", "steps=2", "--set", "full_size=true"]
+    assert command([str(a) for a in [*argv, "--out", tmp_path / "out"]]) == 0
+    written = np.asarray(Image.open(tmp_path / "out" / "0.png"))
+    assert written.shape == (40, 60)
+    unmarked = afresh.load(run.path).edit([files[0]], mask=files[1], settings={"steps": 2, "full_size": True})[0]
+    assert np.array_equal(unmarked[..., 0][mask == 0], picture[..., 0][mask == 0])
 
 
 def test_codes_look_like_noise(run: Run) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import afresh
 from afresh.core import UserError
 from afresh.runs.run import Run
 from afresh.verbs.creation_request import CreationRequest, make
-from afresh.verbs.gallery import INDEX, RECIPE, Work, Works, same
+from afresh.verbs.gallery import RECIPE, Work, Works, same
 
 SMALL = {"family.widths": [8, 16], "train.batch": 16}
 
@@ -84,20 +83,6 @@ def test_words_favourites_and_the_bin(run: Run, works: Works) -> None:
         works.get(dog.id)
 
 
-def test_the_index_is_written_from_the_folders(run: Run, works: Works) -> None:
-    (one,) = kept(works, run, CreationRequest(seed=1))
-    (two,) = kept(works, run, CreationRequest(seed=2))
-    works.favour(one.id, True)
-    works.move(two.id, binned=True)
-    (works.root / INDEX).write_bytes(b"damaged" * 1000)
-    assert [w.id for w in works.find(favourites=True)] == [one.id]
-    (works.root / INDEX).unlink()
-    assert [w.id for w in works.find(binned=True)] == [two.id]
-    with sqlite3.connect(works.root / INDEX) as index:
-        index.execute("delete from works")
-    assert len(works.find()) == 1 and len(works.find(binned=True)) == 1
-
-
 def test_works_that_are_copied_into_the_folder_or_removed_from_it_are_noticed(
     run: Run, works: Works, tmp_path: Path
 ) -> None:
@@ -106,7 +91,6 @@ def test_works_that_are_copied_into_the_folder_or_removed_from_it_are_noticed(
     shutil.move(one.folder, tmp_path / one.id)
     assert [w.id for w in works.find()] == [two.id]
     shutil.move(tmp_path / one.id, one.folder)
-    (works.root / INDEX).unlink()
     shutil.move(two.folder, tmp_path / two.id)
     assert [w.id for w in works.find()] == [one.id]
     shutil.move(tmp_path / two.id, two.folder)
@@ -118,7 +102,6 @@ def test_a_damaged_or_hostile_recipe_hides_only_its_work(run: Run, works: Works)
     (two,) = kept(works, run, CreationRequest(seed=2))
     recipe = json.loads((one.folder / RECIPE).read_text())
     (one.folder / RECIPE).write_text(json.dumps({**recipe, "files": {"../../secret": "0"}}))
-    (works.root / INDEX).unlink()
     assert [w.id for w in works.find()] == [two.id]
     with pytest.raises(UserError, match="names files that no work has"):
         works.get(one.id)

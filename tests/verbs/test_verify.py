@@ -52,7 +52,7 @@ def test_a_sound_run_passes_before_and_after_it_is_resumed(kind: str, root: Path
 @pytest.mark.parametrize("method", OTHER_METHODS)
 def test_a_run_of_any_other_method_passes(method: str, root: Path, tmp_path: Path) -> None:
     votes = registry.aligners()[method].feeds == "preferences"
-    wanted = ("--preferences", str(root / "votes.jsonl"), "--anyway") if votes else ("--reward", "length")
+    wanted = ("--preferences", str(root / "votes.jsonl"), "--set", "anyway=yes") if votes else ("--reward", "length")
     argv = ("align", str(root / "transformer"), "--method", method, *wanted, "--length", "4")
     assert command([*argv, *COMMON, str(tmp_path / "run")]) == 0
     check_sound(tmp_path / "run")

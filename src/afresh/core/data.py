@@ -116,13 +116,15 @@ class Sniff:
 
     `unsupported` is set by a modality that could read the data, but knows that it would learn nothing useful from it.
     `columns`: of a table, how many columns that it needs it found. Several modalities may be able to read one: that
-    which found most is chosen, as the most specific, and the scores count among equals.
+    which found most is chosen, as the most specific, and the scores count among equals. `settings`: options of the data
+    without which the modality cannot read the path, {"time": "YEAR"}.
     """
 
     score: float
     reason: str
     unsupported: Unsupported | None = None
     columns: int = 0
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 class Encoder(Protocol):
@@ -228,8 +230,12 @@ class Abilities:
     """What an encoder can do besides encoding and decoding; None for what it cannot. audible: whether items that are
     texts can be heard (`Encoder.hear`). samples: how many a measurement draws where its seconds allow, if items are so
     small and so quickly made that many tell more; 0 for the usual number (`afresh.verbs.measuring.measure_run`).
-    family: the family that suits them, if it is not the usual one of their space. calibrate: what samples of a run
-    (`afresh.runs.run.Run`) need is fitted to its held-out items after training, and written to its folder `fitted`."""
+    family: the family that suits them, if it is not the usual one of their space. notation: the constraint
+    (`afresh.engine.sampling.constraint.Constraint`) of what follows the tokens of a prompt, where items have a grammar
+    of their own. calibrate: what samples of a run (`afresh.runs.run.Run`) need is fitted to its held-out items after
+    training, and written to its folder `fitted`. pictures: what a page shows of one item instead of its preview:
+    (title, pixels (H, W, 3)) each, and lines over logarithmic axes, as numbers by name, of which `step` are the
+    places."""
 
     prompts: Prompts | None = None
     texts: Texts | None = None
@@ -238,7 +244,9 @@ class Abilities:
     audible: bool = False
     samples: int = 0
     family: str = ""
+    notation: Callable[[Sequence[int]], Any] | None = None
     calibrate: Callable[[Any, Sequence[Item]], None] | None = None
+    pictures: Callable[[Any], tuple[Sequence[tuple[str, Any]], Mapping[str, Sequence[float]]]] | None = None
 
 
 # (path, the modality that was asked for or None) -> a folder or file that the readers of modalities know; None if the

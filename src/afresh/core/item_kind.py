@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from afresh.core.sound import Sound
 
@@ -18,11 +19,13 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True, eq=False)
 class Preview:
     """The representation of an item on a page, in a terminal or in a notebook: a text, an image (H, W, 1 or 3) of
-    uint8, or a sound. A text together with an image is its caption."""
+    uint8, or a sound. A text together with an image is its caption. `cells`: (column, value) of a row of a table, which
+    pages show as one."""
 
     text: str | None = None
     image: NDArray[np.uint8] | None = None
     sound: Sound | None = None
+    cells: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ class ItemKind:
     is not written. division: see `Division`; None if items are never divided. use: the command by which a run of such
     items is used, from how the run is typed, the path of its data (None if that is not to be read) and the options by
     which that was read; None if it is sampled. flaw: why a model should perhaps not learn an item, as a predicate
-    ("have a single colour"), or None.
+    ("have a single colour"), or None. result_settings: the settings of sampling, beside those of the family, that say
+    how what was drawn is given back, such as afresh.data.image.grid.GridSettings; None if there are none.
     """
 
     name: str
@@ -128,6 +132,7 @@ class ItemKind:
     hub_task: tuple[str, str] = ("text-generation", "text-generation")
     use: Callable[[str, Path | None, Mapping[str, Any]], str] | None = None
     flaw: Callable[[Any], str | None] = lambda item: None
+    result_settings: type[BaseModel] | None = None
 
     @property
     def inline(self) -> bool:

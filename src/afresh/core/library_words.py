@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from afresh.core.plural import singular
+
 NAME = r"(?:'[^'\n]*'|\"[^\"\n]*\")"
 # [Errno 13] Permission denied: 'a.txt', as Python writes an OSError. The name stands in the rest of the message.
 ERRNO = re.compile(rf"\[Errno -?\d+\] ([^:.;,)\n]+)(?:: {NAME}(?: -> {NAME})?)?")
@@ -31,8 +33,9 @@ PATTERNS = tuple((re.compile(pattern), words) for pattern, words in PYDANTIC.ite
 
 
 def in_plain_words(text: str) -> str:
-    """The message without what only programmers know: numbers of errors, and names of classes of a library."""
+    """The message without what only programmers know: numbers of errors, and names of classes of a library; counts of
+    1 have a noun in the singular."""
     text = ERRNO.sub(lambda found: found[1][:1].lower() + found[1][1:], text)
     for pattern, words in PATTERNS:
         text = pattern.sub(words, text)
-    return text
+    return singular(text)

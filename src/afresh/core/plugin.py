@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Plugin:
     have other suffixes, each named by some plug-in; without any, they are always asked. kinds: names of the kinds of
     items that its metrics measure; without any, the metrics are asked about every kind.
 
-    items, reads: what its data are and what of them is read, in words for people.
+    items, reads: what its data are and what of them is read, in words for people. enough: how many items of training
+    data, or bytes of text, usually suffice for its modalities (docs/concepts.md, "How much data is enough"); 0 where
+    their number says little.
 
     run_files: no references, but the names of files and folders that the verbs write into the folder of a run, or
     patterns of them such as "walks-*.json". They are removed with the run. Raises ValueError for one that could match
@@ -48,6 +51,7 @@ class Plugin:
 
     items: str = ""
     reads: str = ""
+    enough: tuple[int, Literal["items", "bytes"]] = (300, "items")
     suffixes: Collection[str] = ()
     kinds: Collection[str] = ()
     modalities: Mapping[str, str] = field(default_factory=dict)

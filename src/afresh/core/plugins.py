@@ -52,7 +52,7 @@ class PluginPart:
     """One part of a plug-in: its group, the reference of its object, and the package that declares it.
 
     `name`: that of a modality or family; elsewhere that of the plug-in, for messages. `only`: the suffixes of a
-    modality, or the kinds of items of metrics; none for any.
+    modality, or the kinds of items of metrics; none for any. `enough`: that of the plug-in.
     """
 
     group: str
@@ -60,6 +60,7 @@ class PluginPart:
     package: str
     reference: str
     only: frozenset[str] = frozenset()
+    enough: tuple[int, str] = (0, "items")
 
     def load(self) -> Any:
         """The object of the part. Raises UserError, naming the package, if it cannot be imported or lacks an
@@ -104,7 +105,7 @@ def parts_of(plugin: Plugin, name: str, package: str) -> Iterator[PluginPart]:
         listed: Any = getattr(plugin, group)
         named = listed.items() if isinstance(listed, Mapping) else [(name, reference) for reference in listed]
         only = frozenset({"modalities": plugin.suffixes, "metrics": plugin.kinds}.get(group, ()))
-        yield from (PluginPart(group, key, package, reference, only) for key, reference in named)
+        yield from (PluginPart(group, key, package, reference, only, plugin.enough) for key, reference in named)
     yield from (PluginPart("run_files", name, package, pattern) for pattern in plugin.run_files)
 
 
@@ -162,7 +163,7 @@ def parts(group: str, builtin: tuple[str, ...] = ()) -> tuple[PluginPart, ...]:
 
 
 def forget() -> None:
-    """Let parts be listed anew, since packages were added or removed while the program runs."""
+    """Let parts be listed again, since packages were added or removed while the program runs."""
     added.cache_clear()
     parts.cache_clear()
 

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
+THINGS = "item|image|text|file|row|step|character|word|user|column|pair|molecule|sound|event|minute|token|byte|sample"
+ONE = re.compile(rf"(?<![\d.,/])(?<!of )\b1 ({THINGS})s\b(?: (are|have|were|do)\b)?")
+AGREEING = {"are": " is", "have": " has", "were": " was", "do": " does", None: ""}
+
 
 def counted(n: int, singular: str, plural: str = "") -> str:
     """n things in words: `1 step`, `2 steps`, `1,006 steps`. The plural is the singular with an s unless given."""
     return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
+
+
+def singular(text: str) -> str:
+    """A message whose nouns and verbs agree with 1, whatever number they were written for: `1 files are` is `1 file
+    is`."""
+    return ONE.sub(lambda found: f"1 {found[1]}{AGREEING[found[2]]}", text)
 
 
 def digits(value: float | None) -> str:

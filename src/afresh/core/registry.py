@@ -65,6 +65,11 @@ def modality(name: str) -> Modality:
     return plugin
 
 
+def enough(name: str) -> tuple[int, str]:
+    """How many "items" or "bytes" of training data usually suffice for a modality (`Plugin.enough`)."""
+    return next((part.enough for part in parts("modalities") if part.name == name), (0, "items"))
+
+
 def sides_of(name: str) -> Callable[[Path], list[int]] | None:
     """The shorter sides in pixels of the files at a path, of a modality that tells them."""
     return next((part.load() for part in parts("sides") if part.name == name), None)
@@ -102,7 +107,7 @@ def family_names() -> tuple[str, ...]:
 
 
 def family(name: str) -> Family:
-    """The family of this name, or of another name that people know it by. Raises UserError if there is none."""
+    """The family of this name, or of another name that people know it by. Raises UserError if none exists."""
     name = FAMILY_ALIASES.get(name, name)
     _check("family", name, (*family_names(), *FOREIGN), FAMILY_ALIASES)
     if name in FAMILIES + FOREIGN:
@@ -165,7 +170,7 @@ def verb_names() -> tuple[str, ...]:
 
 
 def verb(name: str) -> Verb[Any, Any]:
-    """A verb by name, without loading the others. Raises UserError if there is none."""
+    """A verb by name, without loading the others. Raises UserError if none exists."""
     _check("verb", name, verb_names())
     if name in VERBS:
         own: Verb[Any, Any] = getattr(import_module(f"afresh.verbs.{VERBS[name]}"), name)

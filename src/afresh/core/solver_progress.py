@@ -71,7 +71,7 @@ def reporting(task: str) -> Iterator[None]:
 
 
 def blocks(parts: Sequence[Block], task: str) -> Iterator[Block]:
-    """The parts, one after the other, each a step for whoever follows. Events of progress tell how far they are and
+    """The parts, one after the other, each a step for the follower. Events of progress tell how far they are and
     when they will be done, unless all of them take only a moment."""
     begun = shown = time.monotonic()
     follow = _follower.get()
@@ -101,7 +101,7 @@ def follower() -> Follower | None:
 
 
 def step(done: int, total: int, estimate: Callable[[], Tensor] | None = None) -> None:
-    """Tell whoever follows that `done` of `total` steps were taken."""
+    """Tell the follower that `done` of `total` steps were taken."""
     follow = _follower.get()
     if follow is not None:
         before, whole = _part.get() or (0, total)

@@ -1,4 +1,4 @@
-"""Numbers that an objective adapts in training, read from a state that may come from somebody's checkpoint."""
+"""Numbers that an objective adapts in training, read from a state that may come from someone's checkpoint."""
 
 from __future__ import annotations
 

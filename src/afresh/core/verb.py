@@ -25,12 +25,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
+from pkgutil import resolve_name
 from typing import (
     TYPE_CHECKING,
     Annotated,
     Any,
     Concatenate,
     Generic,
+    Literal,
     ParamSpec,
     Protocol,
     TypeVar,
@@ -75,7 +77,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Remark:
-    """What a person is to know about the result, and what is no part of it."""
+    """Notes for the user that are not part of the result."""
 
     text: str
 
@@ -157,6 +159,14 @@ EncodedItem = Annotated[str, MaxLen(64 * 2**20), Encoded()]
 
 
 @dataclass(frozen=True)
+class UploadedFile:
+    """A file in JSON: its name, whose suffix says what it is, and its content in base64. The verb takes its path."""
+
+    name: Annotated[str, MaxLen(255)]
+    content: EncodedFile
+
+
+@dataclass(frozen=True)
 class Option:
     """A parameter of a verb, as far as its name, type and default do not say all.
 
@@ -169,7 +179,8 @@ class Option:
     reference "module:function" of (run, value, flag) -> value. json: the type in JSON, if it is another. Both may be
     `Absent`. json_default: the default in JSON, if it is another. typed: whether it must be given on the command line,
     although it has a default. also: of a mapping of settings, those that are options of their own on the command line
-    or in JSON, by name: each an annotation as that of a parameter.
+    or in JSON, by name: each an annotation as that of a parameter. names: of a mapping, a reference "module:function"
+    of (run) -> {name: its values}, which forms offer; no values: any.
     """
 
     help: str
@@ -184,11 +195,17 @@ class Option:
     python: str = ""
     typed: bool = False
     also: Mapping[str, Any] = field(default_factory=dict)
+    names: str = ""
 
 
 @dataclass(frozen=True)
 class Argument(Option):
     """A parameter that has no name on the command line."""
+
+
+@dataclass(frozen=True)
+class Setting(Option):
+    """A parameter that is a setting on the command line: `--set NAME=VALUE`."""
 
 
 @dataclass(frozen=True)
@@ -275,13 +292,19 @@ def _always(run: Any) -> None:
     return None
 
 
+def lazily(reference: str) -> Callable[[Any], Any]:
+    """The function "module:name" of one argument, which is imported when it is first called."""
+    return lambda run: resolve_name(reference)(run)
+
+
 @dataclass(frozen=True, eq=False)
 class Verb(Generic[P, R_co]):
     """A verb of runs. Calling it with a run and its parameters returns the result.
 
     name: as it is typed. function: see the top of this file. able: why the verb cannot be done with a run, or None.
-    result: the fields of `Result.json`, as documentation. run_help, run_metavar: about the argument that names the run.
-    summary: a few words, for the description of the server. served: whether the server offers the verb.
+    result: the fields of `Result.json`, as documentation. run_help: about the argument that names the run.
+    summary: a few words, for the description of the server. served: whether the server offers the verb. leads: of the
+    verb by which runs are used, what the button says that leads to its form in the studio.
     alone: whether a request with these options takes its turn and has all processors meanwhile.
     files: about the option `out`, the folder that the files of the result are written to; empty if it has none.
     shown: whether the lines of the result are shown where its files are written, too, since the files do not say them.
@@ -296,8 +319,8 @@ class Verb(Generic[P, R_co]):
     result: str = "{...}"
     summary: str = ""
     run_help: str = "A run: its folder, or its name in runs/."
-    run_metavar: str = "RUN"
     served: bool = True
+    leads: str = ""
     alone: Callable[[Any], bool] = lambda options: True
     files: str = ""
     shown: bool = False
@@ -306,6 +329,12 @@ class Verb(Generic[P, R_co]):
     check: Callable[[Any], None] = _always
 
     def __call__(self, run: Any, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """The result. Raises UserError for a value that is not among those that a parameter can have."""
+        given = inspect.signature(self.function).bind_partial(run, *args, **kwargs).arguments
+        for p in (p for p in self.parameters if get_origin(p.plain) is Literal and p.name in given):
+            if given[p.name] not in get_args(p.plain):
+                known = " or ".join(map(str, get_args(p.plain)))
+                raise UserError(f"`{p.name}` is {known}. Given: {given[p.name]!r}.", param=p.name)
         return self.function(run, *args, **kwargs)
 
     @cached_property
@@ -389,26 +418,6 @@ class Verb(Generic[P, R_co]):
         return model
 
 
-def verb(
-    name: str,
-    *,
-    able: Callable[[Any], str | None] = _always,
-    result: str = "{...}",
-    summary: str = "",
-    run_help: str = "A run: its folder, or its name in runs/.",
-    run_metavar: str = "RUN",
-    served: bool = True,
-    alone: Callable[[Any], bool] = lambda options: True,
-    files: str = "",
-    shown: bool = False,
-    works: bool = False,
-    draws: str = "",
-    check: Callable[[Any], None] = _always,
-) -> Callable[[Callable[Concatenate[Any, P], R]], Verb[P, R]]:
-    """Declares a function as a verb; the parameters are those of `Verb`."""
-
-    def declare(function: Callable[Concatenate[Any, P], R]) -> Verb[P, R]:
-        about = able, result, summary, run_help, run_metavar, served, alone, files, shown, works, draws, check
-        return Verb(name, function, *about)
-
-    return declare
+def verb(name: str, **about: Any) -> Callable[[Callable[Concatenate[Any, P], R]], Verb[P, R]]:
+    """Declares a function as a verb; `about` are the other parameters of `Verb`."""
+    return lambda function: Verb(name, function, **about)

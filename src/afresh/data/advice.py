@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from afresh.core import Item, ItemKind
 from afresh.core.plural import counted
+from afresh.core.plural import size as in_bytes
 
-FEW = 500  # items; a model soon memorises a smaller set
-FEW_LONG, LITTLE = 20, 50  # items, and long items: fewer of them that are together smaller than so many are little
 RARE = 20  # items of a class; a class with fewer is rare
 IMBALANCE = 10.0  # size of the largest class divided by that of the smallest
 
@@ -36,6 +35,8 @@ class DataFacts:
     crossing: int | None  # held-out items that are near duplicates of a training item
     counts: Mapping[str, int]  # changes made while reading (core.Corpus)
     side: int | None = None  # of the images in pixels, as the model sees them
+    size: int = 0  # bytes of the training items
+    enough: tuple[int, str] = (0, "items")  # that usually suffice (`afresh.core.registry.enough`)
     whole: bool = True  # whether `train` are all training items, and no sample of them, whose number tells nothing
 
 
@@ -43,7 +44,13 @@ def advise(facts: DataFacts) -> list[Advice]:
     """All advice that applies, in a fixed order."""
     advice = duplicate_advice(facts)
     if facts.whole:
-        advice += [*class_advice(facts.train), *size_advice(facts.train, facts.kind)]
+        advice += class_advice(facts.train)
+        if short := shortage(facts.enough, facts.kind, len(facts.train), facts.size)[1]:
+            text = (
+                f"there are {short}. A model soon repeats fewer. Add {facts.kind.plural}, or train for a short time; "
+                "training ends when too many samples are near copies (`train.memorisation_limit`)"
+            )
+            advice.append(Advice("few", len(facts.train), text))
     advice += flaw_advice([*facts.train, *facts.heldout], facts.kind)
     return [*advice, *resize_advice(facts)]
 
@@ -118,26 +125,18 @@ def class_advice(train: Sequence[Item]) -> list[Advice]:
     return out
 
 
-def size_advice(train: Sequence[Item], kind: ItemKind) -> list[Advice]:
-    """A training set so small that it is soon memorised: of few items, or, if long ones are divided, with little in
-    them all."""
-    n, what = len(train), kind.plural
-    if n >= FEW:
-        return []
-    if kind.division is not None:
-        size = sum(float(kind.size(i.value)) for i in train)
-        if n >= FEW_LONG or size >= LITTLE * kind.division.long:  # long items teach much, however few they are
-            return []
-        text = (
-            f"there is very little to learn from ({counted(n, kind.name, what)} of {size:,.0f} {kind.unit} in all): "
-            f"the model will repeat them, and held-out numbers say little. Add {what}"
-        )
-        return [Advice("few", n, text)]
-    text = (
-        f"there are few training {what} ({n:,}): long training memorises them. Training measures near copies and stops "
-        f"when they are too many (`train.memorisation_limit`); use a short budget, or add {what}"
-    )
-    return [Advice("few", n, text)]
+def shortage(enough: tuple[int, str], kind: ItemKind, items: int, size: int) -> tuple[float, str]:
+    """What there is to learn from as a share of what usually suffices, and both in words; 1 and no words where it
+    suffices. `size`: in bytes."""
+    number, unit = enough
+    have = size if unit == "bytes" else items
+    if have >= number:
+        return 1.0, ""
+    if unit == "bytes":
+        there, usual = f"{in_bytes(size)} of {kind.plural}", f"{in_bytes(number)} usually suffices"
+    else:
+        there, usual = counted(items, kind.name, kind.plural), f"{number:,} usually suffice"
+    return have / number, f"{there} to learn from, and about {usual}"
 
 
 def flaw_advice(items: Sequence[Item], kind: ItemKind) -> list[Advice]:

@@ -1,7 +1,7 @@
 """Tables with images, sounds or class names: Parquet, Arrow and Feather files as Hugging Face's datasets writes them.
 
 The library itself is not needed: the key `huggingface` of a file's metadata names the features, and an image or a sound
-is a structure of its bytes and its path. A path without bytes is never followed, as a table of somebody else could name
+is a structure of its bytes and its path. A path without bytes is never followed, as a table of someone else could name
 any file.
 """
 
@@ -212,7 +212,7 @@ def _holds_files(kind: Any) -> bool:
 
 
 def _kind_of_rows(file: DataFile, column: str) -> Kind | None:
-    """What the first file in a column is; None if there is none, or the column cannot be read."""
+    """What the first file in a column is; None without one, or if the column cannot be read."""
     try:
         found = next((f for row in _rows(file, [column]) if (f := _file(row[column])) is not None), None)
     except FileError:

@@ -220,7 +220,7 @@ def _mark_of(folder: Path) -> str | None:
 
 
 def content_file(folder: Path, name: str) -> DataFile:
-    """The content of an item of a data set, which may be somebody else's. Raises FileError if `name` is not that of a
+    """The content of an item of a data set, which may be someone else's. Raises FileError if `name` is not that of a
     regular file among its contents."""
     file = DataFile(folder / name, name, 0, folder / BLOBS)
     with open_file(file) as stream:

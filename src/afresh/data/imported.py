@@ -127,7 +127,7 @@ def data_folder() -> Path:
 def write_aside(kind: Kind, entries: Iterable[ImportedItem], key: str | None = None) -> Path:
     """Write the entries, in their order, into a folder; returns it. Without a `key` it is named after what is written.
 
-    Raises UserError if there is no entry, or if the folder cannot be written.
+    Raises UserError without an entry, or if the folder cannot be written.
     """
     root = data_folder()
     with _temporary(root) as folder:

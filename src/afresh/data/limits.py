@@ -62,7 +62,7 @@ class Meter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Time within the block does not count, as that of whoever uses what a generator yields."""
+        """Time within the block does not count, as that of the code that uses what a generator yields."""
         since = time.thread_time()
         yield
         self.begun += time.thread_time() - since

@@ -152,7 +152,7 @@ def table_of(path: Path) -> tables.RowTable:
 
 def items_column(path: Path, table: tables.RowTable, kind: ItemKind, column: str, wanted: str | None) -> str:
     """The column of items, or of the files that hold them: the one that is `wanted`, one with a usual name, or the one
-    whose cells are items. Raises UserError if there is none."""
+    whose cells are items. Raises UserError if none exists."""
     if wanted is not None:
         check_column(path, table.columns, wanted)
         return wanted
@@ -191,7 +191,7 @@ def items_column(path: Path, table: tables.RowTable, kind: ItemKind, column: str
 
 
 def item_of(cell: Any, folder: Path, kind: ItemKind) -> Any:
-    """The item in a cell, or in the file that it names. Raises ValueError or OSError, saying why, if there is none."""
+    """The item in a cell, or in the file that it names. Raises ValueError or OSError, saying why, if none exists."""
     if is_missing(cell):
         raise ValueError(f"no {kind.name}")
     text = str(cell)

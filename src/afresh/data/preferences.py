@@ -41,7 +41,7 @@ Minutes = Annotated[float, BeforeValidator(_minutes)]  # a number, or a text as 
 
 
 def _price(given: str) -> str:
-    """Raises ValueError, as a validator of pydantic does, for what is no amount of money."""
+    """Raises ValueError, as a validator of pydantic does, for what is not an amount of money."""
     from afresh.core.errors import UserError
     from afresh.core.money import parse_amount
 

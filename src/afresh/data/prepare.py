@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -38,6 +38,8 @@ from afresh.data.split import Split, split, split_hash
 from afresh.data.storage.object_store import is_address
 
 UNSUPPORTED, NOT_LEARNT = "unsupported", "cannot be learnt"  # how reasons begin and end for files of another kind
+CLEAR = 0.2  # the difference of two scores from which the greater one decides
+MOST_SUFFIXES = 6  # that a message counts
 DOUBTFUL = 0.5  # a score below which another modality's word that it cannot learn the data counts more
 
 
@@ -96,23 +98,46 @@ def possible(path: Path, wanted: str | None) -> list[tuple[str, Modality]]:
     claimed = claims(path)
     able = [claim for claim in claimed if claim[0].score > 0]
     unsupported = next((s.unsupported for s, _ in claimed if s.unsupported is not None), None)
+    choices = "; ".join(f"{asked_for(seen, modality)} ({seen.reason})" for seen, modality in able)
+    fits: dict[str, Any] = {
+        "kinds": tuple(m.name for _, m in able),
+        "settings": {m.name: dict(seen.settings) for seen, m in able},
+    }
     if unsupported is not None and (not able or able[0][0].score < DOUBTFUL):
-        others = "; ".join(f"`modality={m.name}` ({s.reason})" for s, m in able)
         raise UserError(
             f"{path} looks like {unsupported.kind} ({unsupported.seen}), which cannot be learnt yet. "
-            f"Accepted: {', '.join(names)}. {unsupported.advice}." + (f" Or choose {others}." if others else ""),
+            f"Accepted: {', '.join(names)}. {unsupported.advice}." + (f" Or choose {choices}." if choices else ""),
             "unsupported_data",
             kind=unsupported.kind,
+            **fits,
         )
     if not able:
         raise UserError(
-            f"No modality recognises {path}. Accepted: {', '.join(names)}. "
-            "Give a folder of text, source code, images, sounds or scores, or choose the modality yourself."
+            f"Nothing in {path} can be learnt: {by_suffix(f.name for f in walk(path)[0]) or 'it has no files'}. "
+            f"Accepted: {', '.join(names)}. Give a folder of texts, source code, images, sounds, scores or tables, or "
+            "choose the modality yourself.",
+            "unsupported_data",
+            **fits,
         )
-    if len(able) > 1 and able[0][0].score - able[1][0].score < 0.2:
-        choices = "; ".join(f"`modality={m.name}` ({s.reason})" for s, m in able)
-        raise UserError(f"{path} can be read in more than one way. Choose the modality: {choices}.")
+    if len(able) > 1 and able[0][0].score - able[1][0].score < CLEAR:
+        raise UserError(
+            f"{path} can be learnt in more than one way. Choose one: {choices}.", "several_modalities", **fits
+        )
     return [(seen.reason, modality) for seen, modality in able]
+
+
+def asked_for(seen: Sniff, modality: Modality) -> str:
+    """The options with which the modality reads a path, as messages name them."""
+    given = {"modality": modality.name, **{f"data.{option}": value for option, value in seen.settings.items()}}
+    return " ".join(f"`{option}={value}`" for option, value in given.items())
+
+
+def by_suffix(names: Iterable[str]) -> str:
+    """How many files there are of each suffix: `2 .mp4, 1 .m4a`."""
+    suffixes = Counter(PurePosixPath(name).suffix.lower() for name in names)
+    counts = ", ".join(f"{n:,} {suffix or 'without suffix'}" for suffix, n in suffixes.most_common(MOST_SUFFIXES))
+    more = len(suffixes) - MOST_SUFFIXES
+    return counts + (f" and {more:,} more kinds" if more > 0 else "")
 
 
 def claims(path: Path) -> list[tuple[Sniff, Modality]]:
@@ -235,17 +260,14 @@ def prepare(
 def left_out(refused: Sequence[Refused], kind: Modality, others: Sequence[tuple[str, Modality]]) -> list[str]:
     """A note on the files of other kinds in a folder of several, and on how to learn from them instead."""
     strange = [r.source for r in refused if r.reason.startswith(UNSUPPORTED) or r.reason.endswith(NOT_LEARNT)]
-    suffixes = Counter(PurePosixPath(source).suffix.lower() for source in strange)
-    if not suffixes or not others:
+    if not strange or not others:
         return []
-    counts = ", ".join(f"{n:,} {suffix or 'without suffix'}" for suffix, n in suffixes.most_common(6))
-    more = f" and {len(suffixes) - 6:,} more kinds" if len(suffixes) > 6 else ""
     instead = "; ".join(f"`modality={m.name}` ({why})" for why, m in others)
     return [
         Omission(
             f"the folder holds several kinds of data. Only its {kind.kind.plural} are learnt, and "
-            f"{counted(len(strange), 'file')} of other kinds left out ({counts}{more}). To learn from others instead: "
-            f"{instead}"
+            f"{counted(len(strange), 'file')} of other kinds left out ({by_suffix(strange)}). To learn from others "
+            f"instead: {instead}"
         )
     ]
 
@@ -264,6 +286,8 @@ def facts_of(p: Prepared, near: Sequence[NearDuplicate] | None) -> DataFacts:
         crossing=None if near is None else sum(q.first < border <= q.second for q in near),
         counts=p.counts,
         side=p.encoder.space.shape[-1] if fixed else None,
+        size=p.train.bytes,
+        enough=registry.enough(p.modality),
         whole=p.train_count == len(p.train_items),
     )
 

@@ -110,12 +110,12 @@ def split_hash(parts: Split, kind: ItemKind) -> str:
 
 
 def _distinct(items: Iterable[Item], kind: ItemKind) -> tuple[dict[str, Item], list[Refused], list[str]]:
-    """One item of each content by its digest, the copies, and notes on the copies. The first stays, or the first whose
-    name does not say that it is a copy."""
+    """One item of each content by its digest, the copies, and notes on the copies. One with a
+    label stays, one whose name does not say that it is a copy, or the first."""
     alike: dict[str, list[Item]] = {}
     for item in items:
         alike.setdefault(digest_of(item, kind), []).append(item)
-    first = {digest: min(same, key=lambda i: is_copy(i.source)) for digest, same in alike.items()}
+    first = {digest: min(same, key=lambda i: (not i.labels, is_copy(i.source))) for digest, same in alike.items()}
     copies: list[Refused] = []
     disagree = 0
     for digest, same in alike.items():

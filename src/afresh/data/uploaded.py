@@ -94,7 +94,7 @@ class Arrivals:
             shutil.rmtree(arriving.folder, ignore_errors=True)
 
     def of(self, id: str, owner: str = "") -> Arriving:
-        """Raises UserError if there is none of this id, or if it is somebody else's."""
+        """Raises UserError if none exists of this id, or if it is someone else's."""
         found = self.known.get(id)
         if found is None or found.owner != owner:
             raise UserError("These files are not expected any more. Drop them again.", "unknown_upload")
@@ -186,7 +186,7 @@ def too_much_kept(kept: int, most: int) -> UserError:
     return UserError(
         f"You keep {kept / 2**30:.3g} GiB of data here, and may keep {most / 2**30:.3g} GiB. Ask whoever runs the "
         "server to remove some (`afresh doctor` lists it, `afresh rm --data NAME` removes it) or to allow more with "
-        "`afresh serve --upload-quota GIB`.",
+        "`afresh serve --set upload_quota=GIB`.",
         "too_much_data",
     )
 

@@ -27,6 +27,7 @@ from afresh.runs.run import Run, metrics_rows
 REPORT = "report.json"
 SEPARATOR = "\n\n--------\n\n"  # between the texts of a preview
 EXCERPT = 1_200  # characters of a text
+SHORT = 420  # characters of it on a card
 PREVIEW = re.compile(r"[0-9]{6,13}\.(png|txt)")  # named after its step
 
 
@@ -104,6 +105,11 @@ def first_text(file: Path) -> str:
     return next((text.strip()[:EXCERPT] for text in texts if text.strip()), "")
 
 
+def newest_text(run: Run) -> str:
+    """The beginning of what a run wrote last during training."""
+    return "".join(first_text(file)[:SHORT] for file in previews(run.path, ".txt")[-1:])
+
+
 class AboutRun:
     """What a run is, how far its training came, and how good it is. Each value is read when it is first asked for."""
 
@@ -117,7 +123,7 @@ class AboutRun:
 
     @cached_property
     def progress(self) -> tuple[int, Progress] | None:
-        """The step of the newest intact checkpoint and how far training had come there; None if there is none."""
+        """The step of the newest intact checkpoint and how far training had come there; None without one."""
         root = self.run.path / "checkpoints"
         for name in reversed(checkpoint.steps_in(root)):
             if not checkpoint.check(root / name):

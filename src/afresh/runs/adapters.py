@@ -32,7 +32,7 @@ class AdapterPlace:
 def place_of(name: str) -> AdapterPlace:
     """Locate an adapter: a run's folder, its adapter/ folder, a folder in PEFT's format, or a LoRA file.
 
-    Raises UserError if `name` is none of these.
+    Raises UserError if `name` is not one of these.
     """
     path = Path(name).expanduser()
     if path.name == WEIGHTS and (path.parent / CONFIG).is_file():

@@ -39,7 +39,7 @@ def content_hash(run: Run) -> str:
 
 
 def learnt_files(run: Run) -> dict[str, str]:
-    """The hashes of the weights in the newest checkpoint that is intact. Raises UserError if there is none."""
+    """The hashes of the weights in the newest checkpoint that is intact. Raises UserError if none exists."""
     root = run.path / "checkpoints"
     for step in reversed(checkpoint.steps_in(root)):
         try:

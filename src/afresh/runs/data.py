@@ -21,9 +21,9 @@ MOST_QUERY = 1_000  # characters of a query that are shown
 def run_data(run: Run, heldout: Path | None = None) -> Prepared:
     """The run's own data under its own encoder, with the file or folder `heldout` in place of the held-out split.
 
-    If somebody else made the run, it is said where its data is read, and the data must be what the run has learnt, also
+    If someone else made the run, it is said where its data is read, and the data must be what the run has learnt, also
     where `heldout` is given. Raises UserError if the training data is missing or has changed, or if it is a query of
-    somebody else.
+    someone else.
     """
     check_query(run)
     record = run.record.data
@@ -55,7 +55,7 @@ def query_of(run: Run) -> str | None:
 
 
 def check_query(run: Run) -> None:
-    """Raises UserError for a run that somebody else made, and that is not trusted, whose data is a query, or at an
+    """Raises UserError for a run that someone else made, and that is not trusted, whose data is a query, or at an
     address."""
     record = run.record.data
     if not made_here(run):

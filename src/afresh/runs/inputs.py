@@ -15,11 +15,12 @@ from afresh.core import Item, UserError, events
 from afresh.core.events import ignore, listening
 from afresh.core.results import SIDECAR
 from afresh.data.files import FileError
-from afresh.data.image.images import Pixels, full_size_array, full_size_image
+from afresh.data.image.images import Pixels, full_size_array, full_size_image, pasted_back
 from afresh.engine.sampling import energy as e
 from afresh.runs.run import Run
 from afresh.services.provenance.work import Ingredient
 
+MOST_PASTED = 1 << 27  # pixels of edits at the size of their pictures
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
@@ -102,8 +103,7 @@ def fitted_mask(run: Run, mask: Any, images: Sequence[Any]) -> Tensor:
     `images`, in which case it is cropped or padded as they are. Raises UserError for any other size, because a resized
     mask would not match its image, and for a mask that is all black or all white.
     """
-    pixels = pixels_of(mask, BLACK)
-    bright: NDArray[np.bool_] = pixels.astype(np.float32).mean(-1) > (0.5 if pixels.dtype == bool else 127.5)
+    bright = bright_pixels(mask)
     height, width = run.encoder.space.shape[1:]
     change = torch.from_numpy(bright)[None, None]
     if bright.shape != (height, width):
@@ -119,6 +119,30 @@ def fitted_mask(run: Run, mask: Any, images: Sequence[Any]) -> Tensor:
         what = "black (or transparent): nothing may change" if not bool(change.any()) else "white: nothing is kept"
         raise UserError(f"The mask is all {what}. Paint white where the image may change and black elsewhere.")
     return change
+
+
+def at_full_size(
+    run: Run, images: Sequence[Any], before: Sequence[Pixels], after: Sequence[Pixels], mask: Any
+) -> list[Pixels]:
+    """Each image at its own size, with the changes from `before` to `after`, which are images of the run's size in the
+    order of `images`, as many of each. mask: as in `fitted_mask`, or None."""
+    encoder: Any = run.encoder
+    frame, each = encoder.options.frame(encoder.space.shape[1]), len(after) // len(images)
+    bright = None if mask is None else bright_pixels(mask)
+    pictures = [pixels_of(image, frame.background) for image in images]
+    if (total := each * sum(p.shape[0] * p.shape[1] for p in pictures)) > MOST_PASTED:
+        raise UserError(f"The edits have {total:,} pixels at full size, of at most {MOST_PASTED:,}. Ask for fewer.")
+    return [
+        pasted_back(pictures[i // each], frame, old, new, bright)
+        for i, (old, new) in enumerate(zip(before, after, strict=True))
+    ]
+
+
+def bright_pixels(mask: Any) -> NDArray[np.bool_]:
+    """Where a mask (H, W) is more white than black; transparent pixels are black."""
+    pixels = pixels_of(mask, BLACK)
+    found: NDArray[np.bool_] = pixels.astype(np.float32).mean(-1) > (0.5 if pixels.dtype == bool else 127.5)
+    return found
 
 
 def as_seen(run: Run, bright: NDArray[np.bool_]) -> Tensor:

@@ -59,7 +59,7 @@ def files_of(folder: Path, parts: Sequence[str]) -> list[str]:
 
 
 def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """The SHA-256 of files in a folder, by name. Raises OSError for what is no regular file, as a link or a device."""
+    """The SHA-256 of files in a folder, by name. Raises OSError for a link, a device or the like."""
     out = {}
     for name in names:
         with regular_file(folder / name) as stream:

@@ -34,7 +34,7 @@ from afresh.engine.sampling.request import (
     make_cond,
     with_caption,
 )
-from afresh.engine.sampling.settings import of_guidance, of_sampling
+from afresh.engine.sampling.settings import of_guidance, of_results, of_sampling
 from afresh.engine.training import checkpoint, lora, ranks
 from afresh.engine.training.budget import devices, is_available
 from afresh.engine.training.checkpoint import Checkpoint
@@ -108,7 +108,7 @@ class Run:
         cond: Cond,
         base: Mapping[str, Tensor] | None = None,
     ) -> Run:
-        """Write everything but what is learnt, and run.json at last: without it, a folder is no run. It must not hold
+        """Write everything but what is learnt, and run.json at last: a folder without it is no run. It must not hold
         one (runs/output_dir.py). `base` holds the weights that training starts from, {module.name: tensor}; without it
         they are random."""
         try:
@@ -389,9 +389,23 @@ class Run:
         return cond, describe(self.encoder, self.space, cond, request), notes
 
     def settings(self, values: Mapping[str, Any]) -> Any:
-        """The family's sampling settings. Raises UserError naming those that exist."""
-        values = of_guidance(self.family, self.conds, values)
-        return of_sampling(self.family, values, self.guided)
+        """The family's sampling settings, without those of results. They hold samples to the notation of the encoder,
+        if it has one. Raises UserError naming those that exist."""
+        kind, notation = self.encoder.kind, self.encoder.abilities.notation if self.codec is None else None
+        values = of_guidance(self.family, self.conds, of_results(kind, values)[0])
+        also = () if kind.result_settings is None else kind.result_settings.model_fields
+        settings = of_sampling(self.family, values, self.guided, also)
+        follows = notation is not None and getattr(settings, "notation", False)
+        return settings.model_copy(update={"follows": notation}) if follows else settings
+
+    def result_settings(self, values: Mapping[str, Any], columns: int | None = None) -> Any:
+        """Those of `values` that arrange what was drawn (`ItemKind.result_settings`), in `columns` if they do not say
+        in how many; None if the kind has none."""
+        model = self.encoder.kind.result_settings
+        if model is None:
+            return None
+        _, own = of_results(self.encoder.kind, values)
+        return model(**({} if columns is None else {"columns": columns}) | own)
 
     @property
     def guided(self) -> bool:

@@ -213,7 +213,7 @@ def make_room(keep: Path) -> None:
 
 
 def read_index(store: ObjectStore) -> Index | None:
-    """The list of a run's files; None if there is no run. Raises UserError if it is damaged."""
+    """The list of a run's files; None without a run. Raises UserError if it is damaged."""
     content = store.read(INDEX)
     try:
         return None if content is None else Index.model_validate_json(content)
@@ -370,6 +370,12 @@ def upload_checkpoint(folder: Path) -> None:
 
 def kept_here(folder: Path, address: str) -> str:
     return f"Nothing is lost: the run is in {folder}, and `afresh.resume({address!r})` uploads it."
+
+
+def place(folder: Path) -> str:
+    """What people call a run: the address of what lives in a store, otherwise its folder."""
+    known = read_copy(folder)
+    return str(folder) if known is None else known.address
 
 
 def opened(path: str | Path) -> Path:

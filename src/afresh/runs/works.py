@@ -118,7 +118,7 @@ class Credentials:
 
 
 def public(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe as it travels with a work: of words that somebody wrote, the SHA-256 alone."""
+    """A recipe as it travels with a work: of words that someone wrote, the SHA-256 alone."""
     out = dict[str, Any]()
     for name, value in recipe.items():
         if name in WORDS and value is not None:

@@ -301,7 +301,7 @@ def default_votes(run: Run) -> Path:
 
 
 def summary_of(votes: Path, kind: ItemKind) -> VoteTally:
-    """The summary of a file of votes. Raises UserError if there is none."""
+    """The summary of a file of votes. Raises UserError if none exists."""
     return tally(scan(votes, kind), owners(votes))
 
 

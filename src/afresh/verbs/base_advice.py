@@ -1,11 +1,13 @@
-"""Little English text: whether to tune small public weights on it instead of training from random weights."""
+"""Advice on texts before training: secrets in them, and whether to tune small public weights on little English."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
-from afresh.core import UserError, events
+from afresh.core import Item, UserError, events
+from afresh.core.plural import counted
 from afresh.data.advice import Advice
 from afresh.data.prepare import Prepared
 from afresh.runs.find_base import HOW_TO_GET, FoundBase, find_bases
@@ -23,6 +25,7 @@ i were their has one there if all her she so more when what who no will can woul
 ENGLISH = 0.28
 CHARACTERS = 300_000  # examined
 WORDS = 200  # fewer are too few to tell
+SEARCHED = 4_000_000  # characters in which secrets are looked for before training, which takes about 2 s
 
 
 def why_not(prepared: Prepared) -> str | None:
@@ -58,6 +61,31 @@ def base_advice(prepared: Prepared) -> list[Advice]:
         text += f"Small public weights write sentences after the same minutes. To get some: {HOW_TO_GET}; then "
         text += "set `base=auto`"
     return [Advice("little text", size, text)]
+
+
+def secret_advice(prepared: Prepared, most: float = math.inf) -> list[Advice]:
+    """That texts hold passwords or keys, which a model can repeat to anyone, with the option that leaves them out.
+    Texts beyond the first `most` characters are not searched."""
+    if prepared.encoder.abilities.texts is None:
+        return []
+    from afresh.services.collect.rules.secrets import certain
+
+    found, searched = list[Item](), 0
+    for item in prepared.train_items:
+        if searched > most:
+            break
+        searched += len(item.value)
+        if certain(item.value, prepared.modality == "code"):
+            found.append(item)
+    if not found:
+        return []
+    part = f" of the first {searched / 1e6:.0f} million characters" if searched > most else ""
+    text = (
+        f"Passwords or keys were found in {counted(len(found), prepared.kind.name, prepared.kind.plural)}{part} (for "
+        f"example {found[0].source}). The model can repeat them. Leave such files out (`data.exclude`), or let `afresh "
+        "collect` mask them with the rule `secrets=mask`"
+    )
+    return [Advice("secrets", len(found), text)]
 
 
 def described(base: FoundBase) -> str:

@@ -29,7 +29,7 @@ def offers(run: Run) -> dict[str, Any]:
         "conversations": converses(run.encoder, run.space),
         "conditions": conditions(run),
         "guidance": guided,
-        "settings": settings(family.sampling.settings),
+        "settings": settings(family.sampling.settings) | settings(run.encoder.kind.result_settings),
         "verbs": verbs(run),
     }
 
@@ -52,11 +52,11 @@ def conditions(run: Run) -> dict[str, Any]:
     }
 
 
-def settings(model: type) -> dict[str, Any]:
+def settings(model: type | None) -> dict[str, Any]:
     """The settings of sampling by name, each as a JSON schema with its default. Those that are functions are left
     out."""
     out = {}
-    for name, field in model.model_fields.items():  # type: ignore[attr-defined]
+    for name, field in getattr(model, "model_fields", {}).items():
         kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
         try:
             schema = TypeAdapter(kind).json_schema()

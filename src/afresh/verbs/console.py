@@ -155,7 +155,7 @@ class NotebookListener:
             (self.notes if event.kind == "note" else self.problems)(event)
 
     def update(self, text: str) -> None:
-        """Replace the line of progress; display it if there is none."""
+        """Replace the line of progress; display it if none exists."""
         from IPython.display import display
 
         shown = {"text/plain": text}

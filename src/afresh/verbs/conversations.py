@@ -75,8 +75,10 @@ class Conversation(BaseModel):
         return ((("system", self.system),) if self.system else ()) + said
 
     def asked(self, text: str) -> Conversation:
-        """The conversation after a message of the user. Its title is that of the first message."""
-        title = first_line([text]) if not self.messages and self.title == UNTITLED else self.title
+        """The conversation after a message of the user. Its title is that of the first message, or of one that was
+        edited."""
+        untitled = not self.messages and self.title == UNTITLED
+        title = first_line([text]) if untitled or self.draft else self.title
         messages = (*self.messages, ChatMessage(role="user", texts=(text,)))
         return self.model_copy(update={"messages": messages, "title": title or UNTITLED, "draft": ""})
 
@@ -97,7 +99,7 @@ class Conversation(BaseModel):
         return self.model_copy(update={"messages": (*before, message)})
 
     def choosing(self, index: int, answer: int) -> Conversation:
-        """The conversation in which another answer counts. Raises UserError if there is none."""
+        """The conversation in which another answer counts. Raises UserError if none exists."""
         if not (0 <= index < len(self.messages) and 0 <= answer < len(self.messages[index].texts)):
             raise UserError("There is no such answer in this conversation.", "no_answer")
         message = self.messages[index].model_copy(update={"chosen": answer})
@@ -153,6 +155,8 @@ class Conversations:
         message, said = source.messages[index], source.messages[:index]
         own = message.role == "user"
         fields = {"messages": said if own else (*said, message), "draft": message.text if own else ""}
+        if own:
+            fields["title"] = f"Edit of: {first_line([message.text], 60)}"
         fields |= {"branched_from": source.title, "made": now(), "changed": now()}
         return self.begin(source.model_copy(update=fields))
 

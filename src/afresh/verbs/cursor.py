@@ -54,7 +54,8 @@ class Hole:
 @dataclass(frozen=True)
 class Completion:
     """The text to insert. `ended`: the model ended the text or a stop string occurred, so it was not cut at the length.
-    `trimmed`: text that repeats the suffix was removed. `tokens`: all that were drawn, removed ones included."""
+    `trimmed`: text that repeats the suffix was removed, or white space that goes on to the length. `tokens`: all that
+    were drawn, removed ones included."""
 
     text: str
     ended: bool
@@ -171,8 +172,8 @@ def complete_hole(
 
     The default temperature is 0 for n = 1, which takes the most likely tokens, and 0.6 otherwise. A completion ends
     before a `stop` string. A run trained without fill-in-the-middle continues the prefix without seeing the suffix,
-    which a note says. Raises UserError if the run does not write text from left to right, or if n or the length is out
-    of range.
+    which a note says. Raises UserError if the run does not write text from left to right, if n or the length is out of
+    range, and if no completion has more than white space.
     """
     if not 1 <= n <= 1000:
         raise UserError(f"The number of completions must be from 1 to 1,000. Given: {n}.")
@@ -182,6 +183,11 @@ def complete_hole(
     completions, prompts, notes = complete_many(
         run, [hole] * n, seed=seed, request=request, settings=settings, length=length
     )
+    if not any(c.text.strip() for c in completions):
+        raise UserError(
+            f"The model completes nothing here but white space, drawn with `temperature={temperature:g}`. Ask for "
+            f"several with `n={max(4, 2 * n)}`, give more text before the cursor, or train the model for longer."
+        )
     return Completions(tuple(completions), mode_of(run), prompts[0], tuple(notes + prompts[0].notes()))
 
 
@@ -251,10 +257,17 @@ def complete_many(
             "This run was trained without fill-in-the-middle, so it continues the text before the cursor without "
             "seeing the text after it. To use both, train on code with `data.fim_rate=0.5`."
         )
-    completions = []
+    completions, blank = [], 0
     for hole, text, written in zip(holes, watcher.texts() or (), watcher.written(), strict=True):
         whole = Completion(text, written.finish != "length", False, written.tokens or ())
+        if constraint is None and not whole.ended and not text.strip():
+            blank, whole = blank + 1, replace(whole, text="", trimmed=True)
         completions.append(trim(whole, hole.suffix) if constraint is None else whole)
+    if blank:
+        notes.append(
+            f"{counted(blank, 'completion')} of white space alone left out. Train longer or on more code, or give more "
+            "text before the cursor."
+        )
     return completions, prompts, notes
 
 

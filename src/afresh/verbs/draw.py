@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 
-from afresh.core.verb import Absent, Argument, EncodedImage, EncodedItem, Option, RunWeights, verb
+from afresh.core.verb import Absent, Argument, EncodedImage, EncodedItem, Option, RunWeights, Setting, verb
 from afresh.verbs.options import (
     ASKED,
     TOKENS,
@@ -335,16 +335,11 @@ def edit(
             json=Annotated[list[Words], MaxLen(64)],
         ),
     ] = (),
-    edges: Annotated[Any, Option("The edges of this image.", **IMAGE)] = None,
-    style: Annotated[Any, Option("The texture and colours of this image.", **IMAGE)] = None,
+    edges: Annotated[Any, Setting("The edges of this image.", **IMAGE)] = None,
+    style: Annotated[Any, Setting("The texture and colours of this image.", **IMAGE)] = None,
     function: Annotated[
         str | None,
-        Option(
-            "Your own function: x (B, C, H, W) in [-1, 1] to (B,), to become small.",
-            WISHES,
-            metavar="FILE.py:FUNCTION",
-            json=Absent,
-        ),
+        Setting("A function of x (B, C, H, W) in [-1, 1], to become small.", metavar="FILE.py:FUNCTION", json=Absent),
     ] = None,
     weight: Annotated[
         float, Option("Weight of the wishes; more = closer.", WISHES, json=Annotated[float, Gt(0)])
@@ -402,7 +397,7 @@ def blend(
     to_label: Annotated[Labels | None, Option("What the other one is; else the same.", **CLASSES)] = None,
     number: Annotated[dict[str, float] | None, Option("Numbers by name.", shell=Absent)] = None,
     caption: Caption = None,
-    to_caption: Annotated[str | None, Option("What the other one shows; else the same.", json=Words | None)] = None,
+    to_caption: Annotated[str | None, Setting("What the other one shows; else the same.", json=Words | None)] = None,
     negative_label: NegativeLabel = None,
     negative_caption: NegativeCaption = None,
     toward: Annotated[str | None, Option("Instead of another one: more of this label, by n amounts.", **CLASS)] = None,
@@ -411,7 +406,7 @@ def blend(
     ] = None,
     most: Annotated[
         float | None,
-        Option("With `toward`: the largest amount, 1.5 if not given; 1 = as far as the labels' means are apart."),
+        Setting("With `toward`: the largest amount, 1.5 if not given; 1 = as far as the labels' means are apart."),
     ] = None,
     settings: ServedSettings = None,
 ) -> Samples:
@@ -460,21 +455,10 @@ def compare(
     raw: Annotated[bool, Option("Continue `prompt` instead of answering it (chat models).", ASKED)] = False,
     label: Label = None,
     caption: Caption = None,
-    samples: Annotated[
-        int | None, Option("Samples of one run for each request; fewer = each is judged more.", "Which pairs")
-    ] = None,
-    active: Annotated[
-        bool | None,
-        Option(
-            "Ask the most telling pairs; from the 11th vote on if not given.",
-            "Which pairs",
-            flags=("--active/--no-active",),
-        ),
-    ] = None,
-    question: Annotated[
-        str | None, Option('What is asked about each pair; "Which is better?" if not given.', VOTES)
-    ] = None,
-    rater: Annotated[str | None, Option("Who votes.", VOTES, metavar="NAME")] = None,
+    samples: Annotated[int | None, Setting("Samples of one run for each request; fewer = each is judged more.")] = None,
+    active: Annotated[bool | None, Setting("Ask the most telling pairs; from the 11th vote on if not given.")] = None,
+    question: Annotated[str | None, Setting('What is asked about each pair; "Which is better?" if not given.')] = None,
+    rater: Annotated[str | None, Setting("Who votes.", metavar="NAME")] = None,
     seed: Annotated[int, Option("The same seed gives the same samples and sides.", "Which pairs")] = 0,
     out: Annotated[
         str | Path | None, Option("File of votes; RUN-votes.jsonl if not given.", VOTES, shell=Path, json=Absent)

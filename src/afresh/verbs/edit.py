@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from afresh.core import UserError
 from afresh.engine.sampling import energy as e
 from afresh.engine.sampling.samples import Samples
-from afresh.runs.inputs import encoded, enlarged, fitted_mask
+from afresh.runs.inputs import at_full_size, encoded, enlarged, fitted_mask
 from afresh.verbs.editor import STRENGTH, Change, Editor, change_record, energies
 from afresh.verbs.extend_audio import extended, load_given, looped, refilled, samples_of, span, varied, windows
 from afresh.verbs.outpaint import outpainted
@@ -65,6 +65,11 @@ def edit(editor: Editor, inputs: Sequence[Any], change: Change, each: int = 1) -
             "No change is requested. Say how much may change (`strength=0.5`), where (`mask=FILE`, or `hole=0.2:0.5` "
             "for sounds), or what to follow (`palette`, `edges`, `style`, `function`, `upscale`)."
         )
+    full_size = getattr(run.result_settings(editor.settings), "full_size", False)
+    if full_size and change.upscale != 1:
+        raise UserError(
+            "`full_size` pastes an edit back at the size of its picture, which `upscale` changes. Leave one out."
+        )
     if run.encoder.space.timed:
         return edit_sounds(editor, inputs, change, each, e.total(parts), weight)
     low: Tensor | None = None
@@ -89,7 +94,10 @@ def edit(editor: Editor, inputs: Sequence[Any], change: Change, each: int = 1) -
         {"picture": i // each, "variation": i % each, **change_record(change), **editor.requested}
         for i in range(len(start))
     ]
-    return editor.samples(run.encoder.decode(x), x, described, inputs)
+    values = run.encoder.decode(x)
+    if full_size:
+        values = at_full_size(run, inputs, run.encoder.decode(start), values, change.mask)
+    return editor.samples(values, x, described, inputs)
 
 
 def edit_sounds(

@@ -122,6 +122,7 @@ class Editor:
         if run.family.edit is None:
             able = [f.name for f in registry.families() if f.edit is not None]
             raise UserError(f"{run.family.name} cannot edit. Families that can: {', '.join(able)}.")
+        run.result_settings(self.settings)
         if self.request.negative is not None:
             check_negative(self.request, run.settings(self.settings))
 
@@ -138,7 +139,10 @@ class Editor:
     def samples(
         self, values: Sequence[Any], x: Tensor, described: Sequence[dict[str, Any]], inputs: Sequence[Any]
     ) -> Samples:
-        """Edited values, of which each names its input by the number `picture`."""
+        """Edited values, of which each names its input by the number `picture`. Those of one input are a row of a
+        grid, if there are several of each."""
+        each = len(x) // len(inputs)
+        columns = each if 1 < each < len(x) else None
         hooks = hooks_of(self.run)
         used = [ingredient(self.run, value) for value in inputs] if hooks else []
         return Samples(
@@ -150,6 +154,7 @@ class Editor:
             self.run.encoder,
             hooks=hooks,
             ingredients=[[used[d["picture"]]] for d in described] if used else (),
+            arrangement=self.run.result_settings(self.settings, columns),
         )
 
     def check_windows(self, count: int, keep: bool = True) -> None:
@@ -170,7 +175,7 @@ class Editor:
             if codec is not None:
                 task = through(codec, task)
             cond = self.cond(len(rows))
-            with precision(run.train), reporting("solving"):
+            with precision(run.train), reporting("drawing samples"):
                 x = edit(modules, run.config, run.space, task, cond, Rng(self.seed), rows, settings).cpu()
             x = x.float() if x.is_floating_point() else x
             out.append(x if codec is None else codec.decode(x))

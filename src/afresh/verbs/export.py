@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from afresh.core.verb import Option, verb
+from afresh.core.verb import Option, Setting, verb
 from afresh.verbs.options import Accept, Force, Labels, Licence
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def export(
     ] = None,
     *,
     force: Force = False,
-    precision: Annotated[str, Option("float32, bfloat16, float16; for gguf also q8_0 (8 bits).")] = "float32",
+    precision: Annotated[str, Setting("float32, bfloat16, float16; for gguf also q8_0 (8 bits).")] = "float32",
     label: Annotated[
         Labels | None,
         Option(

@@ -4,10 +4,10 @@ it."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from afresh.core import UserError
+from afresh.core import UserError, events
 from afresh.data.collected import learnt_kinds
 from afresh.data.preferences import preferences
 from afresh.runs.data_lineage import learnt_from
@@ -28,10 +28,12 @@ class Witness:
 
 
 def forget(dataset: Path, wish: ForgetRequest) -> tuple[Forgotten, list[Witness]]:
-    """Forget, and make the report anew; returns what was forgotten, and the runs in the folder of runs that have seen
+    """Forget, and make the report again; returns what was forgotten, and the runs in the folder of runs that have seen
     it. Raises UserError as `afresh.services.collect.forget.find`."""
     found = remove(dataset, wish)
     write_page(dataset)
+    for line in replace(found, people={}).lines(wish):
+        events.note(line, "named")
     return found, witnesses(dataset, found)
 
 

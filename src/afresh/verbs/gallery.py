@@ -1,7 +1,7 @@
 """Works that were kept: a folder each with the files and recipe.json, from which the same work is made again.
 
 WORKS/ID/ holds the files of a work, its inputs, and an empty file `favourite` if it is one; WORKS/bin/ID those that
-were thrown away. The folders are the truth: WORKS/index.sqlite only makes searching fast, and is written from them.
+were thrown away. The folders themselves are searched, the newest first.
 """
 
 from __future__ import annotations
@@ -11,32 +11,39 @@ import json
 import re
 import secrets
 import shutil
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from afresh import __version__
-from afresh.core import UserError
+from afresh.core import ItemKind, Preview, UserError, registry
 from afresh.data.storage.files import free_bytes, replace_file
 from afresh.data.storage.folders import move_folder, write_folder
 from afresh.runs.run import Run
 from afresh.runs.works import credentials_of, hooks_of
 from afresh.verbs.creation_request import CreationRequest, Form, Made, files_of, first_line, form_of
 
-RECIPE, MARK, BIN, INDEX = "recipe.json", "favourite", "bin", "index.sqlite"
+RECIPE, MARK, BIN = "recipe.json", "favourite", "bin"
 ID = re.compile(r"\d{8}-\d{6}-\d{6}[0-9a-f]{4}")  # when it was made, to the microsecond, and by chance
 FILE = re.compile(r"[a-z]+(-\d+)?\.[a-z0-9]{2,5}")
-VERSION = 1  # of the index; one of another version is written anew
-TABLE = """
-create table works (id text primary key, run text, form text, words text, favourite integer, binned integer);
-create index by_time on works (binned, id desc);
-"""
+HELD = 10_000  # recipes that are held once they were read
+CHANGED = {"blend": "blended", "move": "towards {}", "harmonise": "harmonised"}
+EDITED = {
+    "mask": "a part painted again",
+    "strength": "{:.0%} changed",
+    "hole": "{} s made again",
+    "extend": "{:g} s longer",
+    "loop": "looped",
+    "upscale": "enlarged {} times",
+    "palette": "in few colours",
+    "edges": "with other edges",
+    "style": "in another style",
+}  # what an edit changes, by the field that asks for it
 
 
 class WorkRecipe(BaseModel):
@@ -78,12 +85,28 @@ class Work:
         """The name of the file that is the item itself."""
         return next(iter(self.recipe.files))
 
+    @cached_property
+    def preview(self) -> Preview:
+        """What pages show of the item, also if its run is gone. Raises UserError if the item cannot be read."""
+        kind = registry.modality(self.recipe.modality).kind
+        try:
+            return kind.preview(kind.decode(self.read(self.main)))
+        except ValueError as error:
+            raise UserError(f"The file {self.main} of this work cannot be read: {error}.", "damaged") from None
+
     def text(self) -> str:
         """The text of a work that is one."""
         return self.read("work.txt").decode("utf-8", "replace")
 
+    def contains(self, words: Sequence[str]) -> bool:
+        """Whether its recipe or its text has all of some words in lower case."""
+        recipe = self.recipe
+        said = [recipe.title, recipe.run, recipe.modality, recipe.form, *map(str, recipe.described.values())]
+        text = "\n".join([*said, self.text()[:20_000] if recipe.form in ("text", "code") else ""]).lower()
+        return all(word in text for word in words)
+
     def read(self, name: str) -> bytes:
-        """A file of the work. Raises UserError if there is none of that name."""
+        """A file of the work. Raises UserError if none exists of that name."""
         if not FILE.fullmatch(name) or not (self.folder / name).is_file():
             raise UserError(f"There is no file {name} of this work.", "not_found")
         return (self.folder / name).read_bytes()
@@ -122,7 +145,7 @@ class Works:
             modality=run.record.modality,
             family=run.record.family,
             form=form_of(run),
-            title=title_of(wish, made, form_of(run)),
+            title=title_of(wish, made, run.encoder.kind, form_of(run)),
             wish=wish,
             index=made.index,
             described=dict(made.described),
@@ -135,10 +158,7 @@ class Works:
         text = json.dumps(recipe.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
         content |= {n: data for n, data in files.items() if n in wish.files}
         self._write(id_, {**content, RECIPE: text.encode("utf-8", "surrogatepass")})
-        work = Work(id_, self.root / id_, recipe, False, False)
-        with self._index() as index:
-            enter(index, work)
-        return work
+        return Work(id_, self.root / id_, recipe, False, False)
 
     def _write(self, id_: str, content: Mapping[str, bytes]) -> None:
         """The folder of a work. Raises UserError if it cannot be written."""
@@ -161,29 +181,19 @@ class Works:
             replace_file(work.folder / MARK, b"")
         else:
             (work.folder / MARK).unlink(missing_ok=True)
-        return self._renewed(id_)
+        return self.get(id_)
 
     def move(self, id_: str, binned: bool) -> Work:
         """Move a work to the bin, or back from it."""
         move(self.root, self.get(id_).id, binned)
-        return self._renewed(id_)
-
-    def _renewed(self, id_: str) -> Work:
-        work = self.get(id_)
-        with self._index() as index:
-            enter(index, work)
-        return work
+        return self.get(id_)
 
     def empty_bin(self) -> int:
         """Delete what is in the bin; returns how many works that were."""
         folders = [p for p in (self.root / BIN).glob("*") if ID.fullmatch(p.name)]
         for folder in folders:
             shutil.rmtree(folder)
-        with self._index() as index:
-            index.execute("delete from works where binned")
         return len(folders)
-
-    # ------------------------------------------------------------------------------------------------ the index
 
     def find(
         self,
@@ -196,68 +206,19 @@ class Works:
         most: int = 48,
     ) -> list[Work]:
         """The newest works whose recipe or text has all the words, older than the work `before`."""
-        if not self.root.is_dir():
-            return []
-        where, values = ["binned = ?"], list[Any]([binned])
-        for word in words.split()[:20]:
-            where.append(r"words like ? escape '\'")
-            values.append(f"%{escaped(word.lower())}%")
-        for condition, value in (("run = ?", run), ("id < ?", before)):
-            if value:
-                where.append(condition)
-                values.append(value)
-        if favourites:
-            where.append("favourite")
-        query = f"select id from works where {' and '.join(where)} order by id desc limit ?"
-        with self._index() as index:
-            ids = [row[0] for row in index.execute(query, [*values, most])]
-        found = []
-        for id_ in ids:
+        root, wanted, found = self.root / BIN if binned else self.root, words.lower().split()[:20], list[Work]()
+        ids = sorted((p.name for p in root.glob("*") if ID.fullmatch(p.name)), reverse=True)
+        for id_ in (i for i in ids if not before or i < before):
             try:
-                found.append(self.get(id_))
+                work = read(root / id_)
             except UserError:  # removed or damaged by somebody else
                 continue
+            of_run = not run or work.recipe.run == run
+            if of_run and (work.favourite or not favourites) and (not wanted or work.contains(wanted)):
+                found.append(work)
+                if len(found) == most:
+                    break
         return found
-
-    @contextmanager
-    def _index(self) -> Iterator[sqlite3.Connection]:
-        """The index, which is written from the folders if it is missing, damaged or of another version."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        try:
-            connection = self._opened()
-        except sqlite3.DatabaseError:
-            for suffix in ("", "-wal", "-shm"):
-                (self.root / f"{INDEX}{suffix}").unlink(missing_ok=True)
-            connection = self._opened()
-        with closing(connection), connection:
-            yield connection
-
-    def _opened(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.root / INDEX, timeout=10)
-        try:
-            connection.execute("pragma journal_mode = wal")
-            with connection:
-                connection.execute("begin immediate")
-                if connection.execute("pragma user_version").fetchone()[0] != VERSION:
-                    connection.execute("drop table if exists works")
-                    for statement in TABLE.strip().split("\n"):
-                        connection.execute(statement)
-                    connection.execute(f"pragma user_version = {VERSION}")
-                for work in self._others({row[0] for row in connection.execute("select id from works")}):
-                    enter(connection, work)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _others(self, known: set[str]) -> Iterator[Work]:
-        """The works that the index lacks: all of them, or those that were copied into the folder."""
-        for folder in (*self.root.glob("*"), *(self.root / BIN).glob("*")):
-            if folder.name not in known and ID.fullmatch(folder.name) and (folder / RECIPE).is_file():
-                try:
-                    yield read(folder)
-                except UserError:
-                    continue
 
 
 def place_of(root: Path, name: str) -> Path | None:
@@ -281,10 +242,16 @@ def not_kept(what: str, root: Path, error: OSError) -> UserError:
     )
 
 
+@lru_cache(HELD)
+def recipe_in(file: Path, changed: int) -> WorkRecipe:
+    """The recipe in a file that was changed at this time."""
+    return WorkRecipe.model_validate_json(file.read_bytes())
+
+
 def read(folder: Path) -> Work:
     """Raises UserError if the recipe is not valid."""
     try:
-        recipe = WorkRecipe.model_validate_json((folder / RECIPE).read_bytes())
+        recipe = recipe_in(folder / RECIPE, (folder / RECIPE).stat().st_mtime_ns)
     except (OSError, ValidationError) as error:
         raise UserError(f"The recipe in {folder} cannot be read: {error}.", "damaged") from None
     if not recipe.files or not all(FILE.fullmatch(n) for n in (*recipe.files, *recipe.wish.files)):
@@ -292,25 +259,9 @@ def read(folder: Path) -> Work:
     return Work(folder.name, folder, recipe, (folder / MARK).is_file(), folder.parent.name == BIN)
 
 
-def enter(index: sqlite3.Connection, work: Work) -> None:
-    """Put a work into the index, or renew it."""
-    recipe = work.recipe
-    words = [recipe.title, recipe.run, recipe.modality, recipe.form, *map(str, recipe.described.values())]
-    if recipe.form in ("text", "code"):
-        words.append(work.text()[:20_000])
-    row = work.id, recipe.run, recipe.form, "\n".join(words).lower(), work.favourite, work.binned
-    index.execute("insert or replace into works values (?, ?, ?, ?, ?, ?)", row)
-
-
-def escaped(word: str) -> str:
-    return re.sub(r"([\\%_])", r"\\\1", word)
-
-
-def title_of(wish: CreationRequest, made: Made, form: Form) -> str:
-    """A few words by which a person knows a work."""
-    noun = {"image": "picture", "music": "tune"}.get(form, form)
-    how = {"edit": "changed ", "blend": "blended ", "move": "changed ", "harmonise": "harmonised "}.get(wish.verb, "")
-    done = how + noun
+def title_of(wish: CreationRequest, made: Made, kind: ItemKind, form: Form) -> str:
+    """A few words by which a person tells a work from others: what was asked for, or what it is, and what changed."""
+    noun = {"image": "picture", "music": "tune"}.get(form, form) if kind.medium or form == "music" else kind.name
     asked: Sequence[str] = [
         wish.caption or "",
         ", ".join(wish.label.values()),
@@ -318,7 +269,19 @@ def title_of(wish: CreationRequest, made: Made, form: Form) -> str:
         made.value if form != "music" and isinstance(made.value, str) else "",
         str(made.described.get("label") or ""),
     ]
-    return first_line(asked) or done.capitalize()
+    said, changes = first_line(asked), changes_of(wish)
+    number = f"{made.index + 1} of {wish.n}" if wish.n > 1 and (changes or not said) else ""
+    seed = "" if said and not changes else f"seed {wish.seed}"
+    return ", ".join(part for part in (said or noun.capitalize(), *changes, number, seed) if part)
+
+
+def changes_of(wish: CreationRequest) -> list[str]:
+    """What a wish changes of works that exist, in a word or two each."""
+    if wish.verb != "edit":
+        return [CHANGED[wish.verb].format(wish.toward)] if wish.verb in CHANGED else []
+    given = wish.model_dump(exclude_defaults=True)
+    words = [said.format(given[name]) for name, said in EDITED.items() if name in given]
+    return [*words, *(f"{n} pixels more at the {side}" for side, n in wish.outpaint.items())] or ["varied"]
 
 
 def same(work: Work, run: Run, made: Made) -> bool:

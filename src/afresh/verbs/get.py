@@ -77,7 +77,7 @@ class Received:
 class GetRequest:
     """What to get. source: a file, an address, or a catalogue, of which `listing` or the part after # names a listing.
 
-    name: of the run in the folder of runs. out: the folder to make, for what is no run. accepted: fingerprints of
+    name: of the run in the folder of runs. out: the folder to make, for what is not a run. accepted: fingerprints of
     signers that are accepted for this once. force: whether a run, or an earlier bundle, in its place is replaced.
     """
 
@@ -92,7 +92,7 @@ class GetRequest:
 
 def get(request: GetRequest) -> Received:
     """Fetch, check and install a bundle. Raises UserError, with nothing installed, if it cannot be fetched, is damaged,
-    or is signed by somebody who is neither known nor accepted, and if there is no room for it."""
+    or is signed by someone who is neither known nor accepted, and if there is no room for it."""
     accepted = tuple(a.strip().lower().replace(":", "") for a in request.accepted)
     for one in accepted:
         if len(one) != 64 or set(one) - set("0123456789abcdef"):
@@ -182,7 +182,7 @@ def _installed(bundle: Bundle, request: GetRequest) -> Path:
 
 
 def _name(bundle: Bundle, given: str | None) -> str:
-    """The name of a run. Raises UserError if it is none."""
+    """The name of a run. Raises UserError if it is not one."""
     name = bundle.name if given is None else given
     if "/" in name or (why := name_fault(name)):
         reason = "it leads into another folder" if "/" in name else why

@@ -28,7 +28,7 @@ from afresh.data.storage.folders import write_folder
 from afresh.data.text.languages import LICENCE, LICENCE_SUFFIXES
 from afresh.engine.evaluation.report import Sample, Section, render
 from afresh.engine.sampling.samples import images_of, png_html, preview_wav
-from afresh.verbs.base_advice import base_advice
+from afresh.verbs.base_advice import base_advice, secret_advice
 from afresh.verbs.choose_codec import data_as_trained
 
 IMAGES, TEXTS = 24, 4  # examples on the page
@@ -114,7 +114,8 @@ class Look:
         size = p.train.bytes + p.heldout.bytes
         out = [
             f"{p.path}: {p.modality} ({p.why})",
-            f"{counted(p.train_count, 'item')} to train, {p.heldout_count:,} held out, {size:,} bytes",
+            f"{counted(p.train_count + p.heldout_count, p.kind.name, p.kind.plural)}: {p.train_count:,} to train, "
+            f"{p.heldout_count:,} held out, {size:,} bytes",
             f"sizes: {describe_sizes(sizes(self.items, p.kind))}",
             f"one example for the model: {describe_space(p.encoder.space)}",
             *label_lines(label_counts(self.items), p.encoder.conds),
@@ -191,7 +192,7 @@ def look(
     items = [*prepared.train_items, *prepared.heldout_items]
     first_heldout = len(prepared.train_items)
     found = near_duplicates(items, prepared.kind) if near else None
-    advice = (*base_advice(prepared), *advise(facts_of(prepared, found)))
+    advice = (*secret_advice(prepared), *base_advice(prepared), *advise(facts_of(prepared, found)))
     if found is None:
         return Look(prepared, None, licences(path), advice)
     pairs = tuple(

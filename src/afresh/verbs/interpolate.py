@@ -62,7 +62,8 @@ class Blender:
     """
 
     def __init__(self, run: Run, settings: Any = None) -> None:
-        self.run, self.settings = run, settings_of_works(run, settings or {})
+        self.run, self.settings, self.given = run, settings_of_works(run, settings or {}), settings or {}
+        run.result_settings(self.given)
         self.latents = latents_of(run)
 
     @torch.no_grad()
@@ -107,7 +108,7 @@ class Blender:
         requests = {"": first} if first == second else {"from_": first, "to_": second}
         record = {f"{prefix}{k}": v for prefix, request in requests.items() for k, v in words(request).items()}
         described = [{"from_first": round(1 - float(v), 4), **record} for v in t]
-        return self.samples(x, cond, described, [[a, b]] * n)
+        return self.samples(x, cond, described, [[a, b]] * n, n)
 
     def direction(self, train: Examples, label: str, other: str | None = None) -> Tensor:
         """The direction (D,) of a label: the mean code of images with it minus that of images without it.
@@ -159,13 +160,19 @@ class Blender:
         cond = Cond.unconditional(run.conds, len(moved))
         decoded = self.decode(moved, cond)
         described = [{"picture": i, "amount": float(a)} for i in range(len(x)) for a in amounts]
-        return self.samples(decoded, cond, described, [[image] for image in images for _ in amounts])
+        inputs = [[image] for image in images for _ in amounts]
+        return self.samples(decoded, cond, described, inputs, len(t))
 
     def samples(
-        self, x: Tensor, cond: Cond, described: Sequence[Mapping[str, Any]], inputs: Sequence[Sequence[Any]] = ()
+        self,
+        x: Tensor,
+        cond: Cond,
+        described: Sequence[Mapping[str, Any]],
+        inputs: Sequence[Sequence[Any]] = (),
+        columns: int | None = None,
     ) -> Samples:
         """Samples of x (B, ...). `inputs`: the items that each was made from, of which the first was changed; empty if
-        there are none."""
+        there are none. `columns` in each row of a grid: a transition is a row."""
         run = self.run
         hooks, used = hooks_of(run), list[list[Ingredient]]()
         if hooks:
@@ -173,7 +180,8 @@ class Blender:
                 rest = [ingredient(run, v).model_copy(update={"relationship": "inputTo"}) for v in others]
                 used.append([ingredient(run, first), *rest])
         values = run.encoder.decode(x)
-        return Samples(values, x, cond, described, 0, run.encoder, hooks=hooks, ingredients=used)
+        arranged = run.result_settings(self.given, columns)
+        return Samples(values, x, cond, described, 0, run.encoder, hooks=hooks, ingredients=used, arrangement=arranged)
 
     def check(self, count: int) -> None:
         """Raises UserError if the codes of so many items cost more than is allowed."""

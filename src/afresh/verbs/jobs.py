@@ -1,4 +1,4 @@
-"""Commands of afresh that run as processes of their own, and go on when whoever started them ends.
+"""Commands of afresh that run as processes of their own, and go on when the process that started them ends.
 
 Each has a folder with what it was asked (`job.json`), its events (`events.jsonl`, what `--json` writes) and what it
 wrote on standard error. The process inherits a lock on a file of that folder, which the operating system releases when
@@ -59,7 +59,7 @@ class BackgroundJob:
 @dataclass(frozen=True)
 class JobOutcome:
     """How far a command has come. `progress`: the fields of its last event of progress; `result`: of the event that
-    ends it; `error`: why it failed, for a person."""
+    ends it; `error`: why it failed, for a person; `kinds`: as which kinds the data can be read, if it is not clear."""
 
     state: State
     progress: dict[str, Any] | None = None
@@ -67,6 +67,7 @@ class JobOutcome:
     notes: tuple[str, ...] = ()
     error: str = ""
     code: str = ""
+    kinds: tuple[str, ...] = ()
 
 
 def jobs_folder() -> Path:
@@ -161,7 +162,7 @@ def jobs() -> list[BackgroundJob]:
 
 
 def read(id: str) -> BackgroundJob | None:
-    """The command of this id; None if there is none, or if its folder is damaged."""
+    """The command of this id; None without one, or if its folder is damaged."""
     if not re.fullmatch(r"[0-9a-f]{16}", id):
         return None
     try:
@@ -199,7 +200,9 @@ def outcome(job: BackgroundJob) -> JobOutcome:
         else:
             state, error = "failed", str(last.get("text") or last_words(job))
     result = last if last.get("event") == "result" else None
-    return JobOutcome(state, progress, result, tuple(notes), error, str(last.get("code", "")))
+    return JobOutcome(
+        state, progress, result, tuple(notes), error, str(last.get("code", "")), tuple(last.get("kinds", ()))
+    )
 
 
 def _events(job: BackgroundJob) -> list[dict[str, Any]]:

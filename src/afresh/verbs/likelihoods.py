@@ -266,7 +266,7 @@ def checked(run: Run, value: Any, source: str) -> Item:
 
 def read_items(run: Run, path: Path) -> list[Item]:
     """The items in a file or folder, read as the run's data was. Warns about files that are refused. Raises UserError
-    if there is no item in it."""
+    if it holds no item."""
     must_exist(path)
     kind = run.encoder.kind
     if path.is_file() and path.suffix.lower() in kind.suffixes:  # a single image or sound

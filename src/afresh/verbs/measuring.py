@@ -11,15 +11,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from afresh.core import Cond, CondSpec, Drawn, Evidence, Examples, Item, ItemKind, Space, UserError, registry
+from afresh.core import Cond, Drawn, Evidence, UserError, registry
 from afresh.core.rng import Rng
 from afresh.core.verb import Line, Remark, Table
 from afresh.data.load import draw_requests, rows_at_once, sweep
 from afresh.data.prepare import Prepared
 from afresh.engine.evaluation.likelihood import scored_rows
+from afresh.engine.evaluation.score_descriptions import words_of
 from afresh.engine.evaluation.study import Measurement, Unmeasurable, measure
 from afresh.engine.evaluation.time_budget import LATE, SAMPLING, Effort, OutOfTime
-from afresh.engine.evaluation.verdict import Verdict
+from afresh.engine.evaluation.verdict import Verdict, beside
 from afresh.engine.training.network import precision
 from afresh.runs.data import run_data
 from afresh.runs.run import Run, join
@@ -33,7 +34,7 @@ JUDGE_SEED = 1_000_003  # unlikely to be a user's seed, so that the scored sampl
 
 
 class RunEvidence:
-    """Implements `core.Evidence` for a run and its data. Every property is computed once, when it is first used."""
+    """Implements `core.Evidence` for a run and its data. What takes long is computed once, when it is first used."""
 
     def __init__(
         self, run: Run, prepared: Prepared, settings: Mapping[str, Any] | None = None, effort: Effort | None = None
@@ -41,40 +42,12 @@ class RunEvidence:
         self.run, self.prepared, self.effort = run, prepared, effort or Effort()
         self.settings = run.settings(settings or {})
         self.rng = Rng(JUDGE_SEED)
+        self.kind, self.space, self.conds = run.encoder.kind, run.encoder.space, run.conds
+        self.train, self.heldout = prepared.train, prepared.heldout
+        self.train_items, self.heldout_items = prepared.train_items, prepared.heldout_items
+        self.limited = self.effort.seconds is not None
         self.drawn: dict[int, Drawn] = {}
         self.tools: dict[Callable[..., Any], Any] = {}
-
-    @property
-    def kind(self) -> ItemKind:
-        return self.run.encoder.kind
-
-    @property
-    def space(self) -> Space:
-        return self.run.encoder.space
-
-    @property
-    def conds(self) -> CondSpec:
-        return self.run.conds
-
-    @property
-    def train(self) -> Examples:
-        return self.prepared.train
-
-    @property
-    def heldout(self) -> Examples:
-        return self.prepared.heldout
-
-    @property
-    def train_items(self) -> Sequence[Item]:
-        return self.prepared.train_items
-
-    @property
-    def heldout_items(self) -> Sequence[Item]:
-        return self.prepared.heldout_items
-
-    @property
-    def limited(self) -> bool:
-        return self.effort.seconds is not None
 
     def tool(self, make: Callable[[Any, Evidence], T], study: Evidence | None = None) -> T:
         if make not in self.tools:
@@ -257,18 +230,27 @@ class Measured(dict[str, Any]):
     def notes(self) -> Sequence[str]:
         return self.measurement.notes
 
+    def __repr__(self) -> str:
+        """The verdict and the main scores, one a line, with their intervals and references."""
+        main = [score for score in self.measurement.scores if "/" not in score.name]
+        words = words_of((score.name for score in main), self.measurement.card.modality)
+        rows = [(words[s.name].name, beside(s)) for s in main]
+        width = max((len(name) for name, _ in rows), default=0)
+        table = [f"  {name:<{width}}  {value}" for name, value in rows]
+        return "\n".join([f"{self.verdict.word}: {self.verdict.sentence}", self.verdict.help, *table])
+
     def json(self) -> dict[str, Any]:
         return dict(self)
 
     def lines(self) -> list[Line]:
-        """The verdict, a table of the scores, what was not measured, and the card."""
+        """The verdict, a table of the scores, what could not be measured of this kind of data, and the card."""
         out = verdict_lines(self.verdict)
         if self.measurement.scores:
             columns = ["", "value", "interval", "n", "better", "real data", "control"]
             rows = [score.row() for score in self.measurement.scores]
             out.append(Table(columns, rows, right=(1, 2, 3, 5, 6), wrap=(0,)))
         reasons: dict[str, list[str]] = {}
-        for name, reason in self.measurement.skipped.items():
+        for name, reason in self.measurement.failed.items():
             reasons.setdefault(reason, []).append(name)
         out += [Remark(f"not measured: {', '.join(names)} ({reason})") for reason, names in reasons.items()]
         card = self.measurement.card

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Lt, MaxLen, MinLen
 
@@ -17,6 +17,7 @@ Named = Words | dict[str, Words] | None  # labels in JSON
 
 Text = Annotated[str, MaxLen(8 * 2**20)]
 StopText = Annotated[str, MinLen(1), MaxLen(1_000)]
+TableFormat = Literal["csv", "parquet"]
 Labels = str | Mapping[str, str]  # a class, or classes by the label's name
 
 Label = Annotated[
@@ -111,15 +112,8 @@ def setting(kind: Any, help: str, panel: str = TOKENS) -> Any:
 OWN_OPTIONS = {
     "guidance": Guidance,
     "temperature": setting(float, WORDS["temperature"].help),
-    "top_k": setting(int, WORDS["top_k"].help),
-    "top_p": setting(float, WORDS["top_p"].help),
-    "min_p": setting(float, WORDS["min_p"].help),
     "length": setting(int, WORDS["length"].help),
-    "weights": setting(str, "Precision on a CPU: auto, float32, bfloat16, int8."),
-    "order": setting(str, "random or confidence: which tokens first (masked)."),
     "steps": setting(int, "Steps of the solver (flow); looks at a window, 0 = one a token (masked).", FIELDS),
-    "solver": setting(str, "ab2, dpmpp, heun, euler or sde (flow).", FIELDS),
-    "truncation": setting(float, f"{WORDS['truncation'].help} (vae, gan)", FIELDS),
 }
 SampleSettings = Annotated[Any, replace(SETTINGS, also=OWN_OPTIONS)]
-ChatSettings = Annotated[Any, replace(SETTINGS, also={k: OWN_OPTIONS[k] for k in ("temperature", "top_p", "length")})]
+ChatSettings = Annotated[Any, replace(SETTINGS, also={k: OWN_OPTIONS[k] for k in ("temperature", "length")})]

@@ -31,7 +31,7 @@ def pack(
     training, and the folders of this machine that the record names. It is signed with your key, which is made at first
     use. A run from which licences stand against sharing is refused, with a table that says why.
 
-    Raises UserError if something stands against sharing the run, for a licence that is none of SPDX, if the run is
+    Raises UserError if something stands against sharing the run, for a licence that is not one of SPDX, if the run is
     damaged, in training or without a checkpoint, if the file exists, and if it cannot be written.
     """
     from afresh.verbs.packing import pack_run

@@ -15,6 +15,7 @@ from afresh.data.prepare import Prepared
 from afresh.data.refusals import missed, sum_refusals
 from afresh.engine.sampling.request import converses, writes_text
 from afresh.engine.training.progress import clock
+from afresh.engine.training.training_clock import compared
 from afresh.runs.record import AlignRecord
 from afresh.runs.run import Run
 from afresh.verbs.capabilities import conditions
@@ -86,8 +87,10 @@ def time_line(job: Job) -> str:
     if record.minutes is None or end is None or clocked is None:
         text = f"{counted(train.steps, 'step')} {place}"
     else:
-        learning = end - time.monotonic()
-        text = f"{clock(60 * record.minutes)} minutes in all, about {clock(learning)} of them to learn, {place}"
+        took, whole = time.monotonic() - clocked.begun, clocked.all_seconds(record.minutes, job.fits)
+        total = compared(max(whole, 60 * record.minutes), record.minutes)
+        why = f" (reading and planning took {clock(took)})" if "instead" in total else ""
+        text = f"{total} in all{why}, about {clock(end - time.monotonic())} of it to learn, {place}"
     if record.align is not None:
         return text
     passes = train.steps * train.batch / max(1, Loader(job.source.train, job.source.space, Rng(0)).count)
@@ -126,7 +129,8 @@ def wishes_of(run: Run) -> list[str]:
         more = f", and {len(classes) - NAMED:,} more" if len(classes) > NAMED else ""
         out.append(f"{name} ({', '.join(classes[:NAMED])}{more})")
     out += [f"{name} ({span['low']:.4g} to {span['high']:.4g})" for name, span in known["numbers"].items()]
-    out += ["caption"] * known["caption"] + known["images"]
+    out += ["caption"] * known["caption"]
+    out += known["images"] if run.encoder.kind.medium == "image" else []  # of fields, these are the states before
     return out[:NAMED] + ([f"{len(out) - NAMED:,} more"] if len(out) > NAMED else [])
 
 

@@ -18,6 +18,7 @@ from afresh.core.safe_text import visible_line
 from afresh.core.verb import Line, Remark, Table
 from afresh.data.image.grid import image_grid
 from afresh.data.image.kind import png_bytes
+from afresh.data.image.lettering import font_file
 from afresh.data.measurements import FILE, ITEM, TABLE, MeasuredItem
 from afresh.data.storage.files import replace_file
 from afresh.data.storage.folders import check_free, output_folder
@@ -335,13 +336,14 @@ def drawn(proposals: Proposals) -> bytes:
     axes[0].errorbar(x, y, ends, fmt="o", markersize=4, linewidth=1, color="#2a6fb0")
     axes[0].axhline(proposals.best[1], linestyle="--", linewidth=1, color="#555555")
     axes[0].set_xlabel("similarity to the nearest measured item")
-    axes[0].set_ylabel(proposals.column)
+    font = font_file(proposals.column)
+    axes[0].set_ylabel(proposals.column, font=font)
     if past is not None:
         mean, low, high, value = np.array(past.pairs).T
         axes[1].errorbar(value, mean, [mean - low, high - mean], fmt="o", markersize=4, linewidth=1, color="#b0562a")
         span = [min(value.min(), mean.min()), max(value.max(), mean.max())]
         axes[1].plot(span, span, linestyle="--", linewidth=1, color="#555555")
-        axes[1].set_xlabel(f"measured {proposals.column}")
+        axes[1].set_xlabel(f"measured {proposals.column}", font=font)
         axes[1].set_ylabel("predicted before")
     out = io.BytesIO()
     canvas.print_png(out)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from afresh.core.verb import Absent, Option, verb
+from annotated_types import Ge, Le
+
+from afresh.core.verb import Absent, Option, Setting, UploadedFile, verb
 from afresh.verbs.options import Force, Seed, Settings
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 KNOWN, WANTED, CHOSEN = "What was measured", "What is wanted", "What is chosen from"
 
 
-@verb("propose", result="{column, goal, best, model, past, proposals, ...}", served=False)
+@verb("propose", result="{column, goal, best, model, past, proposals, ...}", summary="what to measure next")
 def propose(
     run: Run,
     observed: Annotated[
@@ -26,13 +28,14 @@ def propose(
             panel=KNOWN,
             metavar="FILE",
             shell=list[Path],
+            json=UploadedFile,
         ),
     ] = (),
     column: Annotated[str | None, Option("The column of measured numbers.", panel=KNOWN, metavar="NAME")] = None,
     *,
     item_column: Annotated[
         str | None,
-        Option("The column of items or of their files, if it is not clear.", panel=KNOWN, metavar="NAME"),
+        Setting("The column of items or of their files, if it is not clear.", panel=KNOWN, metavar="NAME"),
     ] = None,
     maximise: Annotated[
         bool | None,
@@ -42,12 +45,14 @@ def propose(
     batch: Annotated[int, Option("How many to measure next.", panel=WANTED)] = 20,
     acquisition: Annotated[
         Literal["ei", "ucb", "thompson", "greedy"],
-        Option(
+        Setting(
             "ei: expected improvement; ucb: upper bound; thompson: the best of random beliefs; greedy: the mean.",
             panel=CHOSEN,
         ),
     ] = "ei",
-    budget: Annotated[int, Option("Candidates that are drawn.", panel=CHOSEN)] = 1000,
+    budget: Annotated[
+        int, Setting("Candidates that are drawn.", panel=CHOSEN, json=Annotated[int, Ge(1), Le(20_000)])
+    ] = 1000,
     candidates: Annotated[
         str | Path | None,
         Option(
@@ -55,6 +60,7 @@ def propose(
             panel=CHOSEN,
             metavar="FILE",
             shell=Path,
+            json=UploadedFile | None,
         ),
     ] = None,
     reward: Annotated[
@@ -67,12 +73,12 @@ def propose(
             json=Absent,
         ),
     ] = None,
-    calls: Annotated[int, Option("Items that `reward` values.", panel=KNOWN)] = 200,
+    calls: Annotated[int, Option("Items that `reward` values.", panel=KNOWN, json=Absent)] = 200,
     settings: Settings = None,
     seed: Seed = 0,
     out: Annotated[
         str | Path | None,
-        Option("Folder for proposals.csv, whose empty column is for the results, and a page.", shell=Path),
+        Option("Folder for proposals.csv, whose empty column is for the results, and a page.", shell=Path, json=Absent),
     ] = None,
     force: Force = False,
 ) -> Proposals:

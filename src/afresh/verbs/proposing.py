@@ -40,6 +40,7 @@ MOST_BATCH, MOST_BUDGET = 1_000, 1_000_000
 GENERATIONS = 4  # of offspring
 SHORTLIST = 1_000  # candidates that are compared with each other
 LONGEST = 100  # characters of an item in a reason
+LEAST_CHANCE = 0.005  # to be better, which is not shown as 0%
 SURE = 0.5  # chance from which on an item is expected to be better
 
 
@@ -198,9 +199,13 @@ class Chooser:
         return [items[i] for i in np.argsort(-value, kind="stable")[:count]]
 
     def batch(self, items: Sequence[Any]) -> list[int]:
-        """The indices of a batch, chosen together from the SHORTLIST of highest value."""
+        """The indices of a batch, chosen together from the SHORTLIST of highest value; from those of it alone that have
+        a chance, if these are enough."""
         plan, rows = self.plan, self.describe(items)
         short = np.argsort(-self.values(rows), kind="stable")[: max(SHORTLIST, plan.batch)]
+        found = self.surrogate.predict(rows[short])
+        able = np.flatnonzero(plan.goal.chance(found.mean, found.measured_sd, self.best) >= LEAST_CHANCE)
+        short = short[able] if len(able) >= plan.batch else short
         mean, covariance = self.surrogate.posterior(rows[short])
         alike = self.surrogate.likeness.similarity(rows[short], rows[short])
         noise = self.surrogate.noise
@@ -260,7 +265,7 @@ def shortened(text: str) -> str:
 
 
 def described(surrogate: Surrogate, goal: Goal, pool: Pool, chosen: Sequence[int]) -> list[Proposal]:
-    """The chosen candidates with what is believed of them."""
+    """The chosen candidates with what is believed of them, the likeliest to be better first."""
     kind = surrogate.kind
     items = [pool.items[i] for i in chosen]
     found = surrogate.predict(surrogate.describe(items))
@@ -289,7 +294,7 @@ def described(surrogate: Surrogate, goal: Goal, pool: Pool, chosen: Sequence[int
                 why=reason(surrogate, goal, found, i, float(chance[i]), best, outside, alerts[i]),
             )
         )
-    return out
+    return sorted(out, key=lambda row: -row.chance)
 
 
 def reason(

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from afresh.core import Family, Word, events
+from afresh.core import Family, Word, events, registry
 from afresh.core.errors import left_out
+from afresh.data.advice import shortage
 from afresh.data.image.kind import png_bytes
 from afresh.data.storage.files import write_json
 from afresh.engine.alignment.monitoring.report import Alignment, alignment
@@ -134,7 +135,7 @@ def section(
         previews=previews_of(run),
         curves=[*curves_of(about), *aligned.curves],
         scores=[] if measured is None else list(measured.scores),
-        not_measured=() if measured is None else tuple(measured.skipped.items()),
+        not_measured=() if measured is None else tuple(measured.failed.items()),
         plan=r.decisions,
         card={} if measured is None else measured.card.model_dump(mode="json"),
         data=[
@@ -178,8 +179,11 @@ def run_verdict(run: Run, measured: Measurement) -> Verdict:
     about, r, space = AboutRun(run), run.record, run.encoder.space
     minutes = r.minutes or about.seconds / 60
     reached = None if r.codec or r.base_model or r.align else curves_for(space, r.data.train)
+    kind = run.encoder.kind
+    enough = (0, "items") if r.base_model or r.align else registry.enough(r.modality)
+    share, lacking = shortage(enough, kind, r.data.train, r.data.train_bytes)
     known = KnownFacts(
-        plural=run.encoder.kind.plural,
+        plural=kind.plural,
         family=r.family,
         run=str(run.path),
         data="" if r.base_model or r.align else r.data.path,
@@ -188,10 +192,12 @@ def run_verdict(run: Run, measured: Measurement) -> Verdict:
         wanted=run.family.plan.examples_wanted(r.parameters, run.training_space),
         side=max(space.shape[1:]) if space.kind == "field" and len(space.shape) == 3 and not space.timed else None,
         stream=space.stream,
-        use="" if run.encoder.kind.use is None else use_command(run),
-        divided=run.encoder.kind.division is not None,
+        use="" if kind.use is None else use_command(run),
+        divided=kind.division is not None,
         ended=r.align is None and bool(stopped(run)),
         taught=bool(r.base_model) and run.family.velocity is not None,
+        share=share,
+        lacking=lacking,
     )
     if reached is None:
         return verdict(measured, replace(known, remedies=remedies_of(run.family, known)))
@@ -202,7 +208,7 @@ def run_verdict(run: Run, measured: Measurement) -> Verdict:
 
 def better_family(known: KnownFacts, reached: Reached) -> Help | None:
     """Another family that was measured to give recognisable samples, much nearer to real ones than the run's family,
-    in about the same minutes. None if there is none."""
+    in about the same minutes. None without one."""
     if known.family not in reached.points or not known.examples:
         return None
     others = {f: reached.expected(f, round(CAUTION * known.examples)) for f in reached.points if f != known.family}

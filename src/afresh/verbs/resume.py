@@ -30,7 +30,7 @@ def resume(
     to memorise or went too far, goes on to the planned steps; without it, such a run stays as it is.
     `holds`: take the run, so that no other process trains it; those that train beside the one that leads do not.
 
-    Raises UserError if its data is missing or has changed, if the run was made by somebody else, names programs or
+    Raises UserError if its data is missing or has changed, if the run was made by someone else, names programs or
     other paths, and is not to be trusted, and if another process trains it.
     """
     run = Run.open(path)

@@ -89,6 +89,7 @@ class Sampler:
             raise UserError(
                 "A text cannot be streamed and chosen among several: give `stream=True`, or `best_of` or `valid`."
             )
+        self.arrangement = run.result_settings(given)
         settings = self.settings(self.watcher())
         count, each = n * control.best_of, run.family.evaluations.sample(run.space, settings)
         check_cost(count * each, f"{count:,} samples of {each:,} evaluations each")
@@ -151,7 +152,7 @@ class Sampler:
         """Draw the samples with the indices `numbers` under the conditions of `cond`."""
         run, watcher = self.run, self.watcher()
         modules = run.modules if self.modules is None else self.modules
-        with reporting("solving"):
+        with reporting("drawing samples"):
             x = run.draw(modules, cond, self.seed, self.settings(watcher), numbers, self.sampler, report=True)
         if self.request.prompt is not None and contains_prompts(run.encoder):
             # Continuations x (B, T) after the known tokens of each row, padded with `end`.
@@ -190,6 +191,9 @@ class Sampler:
         else:
             parts, records = best_of(self.rows, self.cond, self.described, self.control.best_of, self.reward)
             drawn = together(parts, self.run.encoder.space)
+        empty = sum(isinstance(v, str) and not v.strip() for v in drawn.values)
+        if empty:
+            events.warning(f"{empty:,} of {n:,} texts are empty or only white space.")
         cut = sum(w.finish == "stop" for w in drawn.written)
         if cut and self.given.get("constraint") is not None:
             events.warning(f"{cut:,} of {n:,} texts were cut at a stop string and may not match the structure.")
@@ -215,6 +219,7 @@ class Sampler:
             drawn.written,
             hooks=self.hooks,
             notes=control_lines(described, self.control),
+            arrangement=self.arrangement,
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le, MaxLen
 
-from afresh.core.verb import Argument, EncodedItem, Option, verb
+from afresh.core.verb import Argument, EncodedItem, Option, Setting, verb
 from afresh.verbs.options import Caption, Label, Number, Seed
 
 if TYPE_CHECKING:
@@ -48,16 +48,13 @@ def score(
     prompt: Annotated[
         str | None, Option("What stands before each text, or what it answers; not scored itself.", panel=TEXTS)
     ] = None,
-    end: Annotated[
-        bool,
-        Option("Score the end of a text, too, or let it go on.", panel=TEXTS, flags=("--end/--no-end",)),
-    ] = True,
+    end: Annotated[bool, Setting("Score the end of a text, too, or let it go on.", panel=TEXTS)] = True,
     logprobs: Annotated[bool, Option("How likely each token is, in nats.", panel=TEXTS)] = False,
     label: Label = None,
     number: Number = None,
     caption: Caption = None,
     draws: Annotated[
-        int, Option("Draws of noise that an estimate is the mean of.", json=Annotated[int, Ge(1), Le(64)])
+        int, Setting("Draws of noise that an estimate is the mean of.", json=Annotated[int, Ge(1), Le(64)])
     ] = 1,
     seed: Seed = 0,
 ) -> Scores:
@@ -66,7 +63,7 @@ def score(
     Transformers give exact log-likelihoods; masked models, VAEs and flows bounds, which more `draws` make less noisy;
     GANs none. Higher nats are likelier. A label or caption that is not given is as it was read with the item, or open.
 
-    Raises UserError if the family has no likelihood, if there is no item, and for an item that is empty or of another
+    Raises UserError if the family has no likelihood, without an item, and for an item that is empty or of another
     kind.
     """
     from afresh.engine.sampling.request import Request

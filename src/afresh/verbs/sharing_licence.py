@@ -29,7 +29,7 @@ def check_release(
     is to be given to everybody, for which the licence of its base counts where none is given, and must be known.
 
     Raises UserError if what the run has learnt from stands against sharing it, for a name that is none, if the licence
-    is none, and if the run is somebody else's, who shares it under another one.
+    is none, and if the run is someone else's, who shares it under another one.
     """
     accept = [accept] if isinstance(accept, str) else accept
     for name in accept:

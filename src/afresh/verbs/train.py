@@ -34,7 +34,7 @@ from afresh.runs.formats.public import BaseModel
 from afresh.runs.latent_space import UNFIT, LatentSpace, PublicAutoencoder, check_in_memory, latent_space
 from afresh.runs.latents import heldout_latents, training_latents
 from afresh.runs.person_adapters import adapter_folder, base_of
-from afresh.verbs.base_advice import AUTO, base_advice, choose_base
+from afresh.verbs.base_advice import AUTO, SEARCHED, base_advice, choose_base, secret_advice
 from afresh.verbs.base_data import prepare_for
 from afresh.verbs.base_terms import open_base
 from afresh.verbs.choose_codec import AUTO as AUTO_CODEC
@@ -83,6 +83,8 @@ def start(spec: TrainSpec, clock: Clock | None = None) -> Job:
             chosen_codec = replace(chosen_codec, codec=own_codec(spec, output, chosen_codec.own_minutes))
     base, prepared = read(spec)
     report_data(prepared)
+    for secrets in secret_advice(prepared, SEARCHED):
+        events.warning(f"{secrets.text}.", "secrets", items=secrets.count)
     advice: list[str] = []
     if base is None:
         advice = [] if spec.base is not None else [a.text for a in base_advice(prepared)]

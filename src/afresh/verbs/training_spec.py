@@ -17,7 +17,7 @@ from annotated_types import Ge
 
 from afresh.core.errors import UserError
 from afresh.core.minutes import minutes_of
-from afresh.core.verb import Absent, Argument, Option
+from afresh.core.verb import Absent, Argument, Option, Setting
 from afresh.verbs.options import Force, Seed
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class TrainSpec(RunSpec):
             shell=str,
         ),
     ] = None
-    tokens: Annotated[int | None, Option("Tokens of training.", BUDGET)] = None
+    tokens: Annotated[int | None, Setting("Tokens of training.")] = None
     path: Annotated[
         Data,
         Argument(
@@ -247,15 +247,9 @@ class TuneSpec(TrainSpec):
     ] = field(kw_only=False)
     lora: Lora = True
     rank: Rank = None
-    alpha: Annotated[float | None, Option("Weight of the adapter; twice its rank by default.", ADAPTER)] = None
+    alpha: Annotated[float | None, Setting("Weight of the adapter; twice its rank by default.")] = None
     targets: Annotated[
-        Sequence[str],
-        Option(
-            "Layers to adapt, by name or pattern; all hidden ones by default.",
-            ADAPTER,
-            flags=("--target",),
-            shell=list[str],
-        ),
+        Sequence[str], Setting("Layers to adapt, by name or pattern; all hidden ones by default.", shell=list[str])
     ] = ()
     adapter: Annotated[
         str | None,
@@ -265,7 +259,7 @@ class TuneSpec(TrainSpec):
             metavar="NAME",
         ),
     ] = None
-    commercial: Annotated[bool, Option("Refuse a base whose licence does not allow commerce.")] = False
+    commercial: Annotated[bool, Setting("Refuse a base whose licence does not allow commerce.")] = False
     lr: Annotated[float | None, Option("The highest learning rate.", BY_HAND)] = None
     family: None = field(default=None, init=False)
     codec: None = field(default=None, init=False)
@@ -289,7 +283,7 @@ class DistillSpec(RunSpec):
     guidance: Annotated[
         float | None, Option("The teacher's guidance, which becomes part of the student; 1 by default.")
     ] = None
-    finest: Annotated[int, Option("The largest number of steps that the student samples in: 1, 2, 4, 8, ...")] = 4
+    finest: Annotated[int, Setting("The largest number of steps that the student samples in: 1, 2, 4, 8, ...")] = 4
 
     verb = "distill"
 
@@ -323,11 +317,9 @@ class AlignSpec(RunSpec):
     prompt: Annotated[Sequence[str], Option("A text to continue; may be repeated.", ASKED)] = ()
     prompts: Annotated[
         Sequence[str],
-        Option(
-            "A file of prompts, one per line.", ASKED, shell=Path, parse=f"{WORDS}:lines", python="Here their list."
-        ),
+        Setting("A file of prompts, one per line.", shell=Path, parse=f"{WORDS}:lines", python="Here their list."),
     ] = ()
-    prompt_tokens: Annotated[int, Option("Take prompts of this many tokens from the training texts.", ASKED)] = 0
+    prompt_tokens: Annotated[int, Setting("Take prompts of this many tokens from the training texts.")] = 0
     length: Annotated[int | None, Option("New tokens of a text; 64 by default.", ASKED)] = None
     distance: Annotated[
         float | None,
@@ -347,16 +339,12 @@ class AlignSpec(RunSpec):
     ] = None
     known: Annotated[
         PathLike | None,
-        Option(
-            "With `calls`: a run that searched by the same reward, whose answers are not asked for again.",
-            WANTED,
-            shell=Path,
-        ),
+        Setting("With `calls`: a run that searched by the same reward, whose answers are not asked again.", shell=Path),
     ] = None
     lora: Lora = False
     rank: Rank = None
-    reward_seconds: Annotated[float, Option("Seconds that a reward may take for a batch.", BY_HAND)] = 60
-    anyway: Annotated[bool, Option("Use votes that are no better than guessing.", BY_HAND)] = False
+    reward_seconds: Annotated[float, Setting("Seconds that a reward may take for a batch.")] = 60
+    anyway: Annotated[bool, Setting("Use votes that are no better than guessing.")] = False
     settings: Annotated[
         Settings, pairs("A setting, as align.group=8 or train.lr=0.001.", "align_settings", flags=("--set",))
     ] = field(default_factory=dict)

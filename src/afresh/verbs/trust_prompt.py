@@ -1,4 +1,4 @@
-"""Asks before a run that somebody else made executes or reads what its run.json names.
+"""Asks before a run that someone else made executes or reads what its run.json names.
 
 Going on with a run needs that, and so does whatever reads data that is a query of a data base. No other task runs a
 program that a run names, and data is otherwise used only if it has the hash of what the run has learnt.

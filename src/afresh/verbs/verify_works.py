@@ -142,7 +142,7 @@ class Marks:
         return found if layer is None else replace(found, layers=(*found.layers, layer))
 
     def layer(self, content: bytes) -> Layer | None:
-        """The mark in the content of a file, if one is found, or why it was not looked for; None if there is none."""
+        """The mark in the content of a file, if one is found, or why it was not looked for; None without one."""
         if self.key is None:
             return None
         for done, look in enumerate((self.of_image, self.of_sound)):
@@ -155,7 +155,7 @@ class Marks:
         return self.of_texts(texts, whole) if texts else None
 
     def of_image(self, content: bytes) -> Layer | None:
-        """The mark in an image file. Raises FileError or OSError for what is none."""
+        """The mark in an image file. Raises FileError or OSError for anything else."""
         from afresh.services.watermark.images.evidence import (
             image_evidence,  # imports scipy, which a server does without
         )
@@ -176,7 +176,7 @@ class Marks:
         return found_layer("the pixels", found.p_value, found.payload if sure else None)
 
     def of_sound(self, content: bytes) -> Layer | None:
-        """The mark in a sound file. Raises FileError or OSError for what is none."""
+        """The mark in a sound file. Raises FileError or OSError for anything else."""
         from afresh.services.watermark.sounds import sound_evidence
 
         assert self.key is not None

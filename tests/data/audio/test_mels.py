@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-import pytest
 import torch
 
 from afresh.core import Sound
@@ -26,18 +23,23 @@ def far(a: Sound, b: Sound) -> float:
     return float(multi_scale_distance(x, y, RATE))
 
 
-@pytest.mark.parametrize("hertz", [440.0, 1_111.0])
-def test_spliced_parts_join_their_neighbours(hertz: float) -> None:
-    """A part of the same tone with other phases is closer to the tone than if it were copied."""
-    known = tone(hertz)
-    mel = mel_for(RATE, -100.0)
-    wave = waveforms(mel, spectrograms(mel, torch.from_numpy(known.samples.T.copy())[None]))[0]
-    made = Sound(wave.T.numpy(), RATE)
-    found = splice_sound(known, made, 3_500, 4_700).samples
-    assert np.array_equal(found[:3_500], known.samples[:3_500]) and np.array_equal(found[4_700:], known.samples[4_700:])
-    plain = known.samples.copy()
-    plain[3_500:4_700] = made.samples[3_500:4_700]
-    assert math.isfinite(far(known, made)) and far(known, Sound(found, RATE)) < 0.6 * far(known, Sound(plain, RATE))
+def test_spliced_parts_join_their_neighbours() -> None:
+    """Parts of the same tones with other phases are closer to the tones than if they were copied; of some tones the
+    phase of a copy is right by chance."""
+    joined, copied = [], []
+    for hertz in (330.0, 440.0, 554.0, 660.0, 880.0, 1_111.0):
+        known = tone(hertz)
+        mel = mel_for(RATE, -100.0)
+        wave = waveforms(mel, spectrograms(mel, torch.from_numpy(known.samples.T.copy())[None]))[0]
+        made = Sound(wave.T.numpy(), RATE)
+        found = splice_sound(known, made, 3_500, 4_700).samples
+        assert np.array_equal(found[:3_500], known.samples[:3_500])
+        assert np.array_equal(found[4_700:], known.samples[4_700:])
+        plain = known.samples.copy()
+        plain[3_500:4_700] = made.samples[3_500:4_700]
+        joined.append(far(known, Sound(found, RATE)))
+        copied.append(far(known, Sound(plain, RATE)))
+    assert np.isfinite(joined).all() and np.median(joined) < 0.4 * np.median(copied)
 
 
 def test_parts_that_already_join_are_copied() -> None:

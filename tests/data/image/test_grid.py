@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from afresh.data.image.grid import GAP, image_grid, terminal_grid
+from afresh.data.image.grid import GAP, fitting_columns, image_grid, terminal_grid
 
 
 def flat(*levels: int, side: int = 8, channels: int = 1) -> list[np.ndarray]:
@@ -71,3 +71,18 @@ def test_previews_fit_the_width_and_print() -> None:
     console = Console(width=60, force_terminal=True, color_system="truecolor", record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(text)
     assert "▀" in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("count", "columns"), [(1, 1), (2, 2), (3, 3), (5, 3), (6, 3), (7, 3), (10, 5), (12, 4), (16, 4), (22, 5), (48, 8)]
+)
+def test_columns_leave_no_hole_where_that_is_nearly_square(count: int, columns: int) -> None:
+    assert fitting_columns(count) == columns
+    sheet = image_grid(flat(*[0] * count), scale=1)
+    assert sheet.width == columns * (8 + GAP) + GAP and sheet.height == -(-count // columns) * (8 + GAP) + GAP
+
+
+def test_labels_that_take_turns_have_a_column_each() -> None:
+    assert fitting_columns(40, [str(i % 10) for i in range(40)]) == 10
+    assert fitting_columns(40, ["a"] * 40) == 8
+    assert fitting_columns(40, [str(i // 4) for i in range(40)]) == 8

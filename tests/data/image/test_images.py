@@ -9,7 +9,7 @@ import sys
 import threading
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -28,6 +28,7 @@ from afresh.data.image.images import (
     default_side,
     full_size_image,
     map_threads,
+    pasted_back,
     short_side,
     to_channels,
 )
@@ -410,3 +411,34 @@ def test_a_pixel_that_is_decoded_takes_nine_bytes(mode: str, tmp_path: Path) -> 
     command = [sys.executable, "-c", RESIDENT, str(tmp_path / "0.png")]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert float(shown) < 12  # with the strips of four threads
+
+
+@pytest.mark.parametrize("crop", ["centre", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(40, 60), (61, 40), (48, 48)])
+def test_an_edit_is_pasted_back_where_the_frame_saw_it(
+    crop: Literal["centre", "pad", "stretch"], size: tuple[int, int]
+) -> None:
+    height, width = size
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    frame = ImageFrame(16, crop)
+    before = decode_array(picture, frame).pixels
+    assert np.array_equal(pasted_back(picture, frame, before, before, None), picture)
+    mask = np.zeros((height, width), bool)
+    mask[18:22, 18:22] = True
+    red = np.zeros_like(before)
+    red[..., 0] = 255
+    out = pasted_back(picture, frame, before, red, mask)
+    assert np.array_equal(out[~mask], picture[~mask]) and (out[mask] == (255, 0, 0)).all()
+    seen = pasted_back(np.zeros_like(picture), frame, before * 0, red, None)[..., 0] > 0
+    margin = abs(height - width) // 2 if crop == "centre" else 0
+    assert seen.sum() == (min(size) ** 2 if crop == "centre" else height * width)
+    assert seen[height // 2, width // 2] and (not margin or not seen[0, 0])
+    small = np.zeros((16, 16), bool)
+    small[8, 8] = True
+    changed = (pasted_back(picture, frame, before, red, small) != picture).any(-1)
+    rows, columns = np.nonzero(changed)
+    assert (
+        changed.any() and abs(rows.mean() - height / 2) < height / 12 and abs(columns.mean() - width / 2) < width / 12
+    )
+    grey = pasted_back(picture[..., :1], frame, before[..., :1], red, mask)
+    assert np.array_equal(grey[~mask], picture[..., :1].repeat(3, -1)[~mask]) and (grey[mask] == (255, 0, 0)).all()

@@ -284,7 +284,7 @@ def lab() -> Export:
     rows = [(f"W-{n:03}", when.strftime("%d-%b-%Y"), f"{7 + b:.2f}", f"{1200 + n:,}", f"{a + 10:.3f}")
             for n, (when, a, b) in enumerate(series())]  # fmt: skip
     text = separated(names, [("", "", "-", "µS/cm", "mg/L"), *rows])
-    return Export("lims.csv", text.encode(), "plain tables", names, dates={"Sampled on": ["2026-02-01"]},
+    return Export("lims.csv", text.encode(), "table", names, dates={"Sampled on": ["2026-02-01"]},
                   numbers={"Conductivity": [1200, 1201, 1202]}, said=("units: Conductivity in µS/cm",))  # fmt: skip
 
 
@@ -412,7 +412,7 @@ def invoices() -> Export:
              german(s.price * 1.19)) for s in SALES]  # fmt: skip
     text = "Rechnungsausgang\r\nErstellt am 01.02.2026\r\n\r\n" + separated(names, rows, ";")
     text += f"Gesamt;;;{german(sum(s.price for s in SALES))};;\r\n"
-    return Export("rechnungen.csv", text.encode("cp1252"), "plain tables", names, dates={"Rechnungsdatum": DAYS},
+    return Export("rechnungen.csv", text.encode("cp1252"), "table", names, dates={"Rechnungsdatum": DAYS},
                   numbers={"Netto": PRICES, "MwSt": [19, 19]},
                   said=("Rechnungsausgang", "a line of totals"))  # fmt: skip
 
@@ -421,7 +421,7 @@ def customers() -> Export:
     names = ("customer_id", "age", "city", "signup_date", "orders", "revenue")
     rows = [(1000 + n, 20 + 7 * n % 50, ("Bern", "Wien", "Köln")[n % 3], (BEGUN + timedelta(days=n)).date(), n % 9,
              f"{100 * b:.2f}") for n, (_, _, b) in enumerate(series())]  # fmt: skip
-    return Export("customers.csv", separated(names, rows).encode(), "plain tables", names,
+    return Export("customers.csv", separated(names, rows).encode(), "table", names,
                   dates={"signup_date": ["2026-01-05", "2026-01-06"]},
                   numbers={"revenue": [round(100 * b, 2) for _, _, b in series(3)]})  # fmt: skip
 

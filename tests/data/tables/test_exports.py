@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from afresh.core import UserError
 from afresh.data.files import DataFile, named
-from afresh.data.prepare import choose_modality, claims
+from afresh.data.prepare import claims
 from afresh.data.tables.batches import batches
 from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import as_number
@@ -100,13 +99,6 @@ def test_what_is_no_row_of_a_table_is_said(export: Export, tmp_path: Path) -> No
     for way in ([*unusable.notes, *unusable.reasons], [*table.notes, *(reason for _, reason in table.bad)]):
         for words in export.said:
             assert words in "; ".join(way)
-
-
-def test_a_table_of_customers_says_what_it_is_and_what_would_be_needed(tmp_path: Path) -> None:
-    (table,) = (e for e in EXPORTS if e.name == "customers.csv")
-    (tmp_path / table.name).write_bytes(table.content)
-    with pytest.raises(UserError, match=r"a row for each 'customer_id'.*no events.*a row for each choice"):
-        choose_modality(tmp_path / table.name, None)
 
 
 def test_the_times_of_a_shop_decide_what_is_held_out(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_the_verb(run: Run, tasks: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert found["metrics"][0]["name"] == "pass@1" and found["metrics"][0]["value"] == 0
     assert sum(sum(r["outcomes"].values()) for r in found["results"]) == 4
     assert "the model sees the last 16 of them" in err + str(found["notes"])
-    assert command([*argv, "--first", "1"]) == 0
+    assert command([*argv, "--set", "first=1"]) == 0
     assert "pass@1" in capsys.readouterr().out
 
 

@@ -15,19 +15,24 @@ import torch
 import afresh
 from afresh.core import UserError
 from afresh.core.verb import Table
+from afresh.domains.exercises import knowledge_filter
 from afresh.domains.exercises.history import AnswerHistory
 from afresh.domains.exercises.practise import (
     Tracer,
     choose,
+    class_view,
     history_from,
     history_in,
     history_of,
     interval,
     knowledge,
+    learners_of,
     practice_for,
     right_of_ten,
+    trust_in,
 )
 from afresh.faces.cli import run as command
+from afresh.runs.data import run_data
 from afresh.runs.run import Run
 from afresh.verbs.use_command import use_command
 from tests.domains.exercises.learners import train_practice
@@ -46,6 +51,8 @@ def test_what_is_next_is_practice_of_a_learner_of_the_data(run: Run) -> None:
 
 def test_chances_are_the_softmax_of_the_two_outcomes_after_the_whole_history(run: Run) -> None:
     tracer, history = Tracer(run), history_of(run, "L3")
+    assert tracer.teaching is not None
+    tracer.teaching.weights = torch.tensor([1.0, 0.0, 0.0])  # the network alone, as it is
     encoder = tracer.encoder
     found = tracer.of_items([history], [0, 4], gap=1)[0]
     net: Any = run.modules["decoder"]
@@ -66,7 +73,7 @@ def test_histories_of_all_lengths_together_are_as_each_alone(run: Run) -> None:
 
 
 def test_what_is_known_has_an_interval_around_its_chance(run: Run) -> None:
-    found = knowledge(Tracer(run), history_of(run, "L3"), gap=0)
+    (found,) = knowledge(Tracer(run), [history_of(run, "L3")], gap=0)
     assert [k.skill for k in found] == ["add", "divide"] and sum(k.answers for k in found) == 12
     assert all(0 <= k.low <= k.chance <= k.high <= 1 for k in found)
     for k in found:  # what a teacher sees of ten exercises varies at least by luck
@@ -162,11 +169,61 @@ def test_on_the_command_line(run: Run, capsys: pytest.CaptureFixture[str]) -> No
         and "are expected to add" in " ".join(out.split())
         and "from 12 answers: learner L3" in err
     )
-    code, out, _ = invoke("practise", run.path, "--history", "add-1:right", "--policy", "success", "--json")
+    code, out, _ = invoke("practise", run.path, "--history", "add-1:right", "--set", "policy=success", "--json")
     result = lines_of(out)[-1]
     assert code == 0 and result["answers"] == 1 and len(result["known"]) == 2 and len(result["next"]) == 2
     code, _, err = invoke("practise", run.path, "--learner", "L3", "--history", "add-1:right")
     assert code == 2 and "--learner or --history" in err
+
+
+def test_a_class_is_seen_at_once(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each learner as alone, those first of whom it is surest that they are stuck; and the chances with their error."""
+    seen = class_view(run)
+    told = seen.json()
+    assert json.dumps(told) and {row["learner"] for row in told["learners"]} == set(learners_of(run))
+    tracer = Tracer(run)
+    for learner, answers, known in seen.learners[:3]:
+        (alone,) = knowledge(tracer, [history_of(run, learner)], tracer.gap(60))
+        assert answers == len(history_of(run, learner)) and {k.skill for k in known} == {k.skill for k in alone}
+        chances = {k.skill: k.chance for k in alone}
+        assert all(k.chance == pytest.approx(chances[k.skill], abs=1e-4) for k in known)
+    sure = [known[0].below_half if known[0].stuck else -1.0 for _, _, known in seen.learners]
+    assert [s for s in sure if s >= 0] == sorted((s for s in sure if s >= 0), reverse=True)
+    first_free = sure.index(-1.0) if -1.0 in sure else len(sure)
+    assert all(s == -1.0 for s in sure[first_free:])
+    stuck = {(row["learner"], skill) for row in told["learners"] for skill in row["stuck"]}
+    assert stuck == {(who, row["skill"]) for row in told["skills"] for who in row["stuck"]}
+    assert command(["practise", str(run.path), "--learner", "all"]) == 0
+    out, err = capsys.readouterr()
+    assert all(name in out for name in learners_of(run)) and "stuck" in err
+    assert command(["practise", str(run.path), "--learner", "nobody"]) != 0
+    assert "--learner all lists them" in capsys.readouterr().err
+
+
+def test_chances_are_shown_with_their_error_and_fewer_exercises_with_the_reason(run: Run) -> None:
+    practice = practice_for(run, history_of(run, "L3"), k=6)
+    assert len(practice.next) == 2 and any("2 of 6 exercises named" in n for n in practice.notes)
+    assert any("on average" in n or "too sure" in n for n in practice.notes) and practice.trust
+    tracer = Tracer(run)
+    assert tracer.teaching is not None
+    tracer.teaching.checked = (60.0, 0.3, 1.2)  # worse than to foresee nothing
+    assert trust_in(tracer)[0] == " (too sure)" and "far too sure" in trust_in(tracer)[1]
+    tracer.teaching.checked = ()
+    assert "not measured" in trust_in(tracer)[1] or "off on average" in trust_in(tracer)[1]
+
+
+def test_chances_that_are_too_sure_are_moved_towards_even_ones(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of few held-out answers: by the weight of the network's log-odds. Those that are right as they are stay."""
+    tracer, held = Tracer(run), run_data(run).heldout_items[:3]
+    assert tracer.teaching is not None
+    right = np.concatenate([[a.correct for a in i.value.answers] for i in held])
+    assert 20 <= len(right) < 200
+    for sure, low, high in ((0.999, 0.1, 0.5), (0.75, 0.7, 1.0)):
+        says_right = right ^ (np.arange(len(right)) % 4 == 0)  # three of four are as foreseen
+        monkeypatch.setattr(knowledge_filter, "foreseen", lambda *_, p=sure, up=says_right: np.where(up, p, 1 - p))
+        weights, checked = knowledge_filter.weights_of(run, tracer.teaching, held)
+        assert low <= float(weights[0]) <= high and weights[1:].tolist() == [0, 0]
+        assert checked[0] == len(right) and checked[1] < 0.15
 
 
 def test_other_runs_are_refused(tmp_path: Path) -> None:

@@ -169,3 +169,10 @@ def test_the_noise_is_that_which_the_report_chose(model: Model, data: Path) -> N
             assert same == (keep == 1), "a report that cannot be read chooses nothing"
     finally:
         report.unlink() if before is None else report.write_bytes(before)
+
+
+def test_it_says_what_so_many_members_hold(model: Model, data: Path) -> None:
+    """Of 16: 15 / 17, and 0.9 times as much between the quantiles 5% and 95%."""
+    text = "\n".join(map(str, rolled(model, start=data, members=16, steps=1).lines()))
+    assert "about 88% lie between the least and the greatest of 16 members, and 79% between" in text
+    assert "of what comes" not in "\n".join(map(str, rolled(model, start=data, members=1, steps=1).lines()))

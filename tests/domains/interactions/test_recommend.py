@@ -82,7 +82,10 @@ def test_filters_hold_whatever_is_likely(recommender: Recommender) -> None:
     assert set(best(recommender, ["i9"], k=9, where={"price": "<4"})) == {"i0", "i1", "i2", "i3"}
     assert set(best(recommender, ["i3"], k=9, only=frozenset({"i8", "i1"}))) == {"i8", "i1"}
     assert "i4" not in best(recommender, ["i3"], k=9, exclude=frozenset({"i4"}))
-    with pytest.raises(UserError, match="No item of the catalogue fits"):
+    assert best(recommender, ["i3"], where={"Colour": "BLUE"}) == best(recommender, ["i3"], where={"colour": "blue"})
+    with pytest.raises(UserError, match=r"No item of the catalogue fits the conditions\. Loosen"):
+        best(recommender, ["i3"], where={"price": "<0"})
+    with pytest.raises(UserError, match=r"No item has colour=green\. Values of 'colour' are: blue, red"):
         best(recommender, ["i3"], where={"colour": "green"})
     with pytest.raises(UserError, match=r"no feature 'size'.*title, colour, price"):
         best(recommender, ["i3"], where={"size": "L"})
@@ -105,6 +108,12 @@ def test_a_sequence_is_made_of_lists_of_one(run: Path) -> None:
     while len(playlist) < 6:
         playlist.append(model.recommend(histories=[playlist], k=1)[0][0].item)
     assert playlist == ["i3", "i4", "i5", "i6", "i7", "i8"]
+
+
+def test_an_item_that_comes_again_is_no_reason_for_itself(recommender: Recommender) -> None:
+    history = ["i3", "i4", "i5"]
+    for item in recommender.recommend([history], Ranking(ITEMS, seen=True, because=3))[0]:
+        assert item.item not in [reason.item for reason in item.because]
 
 
 def test_a_reason_is_the_item_without_which_the_probability_falls_most(recommender: Recommender) -> None:
@@ -321,7 +330,7 @@ def test_the_command_tells_what_the_likeliest_items_would_have_earned(
     assert result["estimates"]["snips"]["value"] > 0.95  # the model has learnt what comes next
     assert result["estimates"]["dr"]["gain"]["low"] > 0 and result["lists"] == 400
     assert any("below place 1, not counted" in n for n in result["notes"])
-    assert command([*asked, "--explore", "2.5", "--clip", "2"]) == 0
+    assert command([*asked, "--explore", "2.5", "--set", "clip=2"]) == 0
     shown = capsys.readouterr()
     assert "SNIPS" in shown.out and "as shown" in shown.out and "drawn is 'drawn'" in shown.err
     assert command([*asked, "-k", "1", "--only", str(written(tmp_path / "one", "i0\n"))]) == 2
@@ -371,7 +380,7 @@ def test_a_run_is_aligned_to_a_reward_of_the_item_after_a_history(run: Path, tmp
         "    return float(history.items == ('i3',))\n"
     )
     reward = f"{tmp_path / 'reward.py'}:score"
-    for name, prompts in (("drawn", ["--prompt-tokens", "3"]), ("given", ["--prompt", "i3,i4"])):
+    for name, prompts in (("drawn", ["--set", "prompt_tokens=3"]), ("given", ["--prompt", "i3,i4"])):
         out = str(tmp_path / name)
         asked = ["align", str(run), "--reward", reward, "--length", "1", "--steps", "2", "--out", out, *prompts]
         assert command(asked) == 0

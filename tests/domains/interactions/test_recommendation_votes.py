@@ -63,8 +63,8 @@ def test_votes_are_written_and_read_again(run: Path, recommender: Recommender, t
     asked = [
         "recommend",
         str(run),
-        "--votes-from",
-        str(file),
+        "--set",
+        f"votes_from={file}",
     ]
     assert command([*asked, "--out", str(out)]) == 0
     assert read_votes(out, HISTORY).votes == tuple(votes_in(recommender, file).votes)

@@ -125,7 +125,9 @@ def test_works_of_a_wish_are_valid_and_known_by_their_smiles(tmp_path: Path) -> 
     wish = CreationRequest(n=3, prompt="", seed=5)
     made = list(make(model.run, wish, {}))
     assert all(canonical(m.value) == m.value for m in made)
-    assert [title_of(wish, m, form_of(model.run)) for m in made] == [first_line([m.value]) for m in made]
+    assert [title_of(wish, m, model.run.encoder.kind, form_of(model.run)) for m in made] == [
+        first_line([m.value]) for m in made
+    ]
     assert next(make(model.run, wish, {}, only=1)).value == made[1].value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from PIL import Image
 
 from afresh.api import Model
 from afresh.core import UserError
+from afresh.data.image.lettering import Lettering
 from afresh.domains.series.forecast import futures
+from afresh.domains.series.pictures import Fan, fan_chart
 from afresh.domains.series.reading.options import ReadingOptions
 from afresh.domains.series.reading.read import read_series
 from afresh.faces.cli import run as command
 from afresh.runs.run import Run
+from afresh.verbs.use_command import use_command
 from tests.domains.series.tables import CONTEXT, HORIZON, TINY, times, train, waves, write, write_waves
 
 COUNT = 400
@@ -204,9 +208,83 @@ def test_a_model_of_columns_known_in_advance_asks_for_them(tmp_path: Path) -> No
         forecast(model, start=data)
     future = write(tmp_path / "future.csv", time=times(306)[300:], price=[1.0] * 6)
     assert np.isfinite(forecast(model, start=data, given=future).members).all()
+    assert command(shlex.split(use_command(model.run))[1:]) == 0, "what training prints as the next command works"
 
 
 def test_another_table_is_refused_with_the_columns_of_the_run(model: Model, tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("when,cold\n" + "".join(f"2024-01-{d:02d},{d}\n" for d in range(1, 29)))
     with pytest.raises(UserError, match=r"not like the table that the run learnt from.*Give one with these columns"):
         model.forecast(start=tmp_path / "other.csv")  # type: ignore[attr-defined]
+
+
+def test_every_series_is_drawn_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(Lettering, "draw", lambda self, pen, at, text, *more: texts.append(text))
+    past, quantiles = np.arange(30.0), np.arange(60.0).reshape(5, 12)
+    fans = [Fan(f"Köln {i}: Umsatz", past, quantiles, ["a", "b", "c"]) for i in range(15)]
+    image = Image.open(io.BytesIO(fan_chart(fans)))
+    assert {f"Köln {i}: Umsatz" for i in range(15)} <= set(texts) and (image.width, image.height) == (
+        1080,
+        20 + 5 * 190,
+    )
+    panels = np.asarray(image)[20:].reshape(5, 190, 3, 360, 3).swapaxes(1, 2).reshape(15, -1, 3)
+    assert all((panel == (25, 80, 150)).all(-1).any() for panel in panels), "a median in each"
+    texts.clear()
+    fan_chart(fans * 30)
+    assert texts[0].endswith("; the first 300 of 450")
+
+
+def test_the_picture_and_the_screen_name_each_of_several_series(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = waves(200), waves(200, seed=1)
+    two["load"][160] += 30
+    names = ["Köln"] * 200 + ["Łódź"] * 200
+    columns = {k: [*one[k], *two[k]] for k in one}
+    table = write(tmp_path / "two.csv", shop=names, time=times(200) * 2, **columns)
+    sizes = ("--data", f"context={CONTEXT}", "--data", f"horizon={HORIZON}", "--data", "series=shop")
+    argv = ["train", str(table), "--steps", "40", "--out", str(tmp_path / "run"), "--no-measure", *TINY, *sizes]
+    assert command(argv) == 0
+    found, texts = Model(Run.open(tmp_path / "run")), list[str]()
+    monkeypatch.setattr(Lettering, "draw", lambda self, pen, at, text, *more: texts.append(text))
+    forecast(found, start=table).files()
+    assert {"Köln: load", "Köln: heat", "Łódź: load", "Łódź: heat"} <= set(texts)
+    scores = found.anomalies(start=table, members=20).lines()[1]  # type: ignore[attr-defined]
+    assert list(scores.columns[:5]) == ["series", "time", "column", "value", "expected"]
+    worst = scores.rows[0]
+    assert worst[:3] == ["Łódź", times(200)[160], "load"] and float(worst[3]) > float(worst[4]) + 10
+
+
+def test_few_futures_are_said_to_hold_less(model: Model, data: Path) -> None:
+    assert "about 79% of what comes" in forecast(model, start=data, members=16).notes[0]
+    assert not forecast(model, start=data, members=64).notes
+
+
+def test_counts_stay_whole_and_never_fall_below_0_and_other_numbers_keep_their_digits(tmp_path: Path) -> None:
+    draw = np.random.default_rng(3)
+    visits, rain = draw.poisson(0.7, 300), np.where(draw.random(300) < 0.5, 0, draw.random(300)).round(1)
+    net, size = draw.integers(0, 3, 300), (327.1 + draw.standard_normal(300)).round(1)
+    columns = {"visits": visits, "rain": rain, "net": net, "size": size}
+    data = write(tmp_path / "a.csv", time=times(300), **{n: v.tolist() for n, v in columns.items()})
+    sizes = ("--data", "context=24", "--data", "horizon=6", "--data", "below_zero=net")
+    out = tmp_path / "run"
+    assert command(["train", str(data), "--steps", "2", "--out", str(out), "--no-measure", *TINY, *sizes]) == 0
+    model = Model(Run.open(out))
+    assert any("visits, rain" in note for note in model.run.encoder.notes)  # type: ignore[attr-defined]
+    members = forecast(model, start=data, horizon=15, members=40, keep=True)
+    drawn = members.members.transpose(2, 0, 1, 3).reshape(4, -1)
+    assert (drawn[[0, 2]] == drawn[[0, 2]].round()).all()
+    assert drawn[:2].min() == 0
+    below: Any = model.run.encoder.allowed(np.full((4, 1), -1.26))  # type: ignore[attr-defined]
+    np.testing.assert_allclose(below[:, 0], [0, 0, -1, -1.3], rtol=1e-6)
+    for name in ("members.csv", "forecast.csv"):
+        rows = list(csv.DictReader(io.StringIO(members.files()[name].decode())))
+        values = [r.get("size") or r["q0.5"] for r in rows if r.get("column", "size") == "size"]
+        assert all(len(v.partition(".")[2]) <= 1 for v in values), values
+    some = {name: values[:60].tolist() for name, values in columns.items()}
+    gaps = write(tmp_path / "g.csv", time=times(60), **{n: [*v[:36], None, *v[37:]] for n, v in some.items()})
+    table = model.fill(start=gaps, members=4).files()["filled.csv"]  # type: ignore[attr-defined]
+    filled = list(csv.DictReader(io.StringIO(table.decode())))
+    for row in filled:
+        assert float(row["visits"]) == int(float(row["visits"])) >= 0 and float(row["rain"]) >= 0
+        assert len(row["size"].partition(".")[2]) <= 1

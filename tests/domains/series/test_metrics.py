@@ -118,7 +118,7 @@ def forecast_scores(own: float, width: float | None, held_90: float = 0.9) -> di
         (1.02, 0.01, 0.9, "recognisable", "not better than the best simpler one, repeating the last week"),
         (0.9, 0.05, 0.7, "recognisable", "too certain, beside repeating the last week"),
         (0.9, 0.05, 0.99, "recognisable", "less certain than they could be"),
-        (0.97, 0.05, 0.9, "cannot tell", "0.97 times as large, 0.92 to 1.02"),
+        (0.97, 0.05, 0.9, "cannot tell", "it is 0.97, and its interval reaches from 0.92 to 1.02"),
         (0.9, None, 0.9, "cannot tell", "in a single stretch as long as the horizon"),
     ],
 )

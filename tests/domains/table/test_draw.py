@@ -16,6 +16,7 @@ from afresh.core import UserError
 from afresh.domains.table.column_code import fit_column
 from afresh.domains.table.draw import outside, spread
 from afresh.domains.table.row import Cell, Kind
+from afresh.faces.cli import run as command
 from tests.domains.table.people import CODES, NAMES, people, write
 
 
@@ -38,14 +39,27 @@ def test_samples_are_written_as_a_table_with_the_columns_of_the_data(model: Mode
     assert all(model.run.encoder.valid(v) for v in samples)
     assert all(18 <= int(r["age"]) <= 90 and len(r["since"]) == 10 for r in rows)
     assert 0.02 < sum(not r["height"] for r in rows) / 200 < 0.25
-    assert sum(CODES[r["town"]] == r["code"] for r in rows) > 180
+    assert all(CODES[r["town"]] == r["code"] for r in rows), "a column that another determines is what this says"
     assert list(model.sample(200, seed=1)) == list(samples)
+
+
+def test_of_many_rows_a_few_are_shown_and_where_all_are_is_said(
+    model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert command(["sample", str(model.path), "-n", "60", "--out", str(out)]) == 0
+    shown = capsys.readouterr()
+    said = "".join((shown.out + shown.err).split())
+    assert shown.out.count("age ") == 8 and f"60samplesin{out}" in said and f"and52morein{out}" in said
+    assert len(table((out / "samples.csv").read_bytes())) == 60
 
 
 def test_rows_have_what_is_given_and_the_rest_follows(model: Model) -> None:
     found = afresh.verb("rows")(model, 150, given={"town": "Kiel", "age": "33", "spent": "0"}, seed=2)
     assert {r.cells[0] for r in found.rows} == {33} and {r.cells[2] for r in found.rows} == {"Kiel"}
-    assert sum(r.cells[3] == "C" for r in found.rows) > 135
+    assert all(r.cells[3] == "C" for r in found.rows)
+    backwards = afresh.verb("rows")(model, 50, given={"code": "A"})
+    assert {(r.cells[2], r.cells[3]) for r in backwards.rows} == {("Ulm", "A")}
     assert sum(r.cells[5] == "no" for r in found.rows) > 135
     assert not found.notes and table(found.files()["rows.csv"])[0]["age"] == "33"
 

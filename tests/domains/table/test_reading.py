@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import random
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from afresh.core import Corpus, Omission, UserError
+from afresh.domains.table.modality import MODALITY
 from afresh.domains.table.reading import ReadingOptions, read_rows
+from afresh.domains.table.row import Row
 from tests.domains.table.people import NAMES, people, write
 
 
@@ -47,7 +51,7 @@ def test_kinds_can_be_set_and_columns_left_out(tmp_path: Path) -> None:
 LEFT_OUT = {
     "numbers of rows": ("x", list(range(1, 101)), "it numbers the rows"),
     "a key": ("customer_id", [7919 * i % 100_003 for i in range(100)], "it numbers the rows"),
-    "names that never recur": ("x", [f"ab{i}" for i in range(100)], "identifiers"),
+    "names that never recur": ("x", [f"ab{i}" for i in range(100)], "like an identifier"),
     "free text": ("x", [f"this is the sentence number {i} of all" for i in range(100)], "free text"),
     "nothing": ("x", [""] * 100, "no value at all"),
     "whole numbers beyond floats": ("x", [10**17 + i * 977 for i in range(100)], "beyond 9,007"),
@@ -78,6 +82,23 @@ def test_a_column_that_determines_another_is_said_with_what_to_set(tmp_path: Pat
     notes = "\n".join(read(write(tmp_path / "t.csv", people(200))).notes)
     assert "'town' determines 'code' exactly" in notes and "`data.leave_out=town`" in notes
     assert "'age' determines" not in notes and "'member' determines" not in notes
+
+
+def test_a_price_in_two_currencies_is_one_column_times_a_factor(tmp_path: Path) -> None:
+    draw = random.Random(2)
+    euros = [draw.randrange(100, 99_999) / 100 for _ in range(300)]
+    rows = [{"eur": e, "usd": f"{e * 1.1:.2f}", "off": f"{e * 1.1 + draw.random():.2f}"} for e in euros]
+    corpus = read(write(tmp_path / "t.csv", rows))
+    assert "'eur' determines 'usd' exactly (times 1.1) in all 300 rows" in "\n".join(corpus.notes)
+    assert "'off'" not in "\n".join(corpus.notes)
+    encoder = MODALITY.fit(corpus.items, ReadingOptions())
+    sizes = torch.tensor(encoder.sizes)
+    tokens = (torch.rand(500, len(sizes), generator=torch.Generator().manual_seed(0)) * (sizes - 2)).long() + 2
+    for eur, usd, _ in (row.cells for row in encoder.decode(tokens + torch.from_numpy(encoder.starts))):
+        assert usd == round(1.1 * eur, 2)
+    known = [Row(encoder.header, (1.0, usd, None)) for usd in (110.0, 22.55)]
+    sourced = encoder.sourced(known, [[True, False, True]] * 2)
+    assert [row.cells[0] for row in sourced] == [100.0, 20.5]
 
 
 def test_equal_rows_all_count(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_a_store_that_refuses_or_has_nothing_is_named(web: Web) -> None:
         prepare(Path("memory://bucket/none"), options=OPTIONS)
     with pytest.raises(UserError, match=r"of addresses only texts are learnt"):
         prepare(in_memory(shards()), "image")
-    with pytest.raises(UserError, match=r"None of the 1 files at the address"):
+    with pytest.raises(UserError, match=r"None of the 1 file at the address"):
         prepare(in_memory({"a.png": b"x"}), options=OPTIONS)
 
 

@@ -107,7 +107,7 @@ def test_a_killed_search_goes_on_to_the_same_end_and_asks_nothing_again(
 def test_what_an_earlier_search_asked_is_known_and_not_asked_again(words: Path, tmp_path: Path) -> None:
     assert command(searched(words, tmp_path)) == 0
     first = calls(tmp_path)
-    argv = searched(words, tmp_path, "--known", str(tmp_path / "out"))
+    argv = searched(words, tmp_path, "--set", f"known={tmp_path / 'out'}")
     argv[argv.index("--out") + 1] = str(tmp_path / "again")
     argv[argv.index("--calls") + 1] = "40"
     assert command(argv) == 0

@@ -56,6 +56,8 @@ def flow_of_gaussian_data(evidence: Evidence, space: Space) -> RunEvidence:
         config=config,
         modules=modules,
         space=space,
+        encoder=SimpleNamespace(kind=evidence.kind, space=space),
+        conds=evidence.conds,
         codec=None,
         train=SimpleNamespace(device="cpu"),
         settings=lambda values: family.sampling.settings(**values),

@@ -23,6 +23,7 @@ from afresh.engine.evaluation import image_sets
 from afresh.engine.evaluation.card import ProtocolCard
 from afresh.engine.evaluation.encoders import EncoderRecipe
 from afresh.engine.evaluation.study import Measurement, measure
+from afresh.engine.evaluation.time_budget import LATE
 from afresh.engine.evaluation.verdict import MEANING, Help, KnownFacts, verdict
 from afresh.engine.training.family_choice import FamilyCurves
 from afresh.services.demo.drawings import SCENES, draw
@@ -258,7 +259,7 @@ def test_a_run_that_saw_too_little_needs_smaller_images_or_more_minutes() -> Non
         "afresh train '/home/me/my photos' --family flow --data size=32 --minutes 1 --out 'runs/my photos-2'"
     )
     small = verdict(measured(likeness=0.3), replace(RUN, side=28))
-    assert "20 times the minutes" in small.help and "--minutes 20" in small.command
+    assert small.help == "Train about 20 times as long." and "--minutes 20" in small.command
     planned = Help("The VAE gives recognisable images in the same minute.", "afresh train x --family vae")
     assert verdict(measured(likeness=0.3), RUN, planned).help == planned.sentence
 
@@ -275,8 +276,14 @@ def test_what_helps_depends_on_the_word_and_the_family() -> None:
     alike = verdict(measured(variety=0.1, variety_pixels=0.1), of_family("gan", enough))
     assert alike.word == "collapsed" and "--family vae" in alike.command
     rough = verdict(measured(density=0.1), enough)
-    assert rough.word == "recognisable" and rough.help.startswith("Four times the minutes")
-    assert verdict(measured(train=100, density=0.1), enough).help.startswith("More data")
+    assert rough.word == "recognisable" and rough.help == "Train about 4 times as long."
+    few = replace(enough, share=0.2, lacking="100 images to learn from, and about 500 usually suffice")
+    wanted = (
+        "More data: there are 100 images to learn from, and about 500 usually suffice. Longer training repeats them."
+    )
+    assert verdict(measured(train=100, density=0.1), few).help == wanted
+    assert verdict(measured(likeness=0.3), replace(few, examples=2_000)).help == wanted, "before more minutes"
+    assert "32 pixels" in verdict(measured(likeness=0.3), replace(few, examples=2_000, share=0.8)).help
     good = verdict(measured(), enough)
     assert good.word == "good" and good.command.startswith("afresh sample 'runs/my photos' -n 64 ")
 
@@ -338,15 +345,24 @@ def test_only_recommendations_that_are_no_better_than_random_ones_are_called_so(
 @pytest.mark.parametrize(
     ("own", "said"),
     [
-        (0.44, "Words of the data make up 44% of the texts, and 71% of real ones: the others are invented."),
-        (0.7, "The texts consist of words of the data, but make little sense together."),
+        (0.44, "have invented words: 44% of their letters are in words of the data, 71% of those of real ones."),
+        (0.7, "70% of their letters are in words of the data, 71% of those of real ones, but they make little sense"),
     ],
 )
 def test_texts_of_invented_words_are_not_said_to_consist_of_words_of_the_data(own: float, said: str) -> None:
     marks = {"known_words": (own, 0.71, 0.2), "bits_per_byte": (2.5, None, 2.0)}
     scores = tuple(Score(name, v, v, v, 64, "none", floor, control) for name, (v, floor, control) in marks.items())
     found = verdict(Measurement(card(), scores, {}, ()), replace(RUN, plural="texts"))
-    assert (found.word, found.sentence) == ("recognisable", said)
+    assert found.word == "recognisable" and said in found.sentence
+    assert ("unseen ones take 2.50 bits a byte, 2.00 with a compressor" in found.sentence) == (own == 0.7)
+
+
+def test_a_verdict_that_was_left_out_to_keep_the_minutes_names_the_command() -> None:
+    scores = (Score("known_words", 0.7, 0.7, 0.7, 64, "none", 0.71, 0.2),)
+    left = {"bits_per_byte": LATE}
+    found = verdict(Measurement(card(), scores, left, (), left), replace(RUN, plural="texts"))
+    assert found.word == "cannot tell" and "left out: bits per byte" in found.sentence
+    assert found.command == "afresh measure 'runs/my photos'"
 
 
 def test_program_text_of_half_invented_words_is_recognisable() -> None:

@@ -101,7 +101,7 @@ def test_molecules_of_which_nine_in_ten_are_valid_and_whose_distance_is_that_of_
 @pytest.mark.parametrize(
     ("valid", "word", "said_so"),
     [
-        (0.19, "noise", "19% of the samples are molecules: the others break the rules of chemistry"),
+        (0.19, "noise", "Bad: 19% of the samples are molecules. The others break the rules of chemistry"),
         (0.6, "recognisable", "The valid molecules resemble real ones, and the other 40% of the samples break"),
         (0.95, "good", "close to real ones"),
     ],
@@ -118,11 +118,18 @@ def test_molecules_that_are_not_valid_are_noise_and_not_collapsed() -> None:
     assert found is not None and found[0] == "noise" and "0% of the samples are molecules" in found[1]
 
 
+def test_molecules_of_which_too_few_are_valid_to_be_compared_are_bad_and_not_uncertain() -> None:
+    few = Score("valid_molecules", 0.4, 0.35, 0.45, 400, "higher", 1.0)
+    found = judge_molecules({"valid_molecules": few}, "molecules")
+    assert found is not None and found[0] == "noise" and found[1].startswith("Bad: 40% of the samples are molecules.")
+
+
 def test_where_intervals_allow_two_words_neither_is_said_but_how_many_samples_would_decide() -> None:
     few = molecule_scores(100, valid_molecules=0.83)  # 0.73 to 0.93; good begins at 0.8
     word, sentence, help_, command = said(few, 100)
-    assert word == "cannot tell" and "good or recognisable" in sentence
-    assert command == "afresh measure runs/m -n 2000" and "2,000 samples in place of 100" in help_
+    assert word == "cannot tell" and "recognisable" not in sentence
+    assert '"good" is not settled' in sentence and "above 0.8: valid molecules. Measured on 100, it is 0.83" in sentence
+    assert command == "afresh measure runs/m -n 2000" and "2,000 samples instead of 100" in help_
     enough = molecule_scores(2_000, valid_molecules=0.83)
     assert said(enough, 2_000)[0] == "good"
 
@@ -152,5 +159,5 @@ def test_no_doubt_without_intervals_or_where_all_of_them_say_the_same() -> None:
 def test_a_run_whose_training_ended_itself_is_not_told_to_train_longer() -> None:
     rough = measured(density=0.1)
     run = KnownFacts("images", "flow", "runs/a", "/a", 1.0, 2_000, 400_000, 64)
-    assert "times the minutes" in verdict(rough, run).help
+    assert "64 times as long" in verdict(rough, run).help
     assert "by heart" in verdict(rough, replace(run, ended=True)).help

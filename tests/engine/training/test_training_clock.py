@@ -14,7 +14,7 @@ from afresh.core.events import Event, listening
 from afresh.engine.training.loop import Hooks, Learner, replan
 from afresh.engine.training.progress import ProgressMeter
 from afresh.engine.training.schedule import rate, share_left
-from afresh.engine.training.training_clock import Clock, StepsForDeadline
+from afresh.engine.training.training_clock import Clock, StepsForDeadline, compared
 from tests.engine.training.toys import Squares
 from tests.engine.training.toys import learner as toy_learner
 
@@ -117,3 +117,12 @@ def test_the_minutes_of_a_command_include_reading_and_measuring(monkeypatch: pyt
     assert measured.after_training(10, measuring=1e6) == measured.after_training(10)
     now.at = 1000 + 50  # reading took most of the minute: training still gets a part of it
     assert measured.training_end(1) == pytest.approx(now.at + 24)
+
+
+def test_an_overrun_is_said_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, now = Clock(1000.0, measuring=True), SimpleNamespace(at=1010.0)
+    monkeypatch.setattr("afresh.engine.training.training_clock.time", SimpleNamespace(monotonic=lambda: now.at))
+    assert compared(clock.all_seconds(1.0), 1.0) == "1:00", "reading and planning took 10 s"
+    now.at = 1040.0
+    assert compared(clock.all_seconds(1.0), 1.0) == "1:14 instead of 1:00", "training keeps its least share"
+    assert compared(62.0, 1.0) == "1:02" and compared(104.0, 1.0) == "1:44 instead of 1:00"

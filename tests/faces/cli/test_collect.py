@@ -21,7 +21,7 @@ def texts(tmp_path: Path) -> Path:
 def test_near_duplicates_are_dropped_or_kept(texts: Path, tmp_path: Path, invoke: Invoke) -> None:
     code, printed, _ = invoke("collect", texts, "--into", tmp_path / "set", "--heldout", "0.3")
     assert code == 0 and "12 items of the kind text" in printed and "left out: 1 by duplicates/near" in printed
-    made = parsed(invoke("collect", "--into", tmp_path / "set", "--near", "keep", "--json")[1])
+    made = parsed(invoke("collect", "--into", tmp_path / "set", "--set", "near=keep", "--json")[1])
     assert made["items"] == {"text": 13} and made["left_out"] == {}
     sides = {r["where"]: r["split"] for r in rows(tmp_path / "set")}
     assert sides["x.txt"] == sides["02.txt"] and set(sides.values()) == {"train", "validation"}
@@ -75,7 +75,7 @@ def test_a_source_of_which_nothing_is_kept_is_listed_too(texts: Path, tmp_path: 
 
 
 def test_a_choice_that_there_is_not_is_refused(texts: Path, tmp_path: Path, invoke: Invoke) -> None:
-    code, _, said = invoke("collect", texts, "--into", tmp_path / "set", "--split-by", "colour")
+    code, _, said = invoke("collect", texts, "--into", tmp_path / "set", "--set", "split_by=colour")
     assert code == 2 and "'group', 'person', 'cluster' or 'time', given 'colour'" in said
     code, _, said = invoke("collect", texts, "--into", tmp_path / "set", "--heldout", "1.5")
     assert code == 2 and "heldout" in said

@@ -27,6 +27,7 @@ from afresh.data.image.kind import IMAGE
 from afresh.data.text.kind import TEXT
 from afresh.engine.alignment.feedback.preferences import read_votes
 from afresh.faces.cli import function_of
+from afresh.faces.cli.group import Command
 from afresh.faces.http import vote
 from afresh.verbs.annotate import Session
 from tests.faces.cli.conftest import Invoke, parsed
@@ -36,9 +37,9 @@ from tests.warm import Process, Warm
 pytestmark = pytest.mark.slow
 
 app = typer.Typer()
-app.command()(function_of("compare"))
+app.command(cls=Command)(function_of("compare"))
 
-PROGRAM = "import typer; from afresh.faces.cli import function_of; typer.run(function_of('compare'))"
+PROGRAM = "from tests.faces.cli.test_compare import app; app()"
 WORDS = ("--prompt", "the cat", "--set", "length=6", "--set", "temperature=1.5")
 Answer = Callable[..., tuple[str, str]]
 
@@ -66,7 +67,7 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 def test_answers_by_lines_and_going_on(texts_run: Path, tmp_path: Path, answer: Answer) -> None:
     out = tmp_path / "new" / "v.jsonl"
-    argv = (texts_run, "-n", 6, *WORDS, "--out", out, "--rater", "ann")
+    argv = (texts_run, "-n", 6, *WORDS, "--out", out, "--set", "rater=ann")
     _, err = answer("a\nwhat\n\nB\nt\ns\n", *argv)
     assert [r["winner"] for r in records(out)] == ["a", "b", "tie"]
     assert {(r["prompt"], r["rater"]) for r in records(out)} == {("the cat", "ann")}
@@ -88,7 +89,7 @@ def test_answers_by_lines_and_going_on(texts_run: Path, tmp_path: Path, answer: 
 
 def test_the_last_answer_can_be_undone(texts_run: Path, tmp_path: Path, answer: Answer) -> None:
     out = tmp_path / "v.jsonl"
-    argv = (texts_run, "-n", 4, *WORDS, "--out", out, "--question", "Which is the merrier?")
+    argv = (texts_run, "-n", 4, *WORDS, "--out", out, "--set", "question=Which is the merrier?")
     _, err = answer("u\na\na\nu\nb\nu\nu\nb\nq\n", *argv)
     assert [r["winner"] for r in records(out)] == ["b"], "a, a; the second becomes b; both are withdrawn; b"
     assert "no vote of this session to undo" in err and "Which is the merrier? a, b" in err
@@ -105,7 +106,7 @@ def test_more_pairs_and_another_rater(texts_run: Path, tmp_path: Path, answer: A
     assert len(records(out)) == 4
     answer("a\n" * 9, "-n", 6, *argv)
     assert len(records(out)) == read_votes(out, TEXT).summary.pairs == 6
-    printed, _ = answer("b\n" * 9, "-n", 6, *argv, "--rater", "bo", "--json")
+    printed, _ = answer("b\n" * 9, "-n", 6, *argv, "--set", "rater=bo", "--json")
     said = parsed(printed)
     assert said["votes"] == 12 and said["raters"] == {"": 6, "bo": 6} and said["agreement"]["n"] >= 3
     assert len(said["strongest"]) == 3
@@ -168,7 +169,7 @@ def test_bad_input_teaches(texts_run: Path, pictures_run: Path, tmp_path: Path, 
     out = tmp_path / "v.jsonl"
     for argv, said in (
         ((texts_run, "-n", 0), "from 1 to"),
-        ((texts_run, "--samples", 1), "from 2 to"),
+        ((texts_run, "--set", "samples=1"), "from 2 to"),
         ((texts_run, texts_run), "given twice"),
         ((texts_run, pictures_run), "Compare runs that make the same kind"),
         ((texts_run, "--label", "x"), "trained without labels"),

@@ -42,6 +42,8 @@ LINES = {
     "afresh sample digits --label d1 --set sol": ["solver="],
     "afresh sample texts --set sol": [],
     "afresh align texts --set align.gro": ["align.group="],
+    "afresh data x --set ne": ["near="],
+    "afresh train x --set ign": ["ignore_stop="],
     "afresh sample nothing": [],
 }
 

@@ -67,7 +67,8 @@ def test_scores_go_on_from_a_file(invoke: Invoke, tunes_run: Path, melody: Path,
     begin = "T120 M4/4\n| C5 :4 C#5 :4 D5 :4 D#5 :4\n| E5 :4 C5 :4 C#5 :4 D5 :4"
     for record in records:
         assert record["text"].startswith(begin) and len(record["text"].split()) <= len(begin.split()) + 12
-        assert pitches(tmp_path / "made" / record["file"])[:8] == [n.pitch for n in MELODY.notes]
+        heard, known = pitches(tmp_path / "made" / record["file"]), [n.pitch for n in MELODY.notes]
+        assert heard[:7] == known[:7] and known[7] in heard[7:], "lower notes may begin with the last one"
         assert seconds(tmp_path / "made" / record["sound"]) > 4  # eight quarters at 120
     page = (tmp_path / "made" / "index.html").read_text()
     assert re.findall(r'<audio [^>]*src="([^"]+)"', page) == ["0.wav", "1.wav"]
@@ -76,11 +77,13 @@ def test_scores_go_on_from_a_file(invoke: Invoke, tunes_run: Path, melody: Path,
 
 
 def test_a_melody_is_given_the_other_voice(invoke: Invoke, voices_run: Path, melody: Path, tmp_path: Path) -> None:
-    code, out, err = invoke("compose", voices_run, melody, "--harmonise", "--voice", 1, "--out", tmp_path / "made")
+    code, out, err = invoke(
+        "compose", voices_run, melody, "--harmonise", "--set", "voice=1", "--out", tmp_path / "made"
+    )
     assert code == 0 and out == "" and "3 files in" in err, err
     assert "64 words of 70" not in err and "32 words" in err  # of eight quarters of four steps, one other voice
     assert pitches(tmp_path / "made" / "0.mid", -1) == [n.pitch for n in MELODY.notes]
-    code, out, err = invoke("compose", voices_run, melody, "--harmonise", "--voice", 1)
+    code, out, err = invoke("compose", voices_run, melody, "--harmonise", "--set", "voice=1")
     assert code == 0 and out.startswith("T120 V2 M4/4\n|"), err
 
 
@@ -88,8 +91,8 @@ REFUSED = [
     ("compose WORDS MELODY", "makes text, not music in notes. Train on .mid or .abc files"),
     ("compose PICTURES MELODY", "makes image, not music in notes"),
     ("compose TUNES MELODY --harmonise", r"scores in voices.*form=voices.*--family masked"),
-    ("compose VOICES MELODY --voice 1", "Add --harmonise"),
-    ("compose VOICES MELODY --harmonise --voice 7", "no voice 7. This run has 2 voices, counted from 0"),
+    ("compose VOICES MELODY --set voice=1", "Add --harmonise"),
+    ("compose VOICES MELODY --harmonise --set voice=7", "no voice 7. This run has 2 voices, counted from 0"),
     ("compose TUNES MELODY -n 0", "the number of scores, from 1. Given: 0"),
     ("compose TUNES nowhere.mid", "nowhere.mid cannot be read as music in notes: .*Give a .mid or .abc file"),
     ("compose TUNES TMP/words.abc", "words.abc cannot be read as music"),

@@ -39,7 +39,7 @@ def test_the_words_say_the_same(digits: Path, invoke: Invoke, request: pytest.Fi
     ):
         assert words in printed
     assert "▀" not in printed and "`" not in printed
-    assert "too many (--set train.memorisation_limit);" in printed, "as it is typed"
+    assert "near copies (--set train.memorisation_limit)" in printed, "as it is typed"
     request.getfixturevalue("terminal")
     assert "▀" in invoke("data", digits)[1], "examples, where the terminal draws them"
 
@@ -57,7 +57,7 @@ def test_near_duplicates_and_what_crosses_the_split(tmp_path: Path, invoke: Invo
     assert {pair["first"], pair["second"]} == {"train/a.txt", "test/a.txt"}
     assert pair["crosses"] and 0.8 <= pair["likeness"] < 1
     assert "1 cross the split" in invoke("data", tmp_path)[1]
-    assert parsed(invoke("data", tmp_path, "--no-near", "--json")[1])["near_duplicates"] is None
+    assert parsed(invoke("data", tmp_path, "--set", "near=no", "--json")[1])["near_duplicates"] is None
 
 
 def test_a_page_with_examples(texts: Path, tmp_path: Path, invoke: Invoke) -> None:

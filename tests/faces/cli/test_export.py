@@ -97,7 +97,7 @@ def test_transformers_opens_it_without_our_code(texts_run: Path, tmp_path: Path,
 
 def test_a_precision_costs_what_the_proof_says(texts_run: Path, tmp_path: Path, invoke: Invoke) -> None:
     code, printed, _ = invoke(
-        "export", texts_run, "--to", "safetensors", "--out", tmp_path / "out", "--precision", "bfloat16", "--json"
+        "export", texts_run, "--to", "safetensors", "--out", tmp_path / "out", "--set", "precision=bfloat16", "--json"
     )
     proof = parsed(printed)
     assert code == 0 and 0 < proof["rounding"]["largest"] < proof["rounding"]["tolerance"] == 1
@@ -419,12 +419,12 @@ def test_bad_use_is_said(texts_run: Path, pictures_run: Path, tmp_path: Path, in
             (texts_run, "--to", "onnx", "--out", out),
             "only to hf, gguf, safetensors. That format is for models of images and audio",
         ),
-        ((texts_run, "--to", "hf", "--out", out, "--precision", "q8_0"), "float32, bfloat16, float16"),
+        ((texts_run, "--to", "hf", "--out", out, "--set", "precision=q8_0"), "float32, bfloat16, float16"),
         ((texts_run, "--to", "hf", "--out", texts_run), "exists"),
         ((texts_run, "--to", "hf", "--out", out, "--label", "x"), "without labels"),
         ((pictures_run, "--to", "hf", "--out", out), "That format is for models of text and code"),
         ((pictures_run, "--to", "png", "--out", out), "only to safetensors, onnx, diffusers"),
-        ((pictures_run, "--to", "onnx", "--out", out, "--precision", "float16"), "exported in float32 only"),
+        ((pictures_run, "--to", "onnx", "--out", out, "--set", "precision=float16"), "exported in float32 only"),
         ((pictures_run, "--to", "onnx", "--out", out, "--label", "d1"), "remain inputs"),
         ((tmp_path, "--to", "hf", "--out", out), "is not a run"),
     ):

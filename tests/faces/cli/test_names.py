@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from afresh.faces.cli import command
 from afresh.faces.cli import commands as all_commands
-from afresh.faces.cli.group import RENAMED
+from afresh.faces.cli.completion import names as listed
+from afresh.faces.cli.group import RENAMED, SET
 from afresh.faces.cli.paths import base_path, run_path
 from tests.faces.cli.conftest import Invoke, drawn
 
@@ -77,3 +80,48 @@ def test_a_prompt_from_standard_input(texts_run: Path, invoke: Invoke, monkeypat
     code, out, err = invoke("sample", texts_run, "-n", 1, "--prompt", "-", "--length", 4, "--json")
     assert code == 0, err
     assert drawn(out)[0]["prompt"] == "the cat"
+
+
+def built(name: str) -> Any:
+    """A command as click has it; that of a group by both of its names."""
+    group = command()
+    for word in name.split():
+        group = group.commands[word]
+    return group
+
+
+RENAMED_NOW = [(name, old, new) for name in all_commands() for old, new in built(name).renamed.items()]
+
+
+@pytest.mark.parametrize(("name", "old", "new"), RENAMED_NOW)
+def test_an_option_of_before_says_what_it_is_now(name: str, old: str, new: str, invoke: Invoke) -> None:
+    code, out, err = invoke(*name.split(), old, "x")
+    assert code == 2 and out == "" and f"{old} is now: {new}. See: afresh {name} --help" in " ".join(err.split())
+    built_now = built(name)
+    flag, setting = new.split()
+    joined = list(built_now.joined(None, [flag, setting]))
+    known = {option for p in built_now.params for option in p.opts}
+    own = {name for names in listed()["sampling"].values() for name in names}
+    assert joined[0].partition("=")[0] in known and (flag != SET or len(joined) == 1 or setting.split("=")[0] in own)
+
+
+def test_a_name_is_an_option_or_a_setting_of_every_command() -> None:
+    options = {
+        p.name for name in all_commands() for p in built(name).params if p.opts[0].startswith("--") and not p.hidden
+    }
+    settings = {setting for name in all_commands() for setting in built(name).settings}
+    assert not options & settings
+
+
+def test_settings_are_explained_and_checked(texts_run: Path, invoke: Invoke) -> None:
+    code, out, _ = invoke("score", "--set", "help")
+    assert code == 0 and "--set draws=VALUE" in out and "--set end=VALUE" in out
+    for given, said in (
+        ("draws=many", "'--set draws': it should be a whole number"),
+        ("dras=4", "There is no setting dras. Known: end, draws"),
+        ("draws=0", "draws"),
+    ):
+        code, out, err = invoke("score", texts_run, "--text", "the cat", "--set", given)
+        assert code == 2 and out == "" and said in " ".join(err.split())
+    scores = [invoke("score", texts_run, "--text", "the cat", "--json", f"--set=end={end}") for end in ("no", "yes")]
+    assert [code for code, _, _ in scores] == [0, 0] and scores[0][1] != scores[1][1]

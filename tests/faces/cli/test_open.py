@@ -16,7 +16,7 @@ from tests import needs
 def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """What would be served, and the addresses that a browser would be sent to."""
     needs.package("fastapi", "fastapi")
-    from afresh.faces.http import run as process
+    from afresh.faces.http import app as process
 
     seen: list[Any] = []
 
@@ -56,7 +56,7 @@ def test_a_run_that_does_not_exist_is_refused(opened: list[Any], capsys: pytest.
     assert "nothing is not a run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("options", "right"), [([], "OWN"), (["--local-files"], "LOCAL")])
+@pytest.mark.parametrize(("options", "right"), [([], "OWN"), (["--set", "local_files=yes"], "LOCAL")])
 def test_a_server_without_keys_shows_an_address_to_train_and_remove(
     opened: list[Any], capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[str], right: str
 ) -> None:
@@ -72,7 +72,7 @@ def test_a_server_with_keys_shows_no_address_that_lets_in(
 ) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "keys").write_text(f"ann {'k' * 16} own\n")
-    for options, right in (([], "OWN"), (["--local-files"], "LOCAL")):
+    for options, right in (([], "OWN"), (["--set", "local_files=yes"], "LOCAL")):
         assert command(["serve", "--key-file", "keys", *options]) == 0
         assert [h.right.name for h in opened.pop()[2].keys.holders.values()] == [right]
     assert "ticket" not in capsys.readouterr().err

@@ -34,7 +34,7 @@ def test_images_are_proposed_measured_and_proposed_again(
     rated: Path, pictures_run: Path, tmp_path: Path, invoke: Invoke
 ) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    asked = ("propose", pictures_run, "--column", "bright", "--budget", 24, "--batch", 4, "--set", "steps=2")
+    asked = ("propose", pictures_run, "--column", "bright", "--set", "budget=24", "--batch", 4, "--set", "steps=2")
     code, out, err = invoke(*asked, "--observed", rated, "--out", one)
     said = " ".join(err.split())
     assert code == 0, err
@@ -62,8 +62,8 @@ def test_texts_are_proposed(texts_run: Path, tmp_path: Path, invoke: Invoke) -> 
     table = tmp_path / "liked.csv"
     rows = [" ".join(draw.choices(["the", "cat", "sat", "mat"], k=8)) for _ in range(30)]
     table.write_text("text,liked\n" + "".join(f"{t},{t.count('cat')}\n" for t in rows))
-    asked = ("propose", texts_run, "--observed", table, "--column", "liked", "--budget", 150, "--batch", 3)
-    code, out, err = invoke(*asked, "--set", "length=24", "--acquisition", "thompson", "--json")
+    asked = ("propose", texts_run, "--observed", table, "--column", "liked", "--set", "budget=150", "--batch", 3)
+    code, out, err = invoke(*asked, "--set", "length=24", "--set", "acquisition=thompson", "--json")
     assert code == 0, err
     found = parsed(out)
     assert len(found["proposals"]) == 3 and all(p["item"] and p["why"] for p in found["proposals"])

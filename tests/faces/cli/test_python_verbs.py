@@ -43,7 +43,7 @@ MORE: Mapping[str, Mapping[str, str]] = {
         "option": "options",
         "resume": "resume",
     },
-    "verify": {"name": "path"},
+    "verify": {"names": "path"},
     "rm": {"runs": "self", "data": "names"},
     "tune": {"adapter": "adapter"},
 }

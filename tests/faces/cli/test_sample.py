@@ -166,7 +166,7 @@ def test_a_text_longer_than_the_window_is_filled_too(masked_run: Path, invoke: I
         (("--infill", "the [[33]] cat"), "1 to 32 tokens"),
         (("--infill", "the [[3]] cat", "--prompt", "the"), "not both"),
         (("--infill", "the [[3]] cat", "--length", "9"), "Leave --length out"),
-        (("--order", "sideways"), "'random' or 'confidence'"),
+        (("--set", "order=sideways"), "'random' or 'confidence'"),
     ],
 )
 def test_holes_that_cannot_be_filled_are_refused(

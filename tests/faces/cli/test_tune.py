@@ -471,8 +471,8 @@ def test_instructions_for_a_model_of_code_are_read_as_such_and_stay_in_their_ord
     [
         (("--full", "--rank", 4), "--rank is of an adapter"),
         (("--rank", 0), "from 1 to 4,096"),
-        (("--alpha", -1), "--alpha positive"),
-        (("--target", "q_proj"), "No layer to adapt matches q_proj. Layers: decoder.blocks.0.attention.qkv"),
+        (("--set", "alpha=-1"), "--set alpha positive"),
+        (("--set", "targets=q_proj"), "No layer to adapt matches q_proj. Layers: decoder.blocks.0.attention.qkv"),
         (("--lr", 7), "learning rate must lie between 0 and 1"),
         (("--minutes", 1, "--steps", 1), "Give one budget"),
         (("--steps", -1), "must be a positive number"),

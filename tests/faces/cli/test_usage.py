@@ -31,11 +31,11 @@ TRAIN = [
     ("train TMP/nowhere --steps 1", "no file or folder .*nowhere"),
     ("train TMP/empty --steps 1", "empty"),
     ("train TMP/mixed --steps 1", "more than one way.*--modality"),
-    ("train DIGITS --steps 1 --minutes 1", "one budget: --minutes, --steps or --tokens.*Given"),
+    ("train DIGITS --steps 1 --minutes 1", "one budget: --minutes, --steps or --set tokens.*Given"),
     ("train DIGITS --steps 0 --out TMP/r", "--steps must be a positive number. Given: 0"),
     ("train DIGITS --minutes -3 --out TMP/r", "--minutes must be a positive.*Given: -3"),
     ("train DIGITS --minutes soon --out TMP/r", "--minutes soon is no length of time.*90s, 2m, 1h30m"),
-    ("train DIGITS --tokens 1000 --out TMP/r", "--tokens is a budget for models of tokens"),
+    ("train DIGITS --set tokens=1000 --out TMP/r", "--set tokens is a budget for models of tokens"),
     ("train DIGITS --steps many", "--steps.*whole number.*See: afresh train --help"),
     (
         "train DIGITS --steps 1 --family flwo",
@@ -76,8 +76,8 @@ OTHERS = [
     ("sample PICTURES --label d77", "'d77' was never seen in training. Known: .*d7"),
     ("sample PICTURES --label colour=d7 --label size=d1", "no label named 'colour'. Known: label"),
     ("sample PICTURES --temperature 1", "flow does not know temperature.*steps, solver, .*guidance"),
-    ("sample PICTURES --truncation 0.5", "flow does not know truncation"),
-    ("sample PICTURES --solver magic", "solver.*euler.*heun"),
+    ("sample PICTURES --set truncation=0.5", "flow does not know truncation"),
+    ("sample PICTURES --set solver=magic", "solver.*euler.*heun"),
     ("sample PICTURES --steps 0", "steps.*at least 1"),
     ("sample PICTURES --prompt hello", "--prompt continues a text"),
     ("sample PICTURES --caption hello", "without captions"),
@@ -89,10 +89,10 @@ OTHERS = [
         "file.txt: images are written to a folder, or all to one .png",
     ),
     ("sample PICTURES -n 2 --out TMP/file.txt/in", "Cannot write to .*file.txt"),
-    ("sample WORDS --solver heun", "transformer does not know solver.*temperature"),
+    ("sample WORDS --set solver=heun", "transformer does not know solver.*temperature"),
     ("sample WORDS --label cat", "without labels"),
     ("sample WORDS --guidance 2", "unconditional"),
-    ("sample WORDS --top-p 0", "top_p.*above 0"),
+    ("sample WORDS --set top_p=0", "top_p.*above 0"),
     ("sample WORDS -n 1 --length 4 --out TMP/x.png", "texts.*Give a folder"),
     ("sample WORDS --best-of 4", "--best-of 4 requires a reward to choose by. Add --reward"),
     ("sample WORDS --best-of 0 --reward length", "from 1 to 10,000. Given: 0"),
@@ -104,9 +104,15 @@ OTHERS = [
     ("sample PICTURES --adapter TMP/nowhere", "no adapter in .*nowhere.*--lora"),
     ("sample PICTURES --adapter PICTURES", "has no adapter, because all of its weights were trained"),
     ("sample PICTURES --adapter anna=much", "PATH=WEIGHT, for example runs/anna=0.7. Given: 'anna=much'"),
-    ("propose WORDS --acquisition best", "'--acquisition': 'best' is not one of 'ei'.*See: afresh propose --help"),
-    ("align WORDS --reward length --prompts TMP", "Cannot read the prompts in .*: is a directory. Give a text file"),
-    ("collect DIGITS --into TMP/c --max-minutes soon", "--max-minutes soon is no length of time"),
+    (
+        "propose WORDS --set acquisition=best",
+        "'--set acquisition': 'best' is not one of 'ei'.*See: afresh propose --help",
+    ),
+    (
+        "align WORDS --reward length --set prompts=TMP",
+        "Cannot read the prompts in .*: is a directory. Give a text file",
+    ),
+    ("collect DIGITS --into TMP/c --set max_minutes=soon", "--set max_minutes=soon is no length of time"),
     ("compose TMP TMP/file.txt", "is not a run"),
     ("compose WORDS TMP/file.txt", "makes text, not music in notes"),
     ("measure TMP", "is not a run"),
@@ -127,8 +133,9 @@ OTHERS = [
 def test_bad_usage_is_refused_and_explained(line: str, says: str, invoke: Invoke, places: dict[str, str]) -> None:
     argv = []
     for word in line.split(" "):
-        head, slash, rest = word.partition("/")
-        argv.append(places.get(head, head) + slash + rest)
+        name, equals, value = word.rpartition("=")
+        head, slash, rest = value.partition("/")
+        argv.append(name + equals + places.get(head, head) + slash + rest)
     code, out, err = invoke(*argv)
     assert code == 2, err
     assert re.search(says, err.replace("\n", " ")), err

@@ -9,9 +9,8 @@ import pytest
 
 import afresh
 from afresh.core import UserError
-from afresh.services.provenance.sign_work import write_work
 from tests.faces.cli.conftest import Invoke, parsed
-from tests.services.provenance.conftest import content_of, facts, pem, stranger
+from tests.services.provenance.conftest import content_of, facts, pem, stranger, write_work
 
 
 @pytest.fixture
@@ -53,7 +52,22 @@ def test_python_reads_the_same(works: Path, tmp_path: Path) -> None:
 
 def test_a_folder_without_files_is_no_run_either(tmp_path: Path, invoke: Invoke) -> None:
     code, _, said = invoke("verify", tmp_path)
+    assert code == 2 and "is an empty folder" in said.replace("\n", " ")
+    (tmp_path / ".hidden").write_text("")
+    code, _, said = invoke("verify", tmp_path)
     assert code == 2 and "is not a run" in said.replace("\n", " ")
+
+
+def test_several_works_are_checked_at_once(works: Path, invoke: Invoke, pictures_run: Path) -> None:
+    (works / "c.txt").write_text("words")
+    code, printed, _ = invoke("verify", works / "a.png", works / "c.txt", works / "tales")
+    assert code == 1 and "3 names: 2 of 3 files valid" in printed
+    for looked in ("manifest", "sidecar", "mark of your key", "turned pictures"):
+        assert looked in printed
+    code, printed, _ = invoke("verify", works / "a.png", works / "tales", "--json")
+    assert code == 0 and len(parsed(printed)["works"]) == 2
+    code, _, said = invoke("verify", works / "a.png", pictures_run)
+    assert code == 2 and "Check it alone" in said.replace("\n", " ")
 
 
 def test_a_signer_becomes_known(works: Path, invoke: Invoke, tmp_path: Path) -> None:

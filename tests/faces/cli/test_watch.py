@@ -1,4 +1,4 @@
-"""`--stop`, `--logprobs`, `--stream` and `--weights`, and the same from Python."""
+"""`--stop`, `--logprobs`, `--stream` and `--set weights`, and the same from Python."""
 
 from __future__ import annotations
 
@@ -145,8 +145,8 @@ def test_completions_end_before_a_stop_string(texts_run: Path, tmp_path: Path, i
 
 @needs.kernels
 def test_weights_of_a_precision(texts_run: Path, invoke: Invoke) -> None:
-    argv = ("sample", texts_run, "-n", 2, *TEXT, "--logprobs", "--json", "--weights")
-    found = {k: drawn(invoke(*argv, k)[1]) for k in ("auto", "float32", "bfloat16", "int8")}
+    argv = ("sample", texts_run, "-n", 2, *TEXT, "--logprobs", "--json", "--set")
+    found = {k: drawn(invoke(*argv, f"weights={k}")[1]) for k in ("auto", "float32", "bfloat16", "int8")}
     first = {k: v[0]["logprobs"][0]["logprob"] for k, v in found.items()}
     assert found["auto"] == found[afresh.load(texts_run).run.record.train.precision]
     assert len({first[k] for k in ("float32", "bfloat16", "int8")}) == 3
@@ -158,7 +158,7 @@ def test_weights_without_an_engine_are_refused(
 ) -> None:
     monkeypatch.setattr("afresh.engine.nets.decoding.engine_of", lambda net, kind: None)
     assert invoke("sample", texts_run, *TEXT)[0] == 0
-    code, _, err = invoke("sample", texts_run, *TEXT, "--weights", "int8")
+    code, _, err = invoke("sample", texts_run, *TEXT, "--set", "weights=int8")
     assert code == 2 and "weights=int8 needs a CPU" in err
 
 
@@ -167,14 +167,14 @@ def test_weights_without_an_engine_are_refused(
     [
         ("words", ("--stop", ""), "stop string is empty"),
         ("words", ("--stream", "-n", 2), "-n 2 are drawn side by side"),
-        ("words", ("--weights", "int4"), "weights.*'auto', 'float32', 'bfloat16' or 'int8'"),
+        ("words", ("--set", "weights=int4"), "weights.*'auto', 'float32', 'bfloat16' or 'int8'"),
         ("masked", ("--stop", "a"), r"masked does not write from left to right.*\(stop\).*train a transformer"),
         ("masked", ("--logprobs",), r"\(logprobs\)"),
         ("masked", ("--stream",), r"\(stream\)"),
-        ("masked", ("--weights", "int8"), "masked does not know weights"),
+        ("masked", ("--set", "weights=int8"), "masked does not know weights"),
         ("pictures", ("--stop", "a"), "stop applies to texts; this model does not make texts"),
         ("pictures", ("--logprobs", "--stream"), "logprobs, stream"),
-        ("pictures", ("--weights", "int8"), "flow does not know weights"),
+        ("pictures", ("--set", "weights=int8"), "flow does not know weights"),
     ],
 )
 def test_what_means_nothing_is_refused(

@@ -17,11 +17,10 @@ import soundfile
 from PIL import Image
 
 import afresh
-from afresh.faces.http.app import ServeSettings
+from afresh.faces.http.app import ServeSettings, server_of
 from afresh.faces.http.keys import Keys
 from afresh.faces.http.listen import DRAIN_SECONDS, bound
 from afresh.faces.http.rights import LOCAL, Holder
-from afresh.faces.http.run import server_of
 
 TINY = {"family.width": 32, "family.layers": 1, "family.heads": 2, "family.kv_heads": 2, "train.compile": False}
 OWNER = Keys(everybody=Holder("", LOCAL))  # everybody may do everything
@@ -146,7 +145,7 @@ def media_address(media: Path) -> Iterator[str]:
 def wait_for_active(http: httpx.Client, number: int) -> None:
     """Wait until so many requests are being answered, which a client that goes away no longer is."""
     until = time.monotonic() + 600  # of a busy machine; the event ends the wait
-    while f"afresh_requests_active {number}\n" not in http.get("/metrics", timeout=60).text:
+    while f"afresh_requests_active {number}.0\n" not in http.get("/metrics", timeout=60).text:
         assert time.monotonic() < until
         time.sleep(0.02)
 

@@ -123,6 +123,10 @@ def test_edits_are_those_of_the_run(api: httpx.Client, media: Path) -> None:
     assert same(made, model.edit([small], upscale=2, seed=2))
     resized = post(api, "/edits", model="captioned", inputs=[png(picture(size=12))], strength=0.5)
     assert shown(resized["samples"][0]).shape == (8, 8, 1)
+    large = post(
+        api, "/edits", model="captioned", inputs=[png(picture(size=12))], strength=0.5, settings={"full_size": 1}
+    )
+    assert shown(large["samples"][0]).shape == (12, 12, 1)
     sound = afresh.load(media / "sounds").sample(1, seed=1)[0]
     made = post(api, "/edits", model="sounds", inputs=[b64(wav_bytes(sound))], extend=0.1, seed=2)
     longer = soundfile.info(io.BytesIO(base64.b64decode(made["samples"][0]["base64"])))
@@ -133,7 +137,9 @@ def test_blends_and_codes(api: httpx.Client, media: Path) -> None:
     first, second, model = picture(1), picture(2), afresh.load(media / "codes")
     asked = {"model": "codes", "first": png(first), "second": png(second)}
     made = post(api, "/interpolations", n=4, **asked)
-    assert same(made, model.interpolate(first, second, 4))
+    assert same(made, model.interpolate(first, second, 4)) and "grid" not in made
+    row = post(api, "/interpolations", n=4, settings={"scale": 1, "captions": False}, **asked)["grid"]
+    assert Image.open(io.BytesIO(base64.b64decode(row))).size == (4 * (8 + 2) + 2, 8 + 2 + 2)
     codes = post(api, "/latents", model="codes", inputs=[png(first), png(second)])["latents"]
     assert len(codes) == 2 and len(codes[0]) == len(codes[1])
     back = post(api, "/latents", model="codes", latents=codes)

@@ -173,7 +173,7 @@ def test_what_has_no_effect_is_refused_in_its_form(writers: httpx.Client, name: 
 
 
 def test_what_is_not_there_is_said_in_its_form(writers: httpx.Client) -> None:
-    for path in ("/api/pull", "/api/embed"):
+    for path in ("/api/pull", "/api/create"):
         answer = writers.post(path, json={"model": "stories"})
         assert answer.status_code == 404 and isinstance(answer.json()["error"], str)
 

@@ -15,7 +15,7 @@ from afresh.domains.exercises.practise import history_from, practice_for
 from afresh.faces.http.app import ServeSettings
 from afresh.runs.run import Run
 from tests.domains.exercises.learners import train_practice
-from tests.faces.http.conftest import serving
+from tests.faces.http.conftest import OWNER, serving
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def web(folder: Path) -> Iterator[httpx.Client]:
-    for address in serving(ServeSettings([folder], memory=2**30)):
+    settings = ServeSettings([folder], memory=2**30, keys=OWNER, works=folder.parent / "works")
+    for address in serving(settings):
         with httpx.Client(base_url=address, timeout=60) as client:
             yield client
 
@@ -78,8 +79,31 @@ def test_a_person_practises_on_a_page(web: httpx.Client) -> None:
     assert "Practise" in web.get("/studio/run", params={"run": "practice"}).text
     page = web.get("/studio/practise", params={"run": "practice", "wait": True})
     assert page.status_code == 200 and "Why this next" in page.text and "What is known" in page.text
-    form = {name: hidden(page.text, name) for name in ("run", "past", "item")}
+    form = {name: hidden(page.text, name) for name in ("run", "item")}
     after = web.post("/studio/practise", data={**form, "outcome": "right"}, headers={"origin": str(web.base_url)})
     assert after.status_code == 200 and f"{form['item']}: right" in after.text and "1 answer so far" in after.text
-    broken = web.post("/studio/practise", data={**form, "past": "[[1]]"}, headers={"origin": str(web.base_url)})
-    assert broken.status_code == 400 and "cannot be read" in broken.text
+    again = web.get("/studio/practise", params={"run": "practice"})
+    assert "1 answer so far" in again.text, "answers are kept when the page is loaded again"
+    forgot = web.post("/studio/practise", data={"run": "practice", "outcome": "forget"}, follow_redirects=True)
+    assert "0 answers so far" in forgot.text
+
+
+def test_a_teacher_sees_who_is_stuck_and_practises_with_a_learner(web: httpx.Client) -> None:
+    shown = web.get("/studio/practise/class", params={"run": "practice"})
+    learners = re.findall(r"learner=(L\d+)", shown.text)
+    assert shown.status_code == 200 and len(set(learners)) > 5 and "Of the next 10" in shown.text
+    page = web.get("/studio/practise", params={"run": "practice", "learner": learners[0]}).text
+    before = int(re.findall(r"(\d+) answers so far", page)[0])
+    form = {"run": "practice", "learner": learners[0], "item": hidden(page, "item"), "outcome": "wrong"}
+    assert f"{before + 1} answers so far" in web.post("/studio/practise", data=form).text
+    assert "0 answers so far" in web.get("/studio/practise", params={"run": "practice"}).text
+    missing = web.get("/studio/practise", params={"run": "practice", "learner": "nobody"})
+    assert missing.status_code == 404 and "no learner nobody" in missing.text
+
+
+def test_learners_are_shown_to_the_owner_alone(folder: Path, tmp_path: Path) -> None:
+    server = serving(ServeSettings([folder], memory=2**30, works=tmp_path))
+    with httpx.Client(base_url=next(server), timeout=60) as client:
+        for path in ("practise/class?run=practice", "practise?run=practice&learner=L1"):
+            assert client.get(f"/studio/{path}").status_code == 403
+    next(server, None)

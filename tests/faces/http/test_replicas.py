@@ -115,8 +115,8 @@ def test_a_machine_that_does_not_see_the_runs_is_named() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--replicas", "2"], "Say which: --on ray://HOST"),
-        (["--on", "local", "--rate", "5", "--open"], "Leave out --open, --rate, or serve without --on"),
+        (["--set", "replicas=2"], "Say which: --on ray://HOST"),
+        (["--on", "local", "--set", "rate=5", "--open"], "Leave out --open, --set rate, or serve without --on"),
         (["--on", "local", "--port", "0"], "Leave out --port 0"),
     ],
 )

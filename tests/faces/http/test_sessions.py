@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from afresh.faces.http import sessions
@@ -52,3 +54,19 @@ def test_a_name_that_signs_in_again_and_again_ends_its_own_oldest_session(monkey
     other = known.begin(BOB)
     begun = [known.begin(ANN) for _ in range(5)]
     assert [known.holder(s) for s in begun] == [None, None, ANN, ANN, ANN] and known.holder(other) == BOB
+
+
+def test_the_owners_sessions_go_on_after_a_restart_and_no_others_do(tmp_path: Path) -> None:
+    file = tmp_path / "sessions.json"
+    known = Sessions(kept=file, owner=ANN)
+    own, other = known.begin(ANN), known.begin(BOB)
+    assert own not in file.read_text() and file.stat().st_mode & 0o77 == 0
+    again = Sessions(kept=file, owner=ANN)
+    assert again.holder(own) == ANN and again.holder(other) is None
+    less = Sessions(kept=file, owner=BOB)  # the rights are those that this server gives
+    assert less.holder(own) == BOB
+    again.end(own)
+    assert Sessions(kept=file, owner=ANN).holder(own) is None
+    file.write_text("[1")
+    assert Sessions(kept=file, owner=ANN).known == {}
+    assert Sessions().holder(own) is None

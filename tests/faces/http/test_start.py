@@ -10,15 +10,14 @@ from pathlib import Path
 
 import httpx
 
-from afresh.faces.http.app import ServeSettings, make_app
-from afresh.faces.http.run import server_of
+from afresh.faces.http.app import ServeSettings, make_app, server_of
 
 HEAVY = ("sklearn", "matplotlib", "pyarrow", "scipy")
 CODE = f"""
 import sys
 from pathlib import Path
 from afresh.faces.http.app import ServeSettings
-from afresh.faces.http.run import server_of
+from afresh.faces.http.app import server_of
 server_of(ServeSettings([Path()], memory=2**20))
 print([m for m in {HEAVY} if m in sys.modules])
 """

@@ -9,7 +9,7 @@ from afresh_walks import why_no_heights
 from fastapi import APIRouter, Request
 
 from afresh.engine.sampling.request import Request as SampleRequest
-from afresh.faces.studio.pages import RunPage, page, page_router
+from afresh.faces.studio import RunPage, page, page_router
 from afresh.verbs.sample import Sampler
 
 

@@ -308,7 +308,7 @@ def test_rewards_and_votes_align_an_adapter(method: str, tuned: Run, data: Path,
         shown = data / "0.png", data / "1.png"
         votes = [{"a": str(shown[i % 2]), "b": str(shown[1 - i % 2]), "winner": "ab"[i % 2]} for i in range(4)]
         (tmp_path / "votes.jsonl").write_text("\n".join(map(json.dumps, votes)))
-        wish = ["--preferences", str(tmp_path / "votes.jsonl"), "--anyway"]
+        wish = ["--preferences", str(tmp_path / "votes.jsonl"), "--set", "anyway=yes"]
     few = ["--set", "align.group=2"] if method == "nft" else []
     out = tmp_path / "aligned"
     command_line = ["align", str(tuned.path), *wish, "--method", method, "--lora", "--steps", "2", *few]

@@ -11,10 +11,9 @@ from PIL import Image
 from afresh.runs.content_hash import content_hash
 from afresh.runs.run import Run
 from afresh.services.bundles.listing import find
-from afresh.services.provenance.sign_work import write_work
 from tests.faces.cli.conftest import Invoke, error_of, invoke, parsed  # noqa: F401
 from tests.services.catalogue.conftest import refund, session
-from tests.services.provenance.conftest import content_of, facts
+from tests.services.provenance.conftest import content_of, facts, write_work
 from tests.test_old_runs import unpack
 
 
@@ -74,7 +73,7 @@ def test_the_buyer_sees_the_licence_and_the_label_that_were_published(
     resale = ("catalogue", "add", "runs/text", "--licence", "MIT", "--accept", "licence-conflict", "--folder", "resold")
     assert invoke(*resale)[0] == 2
     bundle = here / "site" / "bundles" / "text" / "text.bundle"
-    sold = ("catalogue", "add", bundle, "--kind", "model", "--folder", "resold", "--licence")
+    sold = ("catalogue", "add", bundle, "--set", "kind=model", "--folder", "resold", "--licence")
     code, _, said = invoke(*sold, "MIT")
     assert code == 2 and "was signed with the licence CC-BY-NC-4.0" in said
     assert invoke(*sold, "CC-BY-NC-4.0")[0] == 0
@@ -87,7 +86,8 @@ def test_a_free_work_is_taken_as_it_is(
 ) -> None:
     (here / "picture.png").write_bytes(content_of(".png"))
     assert (
-        invoke("catalogue", "add", "picture.png", "--kind", "work", "--licence", "CC-BY-4.0", "--price", "free")[0] == 0
+        invoke("catalogue", "add", "picture.png", "--set", "kind=work", "--licence", "CC-BY-4.0", "--price", "free")[0]
+        == 0
     )
     assert invoke("catalogue", "publish", "--out", "site")[0] == 0
     monkeypatch.setenv("AFRESH_KEY_FOLDER", str(here / "buyer"))
@@ -118,7 +118,7 @@ def test_the_listing_of_a_work_shows_the_work_and_not_its_run(here: Path, invoke
     (here / "flow" / "report.json").write_text(json.dumps({"sections": [{"scores": [score], "card": {"id": "a"}}]}))
     made_by = f"sha256:{content_hash(Run.open('flow'))}"
     write_work(here / "work.png", content_of(".png"), facts(run=made_by))
-    words = ("--kind", "work", "--licence", "CC-BY-NC-4.0", "--run", "flow", "--json")
+    words = ("--set", "kind=work", "--licence", "CC-BY-NC-4.0", "--set", "run=flow", "--json")
     listing = parsed(invoke("catalogue", "add", "work.png", *words)[1])["listing"]
     assert listing["quality"] is None and listing["lineage"]["licence"] == "CC-BY-NC-4.0"
     assert listing["lineage"]["made from"].startswith("made by") and listing["lineage"]["family"] == "flow"
@@ -131,7 +131,7 @@ def test_the_listing_of_a_work_shows_the_work_and_not_its_run(here: Path, invoke
 
 def test_from_a_payment_to_a_royalty(here: Path, invoke: Invoke) -> None:  # noqa: F811
     at = ("--folder", "shop", "--json")
-    code, printed, _ = invoke("catalogue", "add", "poem.txt", "--kind", "work", "--licence", "MIT", *at)
+    code, printed, _ = invoke("catalogue", "add", "poem.txt", "--set", "kind=work", "--licence", "MIT", *at)
     assert code == 0 and parsed(printed)["listing"]["price"] is None
     link = ("--link", "https://buy.example.org/1")
     assert invoke("catalogue", "add", "poem", "--price", "12.50 EUR", *link, *at)[0] == 0
@@ -141,7 +141,7 @@ def test_from_a_payment_to_a_royalty(here: Path, invoke: Invoke) -> None:  # noq
     results = [o["result"] for o in parsed(printed)["outcomes"]]
     assert code == 0 and results == ["released", "repeated", "refunded", "refused"]
     code, printed, _ = invoke(
-        "catalogue", "orders", "--grant", "poem", "--to", "Grace", "--order", "i-7", "--paid", "2 EUR", *at
+        "catalogue", "orders", "--grant", "poem", "--to", "Grace", "--set", "order=i-7", "--set", "paid=2 EUR", *at
     )
     assert parsed(printed)["result"] == "released"
     code, printed, _ = invoke("catalogue", "orders", *at)
@@ -170,22 +170,22 @@ def test_from_a_payment_to_a_royalty(here: Path, invoke: Invoke) -> None:  # noq
     ("words", "says"),
     [
         (("publish", "--dry-run"), "afresh catalogue add"),
-        (("add", "poem.txt", "--licence", "MIT", "--folder", "shop"), "--kind"),
-        (("add", "text", "--licence", "MIT", "--kind", "work", "--folder", "shop"), "leave out --kind"),
+        (("add", "poem.txt", "--licence", "MIT", "--folder", "shop"), "--set kind"),
+        (("add", "text", "--licence", "MIT", "--set", "kind=work", "--folder", "shop"), "leave out the settings kind"),
         (("add", "nothing", "--licence", "MIT", "--folder", "shop"), "nothing"),
         (("add", "other", "--price", "nan", "--folder", "shop"), "no listing"),
         (("add", "poem.txt", "--folder", "shop"), "--licence"),
-        (("add", "poem", "--licence", "MIT", "--stripe-key", "poem.txt"), "without --stripe-key"),
+        (("add", "poem", "--licence", "MIT", "--set", "stripe_key=poem.txt"), "without --set stripe_key"),
         (("orders", "--to", "A", "--folder", "shop"), "--grant"),
         (("orders", "x.jsonl", "--forget", "A", "--folder", "shop"), "--forget"),
         (("add", "poem.txt", "--licence", "MIT", "--set", "colour=red", "--folder", "new"), "colour"),
-        (("royalties", "--since", "May", "--folder", "shop"), "no day"),
+        (("royalties", "--set", "since=May", "--folder", "shop"), "no day"),
         (("serve", "--secret-file", "poem.txt", "--folder", "shop"), "200 words"),
-        (("orders", "--grant", "poem", "--to", "A", "--paid", "1", "--folder", "shop"), "no number and a currency"),
+        (("orders", "--grant", "poem", "--to", "A", "--set", "paid=1", "--folder", "shop"), "no number and a currency"),
         (("sell",), "No such command"),
     ],
 )
 def test_what_is_wrong_is_said(here: Path, invoke: Invoke, words: tuple[str, ...], says: str) -> None:  # noqa: F811
-    invoke("catalogue", "add", "poem.txt", "--kind", "work", "--licence", "MIT", "--folder", "shop")
+    invoke("catalogue", "add", "poem.txt", "--set", "kind=work", "--licence", "MIT", "--folder", "shop")
     code, _, said = invoke("catalogue", *words)
     assert code == 2 and says in said

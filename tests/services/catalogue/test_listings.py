@@ -89,7 +89,7 @@ def test_scores_need_the_card_that_says_how_they_were_measured(tmp_path: Path) -
     score = {"name": "bits_per_byte", "value": 2.5, "low": 2.4, "high": 2.6, "n": 90, "better": "lower", "floor": None}
     report.write_text(json.dumps({"sections": [{"scores": [score], "card": {"id": "ab12", "samples": 100}}]}))
     found = quality_of(tmp_path)
-    assert found is not None and found.scores[0]["n"] == 90 and found.card["samples"] == 100
+    assert found is not None and found.verdict == "" and found.scores[0]["n"] == 90 and found.card["samples"] == 100
     report.write_text(json.dumps({"sections": [{"scores": [score], "card": {}}]}))
     with pytest.raises(UserError, match="card"):
         quality_of(tmp_path)

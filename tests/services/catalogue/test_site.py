@@ -15,6 +15,7 @@ import pytest
 from afresh.core import UserError
 from afresh.services.catalogue.add import add, set_price, take_down
 from afresh.services.catalogue.folder import Catalogue
+from afresh.services.catalogue.listing import Quality
 from afresh.services.catalogue.site import publish
 from afresh.services.provenance.layers import Status
 from afresh.services.provenance.read import read
@@ -82,6 +83,23 @@ def test_a_site_has_what_was_promised(catalogue: Catalogue, tmp_path: Path) -> N
     assert by_id["picture"]["bundle"] == "bundles/picture/picture.png" and by_id["picture"]["price"] is None
     assert by_id["picture"]["sha256"] == catalogue.listing("picture").bundle.sha256
     assert b"keeps what the day" not in b"".join(c for n, c in contents(out).items() if n.startswith("bundles"))
+
+
+def test_a_page_leads_with_picture_and_verdict_and_a_licence_of_ones_own_is_its_terms(
+    catalogue: Catalogue, tmp_path: Path
+) -> None:
+    own = "You may print it for yourself, but not sell it."
+    add(catalogue, tmp_path / "picture.png", kind="work", licence=own, title="Sea", price="free")
+    sea = catalogue.listing("sea")
+    assert (sea.licence, sea.terms) == ("LicenseRef-own", own)
+    with pytest.raises(UserError, match="is no licence of SPDX"):
+        add(catalogue, tmp_path / "picture.png", kind="work", licence="CC-BY-9", title="Sea")
+    quality = Quality(verdict="Hardly blurred.", scores=({"name": "fd", "value": 1.5},), card={"id": "ab"})
+    catalogue.write(sea.model_copy(update={"quality": quality}))
+    publish(catalogue, tmp_path / "site")
+    page = (tmp_path / "site" / "listings" / "sea.html").read_text().partition("<main>")[2]
+    places = [page.index(part) for part in ("<img", "Hardly blurred.", own, "<summary>Scores")]
+    assert places == sorted(places)
 
 
 def test_the_same_catalogue_gives_the_same_bytes(catalogue: Catalogue, tmp_path: Path) -> None:

@@ -291,3 +291,55 @@ def test_a_person_whose_name_begins_like_anothers_stays(tmp_path: Path) -> None:
     assert sorted(row["kind"] for row in kept) == ["conversation", "text", "text"]
     assert {row["person"] for row in kept if row["kind"] == "text"} == {"Anna", "Joann"}
     assert all("(Anna)" in row["text"] for row in kept if row["kind"] == "conversation")
+
+
+MAILS = {
+    "a": "Thomas Brandt <thomas@example.org>",
+    "b": '"Brandt, Thomas" <thomas@example.org>',
+    "c": "THOMAS BRANDT <t.brandt@example.com>",
+    "d": "thomas@example.org",
+    "e": "T. Brandt <other@example.net>",
+    "f": "Thomas Brandtner <brandtner@example.net>",
+    "g": "Ann Smith <ann@example.org>",
+}
+
+
+@pytest.fixture
+def mails(tmp_path: Path) -> Path:
+    """Mails of a person in several spellings, of others, and two of the others that name him."""
+    (tmp_path / "mails").mkdir()
+    named = {"f": "Ask Thomas\nBrandt, or brandt, thomas.", "g": "Thomas Brandt knows. (Thomas Brandt!)"}
+    for (name, sender), walker in zip(MAILS.items(), WALKERS, strict=True):
+        head = f"From: {sender}\nTo: all@example.org\nSubject: {walker}\nDate: Mon, 1 Jan 2024 10:00:00 +0000\n\n"
+        body = said(walker) + named.get(name, "")
+        (tmp_path / "mails" / f"{name}.eml").write_bytes((head + body).replace("\r\n", "\n").encode())
+    collect([place_of(str(tmp_path / "mails"))], tmp_path / "set")
+    return tmp_path / "set"
+
+
+@pytest.mark.parametrize("name", ["Thomas Brandt", "brandt, thomas", "Thomas Brandt <thomas@example.org>"])
+def test_a_person_is_found_in_any_spelling_and_what_names_them_is_said(mails: Path, name: str) -> None:
+    wish = ForgetRequest(person=name)
+    found = find(mails, wish)
+    assert found.items == 4 and set(found.people) == {MAILS[k] for k in "acd"} | {
+        '"Brandt, Thomas" <thomas@example.org>'
+    }
+    assert [(Path(n.where).name, n.times) for n in found.named] == [("f.eml", 2), ("g.eml", 2)]
+    assert found.perhaps == ('"T. Brandt" <other@example.net>',)
+    gone = forget(mails, wish)
+    assert len(texts(mails)) == 3 and gone.named == found.named
+    assert holding(mails, "Mortimer", "Clementine", "Balthazar", "Philippa") == []
+    collect([place_of(str(mails.parent / "mails"))], mails)
+    gather([], mails, refresh=True)  # reads everything again
+    assert len(texts(mails)) == 3
+    forget(mails, ForgetRequest(item=",".join(n.item for n in found.named)))
+    assert len(texts(mails)) == 1 and holding(mails, "Thomas Brandt", "Roseline") == []
+
+
+def test_a_person_whom_others_only_name_is_refused_with_the_items(mails: Path) -> None:
+    forget(mails, ForgetRequest(person="Ann Smith"))
+    with pytest.raises(UserError, match=r"nothing of the person T Brandt\. .*perhaps the same person: Thomas Brandt"):
+        find(mails, ForgetRequest(person="T Brandt"))
+    (named,) = (r["id"] for r in rows(mails) if "Octavian" in r["text"])
+    with pytest.raises(UserError, match=rf"(?s)Octavian is named \d+ times in 1 item of others.*`item={named}`"):
+        find(mails, ForgetRequest(person="Octavian"))

@@ -14,7 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from PIL import Image
 
+from afresh.core.results import SIDECAR
+from afresh.data.storage.files import replace_file
 from afresh.services.provenance.certificates import certificate_of
+from afresh.services.provenance.sign_work import signed_work
 from afresh.services.provenance.signer import Signer
 from afresh.services.provenance.work import Work, work
 
@@ -79,3 +82,15 @@ def pem(*certificates: x509.Certificate) -> bytes:
     from afresh.services.provenance.signer import pem_of
 
     return pem_of(certificates).encode()
+
+
+def write_work(path: Path, content: bytes, work: Work, by: Signer | None = None) -> list[Path]:
+    """Write a signed work, and its sidecar beside it if it gets one. A sidecar of an older file of that name goes."""
+    signed = signed_work(content, path.name, work, by)
+    beside = path.with_name(path.name + SIDECAR)
+    replace_file(path, signed.content)
+    if signed.sidecar is None:
+        beside.unlink(missing_ok=True)
+        return [path]
+    replace_file(beside, signed.sidecar)
+    return [path, beside]

@@ -22,9 +22,9 @@ from afresh.services.provenance.containers import manifest_in
 from afresh.services.provenance.cose import signer_of
 from afresh.services.provenance.formats import media_type
 from afresh.services.provenance.jumbf import store_in
-from afresh.services.provenance.sign_work import signed_work, write_work
+from afresh.services.provenance.sign_work import signed_work
 from afresh.services.provenance.work import GENERATED
-from tests.services.provenance.conftest import FORMATS, content_of, facts
+from tests.services.provenance.conftest import FORMATS, content_of, facts, write_work
 
 
 @pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")

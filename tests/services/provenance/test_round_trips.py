@@ -14,10 +14,10 @@ from afresh.core import UserError
 from afresh.services.provenance.containers import manifest_in
 from afresh.services.provenance.layers import Status
 from afresh.services.provenance.read import read, read_all
-from afresh.services.provenance.sign_work import signed_work, write_work
+from afresh.services.provenance.sign_work import signed_work
 from afresh.services.provenance.signer import Signer, signer
 from afresh.services.provenance.work import Ingredient
-from tests.services.provenance.conftest import FORMATS, content_of, decoded, facts
+from tests.services.provenance.conftest import FORMATS, content_of, decoded, facts, write_work
 
 OTHERS = ("tale.txt", "rows.jsonl", "tune.mid", "voice.ogg", "molecules.smi", "rows.csv", "field.gif", "field.npy")
 

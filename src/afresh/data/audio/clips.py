@@ -99,7 +99,7 @@ class _Files:
 def read_clips(path: Path, options: ClipOptions) -> Corpus:
     """The clips of a folder or archive as items.
 
-    Raises UserError if there is no usable sound, or if a column does not exist.
+    Raises UserError without a usable sound, or if a column does not exist.
     """
     collection = open_sounds(path)
     results = dict(map_sounds(header, collection))

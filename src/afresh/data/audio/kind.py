@@ -11,6 +11,7 @@ from afresh.data.audio.fingerprints import coarse, near_sounds
 from afresh.data.audio.sounds import decode_sound, header
 from afresh.data.audio.views import sound_image, wav_bytes
 from afresh.data.files import FileError
+from afresh.data.image.grid import GridSettings
 
 
 def digest(sound: Sound) -> str:
@@ -58,4 +59,5 @@ SOUND = ItemKind(
     suffixes=SUFFIXES,
     descriptors=Descriptors(coarse),
     near_duplicates=near_sounds,
+    result_settings=GridSettings,
 )

@@ -86,7 +86,7 @@ def _count(content: Content) -> FrameCount | None:
 
 
 def frame_at(content: Content, position: int) -> Mp3Frame | None:
-    """The frame of layer III whose header, four bytes, is at `position`; None if there is none."""
+    """The frame of layer III whose header, four bytes, is at `position`; None without one."""
     head = content[position : position + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] >> 5 != 7:
         return None

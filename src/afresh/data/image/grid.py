@@ -6,16 +6,51 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+from pydantic import BaseModel, ConfigDict, Field
 from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
 from afresh.data.image.images import Pixels, to_image
+from afresh.data.image.lettering import Lettering
 
 GAP = 2  # pixels between images, before enlarging
 PAPER, INK = (255, 255, 255), (60, 60, 60)
 FONT = 11  # size of captions in pixels
+WIDEST = 3  # times as many columns as rows, of a grid that would have holes if it were more nearly square
+MOST_TURNS = 20  # captions that take turns and determine the columns
+
+
+class GridSettings(BaseModel):
+    """How samples stand together in one picture."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: int | None = Field(
+        None,
+        ge=1,
+        le=400,
+        description="pictures in each row of a grid; None: labels that take turns have a column each, a transition is "
+        "one row, and other grids are nearly square, without holes if possible",
+    )
+    scale: int | None = Field(
+        None, ge=1, le=64, description="how many times a grid enlarges each pixel; None: to about 64 pixels a picture"
+    )
+    captions: bool = Field(True, description="whether labels stand below the pictures of a grid")
+
+
+def fitting_columns(count: int, captions: Sequence[str] | None = None) -> int:
+    """The columns of a grid of `count` images. Captions that take turns have a column each. Otherwise the grid is the
+    most nearly square one without holes, if that is at most WIDEST times as wide as high, else the most nearly square
+    one."""
+    if captions and len(set(captions)) > 1:
+        for turns in range(2, min(count // 2, MOST_TURNS) + 1):
+            if count % turns == 0 and list(captions) == list(captions[:turns]) * (count // turns):
+                return turns
+    square = math.ceil(math.sqrt(count))
+    whole = (n for n in range(square, count + 1) if count % n == 0 and n * n <= WIDEST * count)
+    return next(whole, square)
 
 
 def image_grid(
@@ -26,8 +61,8 @@ def image_grid(
 ) -> Image.Image:
     """Images of equal height and width, row by row, on white.
 
-    columns: None for a square grid. captions: one per image, shortened to its width with an ellipsis. scale: an integer
-    enlargement without smoothing; None enlarges images to about 64 pixels.
+    columns: those of `fitting_columns` if None. captions: one per image, shortened to its width with an ellipsis.
+    scale: an integer enlargement without smoothing; None enlarges images to about 64 pixels.
 
     Raises ValueError if there are no images, their sizes differ, or the number of captions is not that of the images.
     """
@@ -38,20 +73,20 @@ def image_grid(
         raise ValueError("the images of a grid must have the same size")
     if captions is not None and len(captions) != len(images):
         raise ValueError(f"{len(captions)} captions for {len(images)} images")
-    across = min(len(images), columns or math.ceil(math.sqrt(len(images))))
+    across = min(len(images), columns or fitting_columns(len(images), captions))
     down = math.ceil(len(images) / across)
     zoom = scale or max(1, round(64 / width))
     gap, foot = GAP * max(1, zoom // 2), FONT + 4 if captions else 0
     cell_w, cell_h = width * zoom + gap, height * zoom + foot + gap
     sheet = Image.new("RGB", (across * cell_w + gap, down * cell_h + gap), PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
+    pen, letters = ImageDraw.Draw(sheet), Lettering(captions or (), FONT)
     for i, pixels in enumerate(images):
         left, top = gap + i % across * cell_w, gap + i // across * cell_h
         enlarged = to_image(pixels).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
         sheet.paste(enlarged, (left, top))
         if captions:
-            text = _fit(captions[i], width * zoom, font)
-            draw.text((left + width * zoom / 2, top + height * zoom + 1), text, INK, font, anchor="ma")
+            at = left + width * zoom / 2, top + height * zoom + 1
+            letters.draw(pen, at, letters.shortened(captions[i], width * zoom), INK, "ma")
     return sheet
 
 
@@ -69,13 +104,3 @@ def terminal_grid(images: Sequence[Pixels], columns: int, width: int = 80) -> Te
             text.append("▀", Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below)))
         text.append("\n")
     return text
-
-
-def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text on one line, shortened to `width` pixels with an ellipsis."""
-    line = " ".join(text.split())
-    if font.getlength(line) <= width:
-        return line
-    while line and font.getlength(line + "…") > width:
-        line = line[:-1]
-    return line + "…"

@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition
-from typing import IO, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ SIDES = (8, 16, 28, 32, 48, 64)  # pixels; `default_side` chooses one of them
 
 Pixels = NDArray[np.uint8]  # (H, W, C), C = 1 or 3
 Source = Given | bytes  # a file, or the content of a file in an archive
+Box = tuple[int, int, int, int]  # left, top, right and bottom, in pixels
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -350,17 +351,60 @@ def _to_frame(image: Image.Image, frame: ImageFrame, traits: set[str]) -> Decode
             traits.add("narrow")  # loses more than a quarter: used by afresh.data.advice
     if (max(width, height) if frame.crop == "pad" else short) < side:
         traits.add("enlarged")
-    if frame.crop == "pad" and width != height:
-        scale = side / max(width, height)
-        small = _resize(image, (max(1, round(width * scale)), max(1, round(height * scale))), (0, 0, width, height))
-        image = Image.new("RGB", (side, side), frame.background)
-        image.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
-    elif frame.crop == "centre":
-        left, top = (width - short) // 2, (height - short) // 2
-        image = _resize(image, (side, side), (left, top, left + short, top + short))
-    else:
-        image = _resize(image, (side, side), (0, 0, width, height))
+    box, inner = _boxes(image.size, frame)
+    image = _resize(image, (inner[2] - inner[0], inner[3] - inner[1]), box)
+    if inner != (0, 0, side, side):
+        padded = Image.new("RGB", (side, side), frame.background)
+        padded.paste(image, inner[:2])
+        image = padded
     return _to_pixels(image, traits)
+
+
+def _boxes(size: tuple[int, int], frame: ImageFrame) -> tuple[Box, Box]:
+    """The part of an image (width, height) that the frame shows, and where it stands in the frame."""
+    (width, height), side, short = size, frame.side, min(size)
+    if frame.crop == "pad":
+        scale = side / max(size)
+        wide, high = (max(1, round(n * scale)) for n in size)
+        left, top = (side - wide) // 2, (side - high) // 2
+        return (0, 0, width, height), (left, top, left + wide, top + high)
+    if frame.crop == "stretch":
+        return (0, 0, width, height), (0, 0, side, side)
+    left, top = (width - short) // 2, (height - short) // 2
+    return (left, top, left + short, top + short), (0, 0, side, side)
+
+
+def pasted_back(
+    image: Pixels, frame: ImageFrame, before: Pixels, after: Pixels, mask: NDArray[np.bool_] | None
+) -> Pixels:
+    """An image (H, W, C) with the change from `before` to `after` (side, side, C), which are it in the frame.
+
+    mask: (H, W) or (side, side), true where the image becomes `after`; every other pixel keeps its value. Without one,
+    the difference is added, so that the image keeps details that the frame has no room for. What lies outside of the
+    frame stays.
+    """
+    (left, top, right, bottom), (x, y, x_end, y_end) = _boxes((image.shape[1], image.shape[0]), frame)
+    channels = max(image.shape[-1], after.shape[-1])
+    out, size = to_channels(image, channels).copy(), (right - left, bottom - top)
+    part, inner = out[top:bottom, left:right], (slice(y, y_end), slice(x, x_end))
+
+    def grown(values: NDArray[Any], method: Image.Resampling = Image.Resampling.BICUBIC) -> NDArray[np.float32]:
+        return np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, method))
+
+    new = to_channels(after, channels)[inner].astype(np.float32)
+    if mask is None:
+        new -= to_channels(before, channels)[inner]
+    enlarged = np.stack([grown(new[..., c]) for c in range(channels)], -1)
+    values = (enlarged if mask is not None else part + enlarged).round().clip(0, 255).astype(np.uint8)
+    if mask is None:
+        part[...] = values
+        return out
+    if mask.shape == image.shape[:2]:
+        where = mask[top:bottom, left:right]
+    else:
+        where = grown(mask[inner], Image.Resampling.NEAREST) > 0.5
+    part[where] = values[where]
+    return out
 
 
 def _to_pixels(image: Image.Image, traits: set[str]) -> DecodedImage:

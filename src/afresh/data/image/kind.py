@@ -6,14 +6,26 @@ import hashlib
 import io
 
 import numpy as np
+from pydantic import Field
 
 from afresh.core import Descriptors, ItemKind, Preview
 from afresh.data.files import FileError
 from afresh.data.image import SUFFIXES
+from afresh.data.image.grid import GridSettings
 from afresh.data.image.images import Pixels, full_size_image, to_image
 from afresh.data.image.near_duplicates import coarse, near_images
 
 BLANK = 2  # difference between the darkest and the lightest value of a blank image, of 255
+
+
+class ImageResultSettings(GridSettings):
+    """How images that were drawn are given back."""
+
+    full_size: bool = Field(
+        False,
+        description="whether an edit is pasted back into the given picture at its own size; what a mask keeps, and "
+        "what lies outside of the part that the model sees, stays as it is (`afresh edit`)",
+    )
 
 
 def digest(pixels: Pixels) -> str:
@@ -63,4 +75,5 @@ IMAGE = ItemKind(
     descriptors=Descriptors(coarse),
     near_duplicates=near_images,
     flaw=flaw,
+    result_settings=ImageResultSettings,
 )

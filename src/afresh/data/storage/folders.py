@@ -40,7 +40,7 @@ def folder_aside(place: Path) -> Iterator[Path]:
 
 
 def _is_alive(process: str) -> bool:
-    """Whether there is a process of this number; also for what is no number."""
+    """Whether there is a process of this number; also for what is not a number."""
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 def open_locked(path: Path, flags: int = 0, mode: int = 0o644, wait: bool = False) -> int:
     """The descriptor of a file that is open for reading and writing and locked until it is closed, also by a child that
-    inherits it. The file is made if need be; one that another process has meanwhile replaced or removed is opened anew.
+    inherits it. The file is made if need be; one that another process has replaced or removed is opened again.
 
     Raises BlockingIOError if another process holds it, unless `wait`, and OSError if it cannot be opened or locked.
     """

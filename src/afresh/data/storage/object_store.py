@@ -127,7 +127,7 @@ class ObjectStore:
         return {"timeout": 2 * ATTEMPTS * SECONDS + size / SLOWEST} if bounded else {}
 
     def read(self, name: str) -> bytes | None:
-        """The content of a small file; None if there is none. Raises UserError if the store does not answer."""
+        """The content of a small file; None without one. Raises UserError if the store does not answer."""
         with self._failures(f"{name} could not be read"):
             try:
                 with self.files.open(self.path(name), "rb") as stream:

@@ -22,7 +22,7 @@ def secret_file() -> Path:
 
 
 def secret(make: bool = False) -> bytes | None:
-    """The user's secret; None if there is none yet, unless it is to be made.
+    """The user's secret; None if it does not exist yet, unless it is to be made.
 
     Raises OSError if it cannot be made, or not be read.
     """
@@ -45,7 +45,7 @@ def secret(make: bool = False) -> bytes | None:
 
 
 def secret_for(what: str) -> bytes:
-    """The secret, made if there is none, to sign what is named by `what`. Raises UserError if there can be none."""
+    """The secret, made if none exists, to sign what is named by `what`. Raises UserError if there can be none."""
     try:
         key = secret(make=True)
     except OSError as error:

@@ -16,7 +16,7 @@ UNITS = re.compile(r"[<>~≈]?\s*-?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?\s*(?:±.*)?(
 
 
 def as_number(value: Any) -> float | None:
-    """The finite number that a cell holds or spells; None if there is none, and for a truth value."""
+    """The finite number that a cell holds or spells; None without one, and for a truth value."""
     if isinstance(value, bool) or value is None:
         return None
     try:
@@ -48,7 +48,7 @@ def units_of(cells: Sequence[Any]) -> list[str]:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell says that there is no value."""
+    """Whether a cell stands for a missing value."""
     return (
         value is None or value != value or str(value).strip().lower() in ("", "nan", "na", "n/a", "none", "null", "-")
     )
@@ -68,7 +68,7 @@ def id_of(value: Any) -> str:
 
 
 def numbers_of(column: Any) -> Floats:
-    """The numbers of a column of any type, NaN where there is none."""
+    """The numbers of a column of any type, NaN where none exists."""
     import pyarrow
 
     if pyarrow.types.is_boolean(column.type):

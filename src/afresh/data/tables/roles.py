@@ -25,6 +25,9 @@ TIME_NAMES = re.compile(  # plain ones that say when, whatever their numbers are
     r"(time|timestamp|date|datetime|datetimeutc|when|ts|createdat|eventtime|unixreviewtime|reviewtime|day|playedat"
     r"|answeredat|submittedat|starttime|timecreated|submitted|endtime|datum|zeit|zeitpunkt|zeitstempel|horodatage|fecha)"
 )
+COUNTED_TIMES = re.compile(
+    r".*(year|jahr|jaar|ann[eé]e|anno|año|season|saison|month|monat|week|woche|hour|minute)|step|t"
+)
 TIME_PARTS = re.compile(r"date|time|datum|zeit|fecha|stamp|(ed|en)(at|on)$|(gegeben|gekauft|gelöst|stellt)am$|^am$")
 EVENT_PARTS = re.compile(
     r"order|purchas|bought|paid|event|played|visit|creat|loan|borrow|invoice|transact|answer|submit|bestell|kauf"
@@ -52,6 +55,16 @@ def plain_name(name: str) -> str:
     """A column's name without what writers of tables vary: case, spaces, underlines, and the type that follows a colon
     in the files of RecBole (`user_id:token`)."""
     return re.sub(r"[\W_]", "", name.lower().split(":")[0])
+
+
+def counts_time(name: str) -> bool:
+    """Whether a column of this plain name counts years or other steps, if its numbers rise."""
+    return COUNTED_TIMES.fullmatch(name) is not None
+
+
+def shown(column: str) -> str:
+    """A column's name for messages, also of one without a name."""
+    return column if column.strip() else "the column without a name"
 
 
 def columns_by_role(
@@ -126,7 +139,7 @@ def _time_rank(name: str) -> int | None:
 
 def clock_column(columns: Sequence[str], when: str, values_of: Callable[[str], Sequence[Any]]) -> str | None:
     """The column of the times of day that belong to the days in the column `when`; None if that has times of its own,
-    or if there is none. Of several, that of the event comes before those of what precedes or follows it."""
+    or if none exists. Of several, that of the event comes before those of what precedes or follows it."""
     days = [v for v in values_of(when) if not is_missing(v)]
     if share(days, _is_day) < NEARLY_ALL:
         return None

@@ -158,7 +158,7 @@ def row_of(value: Any) -> Row | str:
 
 
 def json_row(line: str) -> Row | str:
-    """The row in a line of JSON, or the reason why there is none."""
+    """The row in a line of JSON, or the reason why none exists."""
     try:
         return row_of(json.loads(line))
     except json.JSONDecodeError as error:

@@ -56,7 +56,7 @@ class WrittenNumber:
 
 
 def written_number(cell: str) -> WrittenNumber | None:
-    """The number that a cell is, however it is written; None if it is none, or not certainly."""
+    """The number that a cell is, however it is written; None if it is not one, or not certainly."""
     if len(cell) > 60 or (m := WRITTEN.fullmatch(cell.strip())) is None:
         return None
     body = m["body"].strip()
@@ -145,7 +145,7 @@ class WrittenDate:
 
 
 def written_date(cell: str) -> WrittenDate | None:
-    """The date that a cell is, with or without a time; None if it is none."""
+    """The date that a cell is, with or without a time; None if it is not one."""
     text = cell.strip()
     if not 6 <= len(text) <= 50 or not any(c.isdigit() for c in text):
         return None
@@ -204,7 +204,7 @@ def usual_order(mark: str) -> str:
 
 
 def date_seconds(value: object, order: str = "?") -> float | None:
-    """Seconds since 1970 of a date in text, in UTC if it names no zone; None if it is none."""
+    """Seconds since 1970 of a date in text, in UTC if it names no zone; None if it is not one."""
     if not isinstance(value, str):
         return None
     try:

@@ -85,7 +85,7 @@ class Guard:
         connection.set_progress_handler(self._is_over, STEPS)
 
     def restart(self) -> None:
-        """Count bytes, rows and seconds anew."""
+        """Count bytes, rows and seconds again."""
         self.meter, self.exceeded = Meter(self.meter.limits), None
 
     def _is_over(self) -> bool:

@@ -74,7 +74,7 @@ def clock_time(value: Any) -> float | None:
 
 
 def clock_times(column: Any) -> Floats:
-    """`clock_time` of a column of Arrow, NaN where there is none."""
+    """`clock_time` of a column of Arrow, NaN where none exists."""
     encoded = column.dictionary_encode()
     times = [np.nan if (t := clock_time(v)) is None else t for v in encoded.dictionary.to_pylist()]
     return np.array([*times, np.nan])[encoded.indices.fill_null(len(times)).to_numpy(zero_copy_only=False)]

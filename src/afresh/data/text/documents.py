@@ -263,7 +263,7 @@ def fit_documents(
     """The tokenizer (with special tokens `marks`, or the one that the user named) and conditions of the training
     documents, and notes on both.
 
-    Raises UserError if there is no text, or a label with more than MAX_CLASSES classes.
+    Raises UserError without a text, and for a label with more than MAX_CLASSES classes.
     """
     texts: list[str] = [i.value for i in items]
     n_bytes = sum(map(utf8_size, texts))

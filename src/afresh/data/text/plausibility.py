@@ -76,7 +76,7 @@ def plausibility(text: str, standard: str = "") -> tuple[float, int]:
 
 
 def neighbours(text: str) -> Iterator[tuple[str, str, str]]:
-    """Every character beyond ASCII, with the one before and the one after it; a space where there is none."""
+    """Every character beyond ASCII, with the one before and the one after it; a space where none exists."""
     for match in re.finditer(r"[^\x00-\x7f]", text):
         at = match.start()
         yield text[at - 1] if at else " ", match[0], text[at + 1] if at + 1 < len(text) else " "

@@ -72,7 +72,7 @@ def read_template(folder: Path, beside: Mapping[str, Any]) -> str | None:
 
 
 def read_sidecar(tokenizer: Path) -> Sidecar | None:
-    """Read the file next to the file `tokenizer`; None if there is none, or if it is not from this package.
+    """Read the file next to the file `tokenizer`; None without one, or if it is not from this package.
 
     Raises UserError if the file is damaged.
     """

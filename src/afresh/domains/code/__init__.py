@@ -6,6 +6,7 @@ from afresh.data.text.languages import BY_SUFFIX
 PLUGIN = Plugin(
     items="source code",
     reads="a folder; generated and vendored files are left out and listed",
+    enough=(1_000_000, "bytes"),
     suffixes={*BY_SUFFIX, ".txt"},  # CMakeLists.txt
     kinds=("text",),
     modalities={"code": "afresh.domains.code.modality:MODALITY"},

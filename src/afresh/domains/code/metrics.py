@@ -223,7 +223,8 @@ def judge_programs(scores: Mapping[str, Score], plural: str) -> Judgement | None
     parsed = place(scores.get("parses"))
     if parsed is None:
         return None
-    found = f"{scores['parses'].value:.0%} of the programs are valid so far"
+    real = scores["parses"].floor or 0.0
+    found = f"{scores['parses'].value:.0%} of the programs are valid so far, {real:.0%} of real ones"
     if (distinct := repeated(scores)) is not None:
         return "collapsed", f"The programs repeat themselves: they have {distinct:.0%} of the variety of real ones."
     known = place(scores.get("known_words"))
@@ -232,13 +233,11 @@ def judge_programs(scores: Mapping[str, Score], plural: str) -> Judgement | None
     if (copied := copied_share(scores)) is not None:
         return "memorised", f"{copied:.0%} of the programs occur in the training programs word for word."
     if not any(name.startswith("bits_per_byte") for name in scores) and parsed > MOSTLY:
-        return "cannot tell", (
-            f"{found}. Whether they are good as well, their likelihood would say, which was left out to keep the "
-            "minutes."
-        )
-    if predicts_well(scores) and parsed > MOSTLY:
-        return "good", f"The programs are like real ones, and unseen ones are predicted well: {found}."
-    return "recognisable", f"The programs are in the language of the data, and can be told from real ones: {found}."
+        return "cannot tell", f"{found}. Only a likelihood tells the rest."
+    well, foreseen = predicts_well(scores)
+    if well and parsed > MOSTLY:
+        return "good", f"The programs are like real ones: {found}, and {foreseen}."
+    return "recognisable", f"The programs are in the language of the data, but not like real ones: {found}; {foreseen}."
 
 
 WORDS = {

@@ -80,7 +80,7 @@ class CodeModality:
     def read(self, path: Path, options: CodeOptions) -> Corpus:
         """One Item per file, with its language as the label "language".
 
-        Raises UserError if there is no usable source file.
+        Raises UserError without a usable source file.
         """
 
         def leave_out(name: str, folder: bool) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
-from afresh.core.verb import Absent, Argument, Option, verb
+from afresh.core.verb import Absent, Argument, Option, Setting, verb
 
 if TYPE_CHECKING:
     from afresh.domains.code.solve import Solved
@@ -22,11 +22,11 @@ def solve(
     ],
     n: Annotated[int, Option("Answers to each task; 10 are needed for pass@10.", flags=("-n",))] = 1,
     *,
-    first: Annotated[int | None, Ge(1), Option("Only the first K tasks.", metavar="K")] = None,
+    first: Annotated[int | None, Ge(1), Setting("Only the first K tasks.", metavar="K")] = None,
     temperature: Annotated[float, Option("0 = the likeliest.")] = 0.2,
-    top_p: Annotated[float, Option("Only the likeliest P of mass.")] = 0.95,
+    top_p: Annotated[float, Setting("Only the likeliest P of mass.")] = 0.95,
     length: Annotated[int, Option("Tokens of an answer, at most.")] = 256,
-    seconds: Annotated[float, Ge(0.1), Option("Time that one program may take.")] = 5.0,
+    seconds: Annotated[float, Ge(0.1), Setting("Time that one program may take.")] = 5.0,
     seed: Annotated[int, Option("The same seed gives the same answers.")] = 0,
 ) -> Solved:
     """The share of programming tasks that a run solves: pass@1, and pass@10 with `n=10`.

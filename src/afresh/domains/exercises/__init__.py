@@ -6,6 +6,7 @@ from afresh.data.tables import TABLES
 PLUGIN = Plugin(
     items="answers to exercises",
     reads="a log as `.csv`, `.tsv`, `.xlsx`, `.parquet`, `.jsonl`: learner, exercise, right or wrong",
+    enough=(2_000, "items"),
     suffixes=TABLES,
     kinds=("answers",),
     modalities={"exercises": "afresh.domains.exercises.modality:MODALITY"},

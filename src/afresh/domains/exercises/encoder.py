@@ -202,7 +202,7 @@ def fit_answers(
 ) -> AnswerEncoder:
     """The exercises with at least `least` answers, at most the `most` frequent of them, and the skills.
 
-    Raises UserError if there is no answer to learn from, or if all are right or all wrong.
+    Raises UserError without an answer to learn from, or if all are right or all wrong.
     """
     counts: Counter[str] = Counter()
     right: Counter[str] = Counter()

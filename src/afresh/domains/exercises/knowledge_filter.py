@@ -33,15 +33,20 @@ from afresh.runs.run import Run
 Array = NDArray[np.float64]
 FILE = "practise/learning.safetensors"  # beside the run
 HELD = 200  # held-out learners to whose answers the weights are fitted
-LEAST = 200  # of their answers, below which the network's word alone counts
+LEAST = 200  # of their answers, below which the network's word alone counts, with odds that are moved towards even ones
+SPREAD = 0.5  # by how much, as a standard deviation before any answer is seen
+FEWEST = 20  # of their answers, below which these are not moved either
 EPS = 1e-6
 
 
 class Teaching:
-    """The filter under the names of a run, and `weights`: of the network's log-odds, of its own, and a constant."""
+    """The filter under the names of a run, and `weights`: of the network's log-odds, of its own, and a constant.
+    `checked`: the held-out answers to which they are fitted, the calibration error and the log loss of the chances."""
 
-    def __init__(self, encoder: AnswerEncoder, learning: Learning, weights: Tensor) -> None:
-        self.learning, self.weights = learning, weights
+    def __init__(
+        self, encoder: AnswerEncoder, learning: Learning, weights: Tensor, checked: Sequence[float] = ()
+    ) -> None:
+        self.learning, self.weights, self.checked = learning, weights, checked
         self.names = names_of(encoder)
         self.last: tuple[list[tuple[Answer, ...]], Belief | None] = [], None
 
@@ -66,7 +71,7 @@ class Teaching:
     def together(self, network: Array, histories: Sequence[AnswerHistory], items: Sequence[int], gap: int) -> Array:
         """The chance of a right answer to each of some exercises by both, from that by the network, (B, items)."""
         if not self.weights[1]:
-            return network
+            return network if self.weights[0] == 1 else pooled(network, network, self.weights)
         known, right, wrong = self.states(histories, items, gap)
         return pooled(network, known * right + (1 - known) * wrong, self.weights)
 
@@ -146,23 +151,24 @@ def teaching_of(run: Run) -> Teaching | None:
         tensors = read_tensors(file)
         learning = Learning(place, len(skills))
         try:
-            weights = tensors.pop("weights")
+            weights, checked = tensors.pop("weights"), tensors.pop("checked", torch.zeros(0)).tolist()
             learning.load_state_dict(tensors)
         except (KeyError, RuntimeError):
             raise UserError(f"{file} is damaged. Remove it; it is made again.", "damaged") from None
-        return Teaching(encoder, learning.requires_grad_(False), weights)
+        return Teaching(encoder, learning.requires_grad_(False), weights, checked)
     data = known_data(run)
     if data is None:
         return None
     events.progress("what practice teaches is fitted to the answers of training")
     train = [as_answers(i.value, items, skills) for i in data.train_items]
     found = Teaching(encoder, fit(train, place, len(skills)), torch.tensor([1.0, 0.0, 0.0]))
-    found.weights = weights_of(run, found, data.heldout_items[:HELD])
+    found.weights, found.checked = weights_of(run, found, data.heldout_items[:HELD])
     with suppress(OSError):
         from safetensors.torch import save
 
         (run.path / FILE).parent.mkdir(exist_ok=True)
-        kept_tensors = {k: v.contiguous() for k, v in found.learning.state_dict().items()} | {"weights": found.weights}
+        kept_tensors = {k: v.contiguous() for k, v in found.learning.state_dict().items()}
+        kept_tensors |= {"weights": found.weights, "checked": torch.tensor(found.checked)}
         replace_file(run.path / FILE, save(kept_tensors))
     return found
 
@@ -185,26 +191,37 @@ def foreseen(run: Run, items: Sequence[Item]) -> Array | None:
     return out
 
 
-def weights_of(run: Run, teaching: Teaching, heldout: Sequence[Item]) -> Tensor:
-    """The weights under which the held-out answers are likeliest, by L-BFGS; the likelihood is concave in them."""
-    alone = torch.tensor([1.0, 0.0, 0.0])
+def weights_of(run: Run, teaching: Teaching, heldout: Sequence[Item]) -> tuple[Tensor, Sequence[float]]:
+    """The weights under which the held-out answers are likeliest, by L-BFGS, as the likelihood is concave in them; and
+    the number of these answers, the calibration error and the log loss of the weighted chances. Of few answers only the
+    network's weight is fitted, to at most 1 (a temperature; Guo et al. 2017), and of hardly any none."""
     network = foreseen(run, heldout) if heldout else None
-    if network is None or len(network) < LEAST:
-        return alone
+    if network is None or len(network) < FEWEST:
+        return torch.tensor([1.0, 0.0, 0.0]), ()
+    few = len(network) < LEAST
     answers = teaching.answers([i.value for i in heldout])
     chances = teaching.learning(padded(answers, teaching.learning))[0].double().numpy()
     learning = np.concatenate([c[: len(a)][a.counted] for c, a in zip(chances, answers, strict=True)])
     right = torch.tensor(np.concatenate([a.right[a.counted] for a in answers])).double()
     odds = torch.stack([torch.logit(torch.tensor(p), EPS) for p in (network, learning)])
-    weights = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor([0.5, 0.0 if few else 0.5, 0.0], dtype=torch.float64, requires_grad=True)
+    fitted = torch.tensor([1.0, 0.0, 0.0] if few else [1.0, 1.0, 1.0], dtype=torch.float64)
     solver = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         solver.zero_grad()
-        both = (weights[:2, None] * odds).sum(0) + weights[2]
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(both, right)
+        own = weights * fitted
+        loss = torch.nn.functional.binary_cross_entropy_with_logits((own[:2, None] * odds).sum(0) + own[2], right)
+        if few:  # a normal prior of the weight, around 1
+            loss = loss + 0.5 * ((weights[0] - 1) / SPREAD) ** 2 / len(right)
         loss.backward()
         return loss
 
     solver.step(closure)
-    return weights.detach().float() if bool(weights.isfinite().all()) else alone
+    found = weights.detach().float() if bool(weights.isfinite().all()) else torch.tensor([1.0, 0.0, 0.0])
+    if few:
+        found = torch.tensor([float(found[0].clamp(0.1, 1)), 0.0, 0.0])  # at least 0.1: the order stays
+    from afresh.domains.exercises.metrics import calibration_error, log_loss
+
+    both, outcomes = pooled(network, learning, found), right.bool().numpy()
+    return found, (float(len(both)), calibration_error(outcomes, both), log_loss(outcomes, both))

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
+from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Score, Space
 from afresh.domains.exercises.history import ANSWERS
 from afresh.domains.exercises.knowledge import bkt, learning, pfa
 from afresh.domains.exercises.knowledge.answers import Answers, Predictor, as_answers, tables
 from afresh.engine.evaluation.estimate import Array, Estimate, jackknife, leave_out
+from afresh.engine.evaluation.score_descriptions import read_words
 from afresh.engine.evaluation.study import Study, Unmeasurable, study_of
 
 LN2 = float(np.log(2))  # nats an answer of foreseeing nothing
@@ -174,7 +175,10 @@ def judge_answers(scores: Mapping[str, Score], plural: str) -> Judgement | None:
         return None
     numbers = f"(AUC {auc.value:.3f}, of the best simpler model {auc.control:.3f}; 0.5 is chance)"
     if spread.control and spread.value < SAME * spread.control:
-        return "collapsed", "The model gives nearly the same chance for every answer, whoever the learner is."
+        return "collapsed", (
+            f"The model gives nearly the same chance to every answer of every learner: chances differ by "
+            f"{spread.value:.3f}, those of a simpler model by {spread.control:.3f}."
+        )
     way = auc.control - CHANCE
     if way <= 0:
         return "cannot tell", f"Neither the model nor a simpler one foresees the answers {numbers}."
@@ -191,33 +195,7 @@ def judge_answers(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     return "recognisable", f"The model foresees answers, but a simpler one does it better {numbers}."
 
 
-WORDS = {
-    "answers_auc": ScoreWords(
-        "right answers told from wrong ones (AUC)",
-        "How often a right answer was foreseen with a higher chance than a wrong one: one half is by chance.",
-        Question.PREDICTS,
-    ),
-    "answers_log_loss": ScoreWords(
-        "surprise of an answer, in nats (log loss)",
-        "How unlikely the answers were that were given; 0.69 is to foresee nothing.",
-        Question.PREDICTS,
-    ),
-    "answers_calibration_error": ScoreWords(
-        "error of the stated chances",
-        "How far chances are from the share of right answers, in groups of similar chance.",
-        Question.PREDICTS,
-    ),
-    "answers_lead": ScoreWords(
-        "right answers told from wrong ones, beyond the best simpler model",
-        "The difference in AUC on the same answers; above 0 the model is better.",
-        Question.PREDICTS,
-    ),
-    "answers_spread": ScoreWords(
-        "difference between chances",
-        "The standard deviation of the chances of a right answer; 0 if all are the same.",
-        Question.VARIED,
-    ),
-}
+WORDS = read_words(__file__)
 BESIDE = {
     "exercise": "of the share of right answers of each exercise",
     "bkt": "of Bayesian knowledge tracing",

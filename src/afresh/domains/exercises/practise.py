@@ -1,12 +1,13 @@
 """What a learner knows, and which exercise is next.
 
 The chance of a right answer is the softmax of the two outcomes after the history and the exercise, together with that
-of a filter of what is known, which tells what an answer would teach (knowledge_filter.py). Where there is none, what an
+of a filter of what is known, which tells what an answer would teach (knowledge_filter.py). Where none exists, what an
 answer would teach is computed by answering in the learner's place, right and wrong, and asking the network again.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -28,6 +29,7 @@ from afresh.domains.exercises.history import FIRST, Answer, AnswerHistory, gap_o
 from afresh.domains.exercises.knowledge.learning import AHEAD
 from afresh.domains.exercises.knowledge_filter import Teaching, teaching_of
 from afresh.domains.exercises.log import LogOptions, read_log
+from afresh.runs.about import read_report
 from afresh.runs.data import run_data
 from afresh.runs.run import Run
 
@@ -41,12 +43,18 @@ POOL = 50  # exercises of a skill that may be next, the most frequent
 RECENT = 3  # exercises answered last, which are not asked again at once
 TEN = 10  # exercises of a skill, of which it is foretold how many are answered right
 TOKENS = 1 << 17  # computed together
+HALF = 0.5  # of the exercises of a skill: a learner who answers fewer of them right is stuck in it ...
+EVEN = math.log(2)  # nats an answer of chances of one half
+FAR = 0.1  # calibration error of chances that are too sure, if they also surprise more than foreseeing nothing does
+TRIED = 3  # ... after as many answers
+CLASS = 100  # learners of a class, those who answered last
 
 
 @dataclass(frozen=True)
 class KnownSkill:
     """A skill: the chance of a right answer to one of its exercises, the 95% interval of that chance, the answers seen,
-    and how many of the next TEN exercises are answered right, with a chance of 95%, from the least to the most."""
+    how many of the next TEN exercises are answered right, with a chance of 95%, from the least to the most, and how
+    sure it is that fewer than HALF are, from 0 to 1."""
 
     skill: str
     chance: float
@@ -54,6 +62,14 @@ class KnownSkill:
     high: float
     answers: int
     of_ten: tuple[int, int]
+    below_half: float
+
+    @property
+    def stuck(self) -> bool:
+        return self.answers >= TRIED and self.chance < HALF
+
+    def json(self) -> dict[str, Any]:
+        return {**vars(self), "of_ten": list(self.of_ten)}
 
 
 @dataclass(frozen=True)
@@ -79,12 +95,13 @@ class Practice:
     known: tuple[KnownSkill, ...]
     next: tuple[Next, ...]
     notes: tuple[str, ...]
+    trust: str = ""
 
     def json(self) -> dict[str, Any]:
         return {
             "learner": self.learner,
             "answers": self.answers,
-            "known": [{**vars(k), "of_ten": list(k.of_ten)} for k in self.known],
+            "known": [k.json() for k in self.known],
             "next": [vars(n) for n in self.next],
             "notes": list(self.notes),
         }
@@ -100,10 +117,71 @@ class Practice:
         teaches = f"in {AHEAD} answers" if told else "teaches"
         whose = f"learner {self.learner}" if self.learner else "these answers" if self.answers else "no answers yet"
         return [
-            Table(["skill", "right", f"of the next {TEN}", "answers"], known, right=(1, 2, 3), wrap=(0,)),
-            Table(["next", "skill", "right", teaches, "why"], ahead, right=(2, 3), wrap=(4,)),
+            Table(["skill", f"right{self.trust}", f"of the next {TEN}", "answers"], known, right=(1, 2, 3), wrap=(0,)),
+            Table(["next", "skill", f"right{self.trust}", teaches, "why"], ahead, right=(2, 3), wrap=(4,)),
             Remark(f"from {counted(self.answers, 'answer')}: {whose}"),
         ]
+
+    def files(self) -> dict[str, bytes]:
+        return {}
+
+
+@dataclass(frozen=True)
+class ClassView:
+    """What the learners of a class know, those first of whom it is surest that they are stuck: each with the number of
+    answers and all skills. `trust`: what is measured of the chances, in short."""
+
+    learners: tuple[tuple[str, int, tuple[KnownSkill, ...]], ...]
+    notes: tuple[str, ...]
+    trust: str = ""
+
+    @property
+    def stuck(self) -> int:
+        """How many learners are stuck in a skill."""
+        return sum(any(k.stuck for k in known) for _, _, known in self.learners)
+
+    def json(self) -> dict[str, Any]:
+        """{learners: [{learner, answers, known, stuck}], skills: [{skill, chance, stuck}], notes}. `stuck` of a learner
+        are names of skills, that of a skill names of learners, the surest first."""
+        rows = [
+            {
+                "learner": learner,
+                "answers": answers,
+                "known": [k.json() for k in known],
+                "stuck": [k.skill for k in known if k.stuck],
+            }
+            for learner, answers, known in self.learners
+        ]
+        of_skill: dict[str, list[tuple[KnownSkill, str]]] = {}
+        for learner, _, known in self.learners:
+            for k in known:
+                of_skill.setdefault(k.skill, []).append((k, learner))
+        skills = [
+            {
+                "skill": skill,
+                "chance": sum(k.chance for k, _ in all_of) / len(all_of),
+                "stuck": [who for k, who in sorted(all_of, key=lambda row: -row[0].below_half) if k.stuck],
+            }
+            for skill, all_of in of_skill.items()
+        ]
+        return {"learners": rows, "skills": skills, "notes": list(self.notes)}
+
+    def lines(self) -> list[Line]:
+        """A row for each learner: the skill that is the surest obstacle, or the weakest one that was tried."""
+        rows = []
+        for learner, answers, known in self.learners:
+            stuck = [k for k in known if k.stuck]
+            worst = stuck[0] if stuck else min(known, key=lambda k: (k.answers == 0, k.chance))
+            more = f" and {len(stuck) - 1} more" if len(stuck) > 1 else ""
+            of_ten = f"{worst.of_ten[0]} to {worst.of_ten[1]}"
+            told = [f"stuck{more}", f"{worst.below_half:.0%}"] if stuck else ["weakest", ""]
+            rows.append([learner, f"{answers:,}", worst.skill, *told, f"{worst.chance:.0%}", of_ten])
+        heads = ["learner", "answers", "skill", "state", "sure", f"right{self.trust}", f"of the next {TEN}"]
+        remark = (
+            f"{self.stuck:,} of {counted(len(self.learners), 'learner')} stuck: fewer than half right in a skill after "
+            f"{TRIED} answers to it or more"
+        )
+        return [Table(heads, rows, right=(1, 4, 5, 6), wrap=(2,)), Remark(remark)]
 
     def files(self) -> dict[str, bytes]:
         return {}
@@ -299,8 +377,9 @@ def choose(tracer: Tracer, histories: Sequence[AnswerHistory], policy: Policy, s
     return items[best[np.arange(len(best)), score.argmax(1)]]
 
 
-def knowledge(tracer: Tracer, history: AnswerHistory, gap: int) -> list[KnownSkill]:
-    """Each skill with the chance of a right answer, its interval, and how many of the next TEN are answered right.
+def knowledge(tracer: Tracer, histories: Sequence[AnswerHistory], gap: int) -> list[tuple[KnownSkill, ...]]:
+    """What each learner knows: for each skill the chance of a right answer, its interval, and how many of the next TEN
+    are answered right.
 
     The interval is that of a beta distribution with the chance as its mean and a variance that is the larger of two:
     that of a skill which is known or not, by the filter; and the one that the network implies: of answers that can be
@@ -308,20 +387,24 @@ def knowledge(tracer: Tracer, history: AnswerHistory, gap: int) -> list[KnownSki
     K-), where p is the chance of an answer, and K+ and K- are those of the skill after it was right and wrong.
     """
     groups = [group for _, group in tracer.groups]
-    chance = tracer.of_skills([history], gap)[0]
+    chance = tracer.of_skills(histories, gap)
     first = np.array([[group[0] for group in groups]])
-    p = tracer.of_items([history], first[0].tolist(), gap)[0]
-    right, wrong = tracer.after_answers([history], first, gap, ANCHORS)
+    p = tracer.of_items(histories, first[0].tolist(), gap)
+    right, wrong = tracer.after_answers(histories, first.repeat(len(histories), 0), gap, ANCHORS)
     own = np.arange(len(groups))
-    spread = np.clip(p * (1 - p) * (right - wrong)[0, own, own], 0, None)
+    spread = np.clip(p * (1 - p) * (right - wrong)[:, own, own], 0, None)
     if tracer.teaching is not None:
-        alone = tracer.chances([history], [[()]], first[0].tolist(), gap)[:, 0]
-        spread = np.maximum(spread, tracer.teaching.doubt(alone, [history], first[0].tolist(), gap)[0])
-    seen = [a.skill if tracer.encoder.skills else a.item for a in history.answers]
+        alone = tracer.chances(histories, [[()]] * len(histories), first[0].tolist(), gap)[:, 0]
+        spread = np.maximum(spread, tracer.teaching.doubt(alone, histories, first[0].tolist(), gap))
     out = []
-    for (name, _), k, v in zip(tracer.groups, chance.tolist(), spread.tolist(), strict=True):
-        low, high = interval(k, v)
-        out.append(KnownSkill(name, k, low, high, seen.count(name), right_of_ten(k, v)))
+    for history, chances, variances in zip(histories, chance.tolist(), spread.tolist(), strict=True):
+        seen = [a.skill if tracer.encoder.skills else a.item for a in history.answers]
+        out.append(
+            tuple(
+                KnownSkill(name, k, *interval(k, v), seen.count(name), right_of_ten(k, v), below(HALF, k, v))
+                for (name, _), k, v in zip(tracer.groups, chances, variances, strict=True)
+            )
+        )
     return out
 
 
@@ -330,25 +413,72 @@ def right_of_ten(mean: float, variance: float) -> tuple[int, int]:
     beta-binomial distribution, or of a binomial one where the chance is certain."""
     from scipy.stats import betabinom, binom
 
-    most = mean * (1 - mean)
-    if variance <= 1e-9 * most or most == 0:
+    if (strength := strength_of(mean, variance)) is None:
         low, high = binom.ppf([0.025, 0.975], TEN, mean)
     else:
-        strength = most / min(variance, 0.999 * most) - 1
         low, high = betabinom.ppf([0.025, 0.975], TEN, mean * strength, (1 - mean) * strength)
     return max(0, int(low)), int(high)
+
+
+def strength_of(mean: float, variance: float) -> float | None:
+    """The sum of the two parameters of the beta distribution with this mean and variance; None of a certain chance."""
+    most = mean * (1 - mean)
+    return None if variance <= 1e-9 * most or most == 0 else most / min(variance, 0.999 * most) - 1
 
 
 def interval(mean: float, variance: float) -> tuple[float, float]:
     """The central 95% of the beta distribution with this mean and variance."""
     from scipy.stats import beta
 
-    most = mean * (1 - mean)
-    if variance <= 1e-9 * most or most == 0:
+    if (strength := strength_of(mean, variance)) is None:
         return mean, mean
-    strength = most / min(variance, 0.999 * most) - 1
     low, high = beta.ppf([0.025, 0.975], mean * strength, (1 - mean) * strength)
     return float(min(low, mean)), float(max(high, mean))
+
+
+def below(limit: float, mean: float, variance: float) -> float:
+    """The share of the beta distribution with this mean and variance that is below a limit."""
+    from scipy.stats import beta
+
+    if (strength := strength_of(mean, variance)) is None:
+        return float(mean < limit)
+    return float(beta.cdf(limit, mean * strength, (1 - mean) * strength))
+
+
+def class_view(run: Run, after: float = AFTER) -> ClassView:
+    """What the learners of the run's data know `after` seconds from their last answers: who is stuck, in what, and how
+    sure that is. Raises UserError for a run that cannot tell, and if its data is not there."""
+    tracer, all_of = Tracer(run), list(learners_of(run).values())
+    last = sorted(all_of, key=lambda h: (h.answers[-1].time or 0.0 if h.answers else 0.0, len(h)), reverse=True)[:CLASS]
+    rows = []
+    for history, known in zip(last, knowledge(tracer, last, tracer.gap(after)), strict=True):
+        order = sorted(known, key=lambda k: (not k.stuck, -k.below_half))
+        rows.append((history.learner, len(history), tuple(order)))
+    rows.sort(key=lambda row: (not row[2][0].stuck, -row[2][0].below_half))
+    trust, said = trust_in(tracer)
+    more = len(all_of) - len(last)
+    notes = [said, *([f"{counted(more, 'learner')} not shown: these {len(last):,} answered last"] if more else [])]
+    return ClassView(tuple(rows), tuple(notes), trust)
+
+
+def trust_in(tracer: Tracer) -> tuple[str, str]:
+    """What is measured of the chances that are shown: in short, for the head of a column, and as a sentence."""
+    checked = () if tracer.teaching is None else tracer.teaching.checked
+    if checked:
+        n, error, loss = checked
+        where = f"on {n:,.0f} answers of learners that training has not seen"
+    else:
+        scores = {s["name"]: s["value"] for s in read_report(tracer.run.path).scores}
+        if "answers_calibration_error" not in scores:
+            return (
+                " (unchecked)",
+                f"how far the chances can be trusted is not measured: afresh measure {tracer.run.path}",
+            )
+        error, loss = scores["answers_calibration_error"], scores.get("answers_log_loss", 0.0)
+        where = "on the held-out answers, by the network alone"
+    if loss > EVEN and error > FAR:
+        return " (too sure)", f"the chances are far too sure {where}: go by their order, not by their size"
+    return f" (±{error:.0%})", f"the chances are {error:.0%} off on average {where}"
 
 
 def practice_for(
@@ -387,7 +517,7 @@ def practice_for(
     gain, score = (x[0] for x in gains(tracer, [history], items[best], own[None], gap))
     later = None if tracer.teaching is None else score - tracer.teaching.known([history], gap)[0]
     score = score if policy == "gain" else -np.abs(own - success)
-    known = knowledge(tracer, history, gap)
+    (known,) = knowledge(tracer, [history], gap)
     order = [i for i in np.argsort(-score, kind="stable").tolist() if skill is None or names[i] == skill]
     chosen = [
         Next(
@@ -401,7 +531,13 @@ def practice_for(
         for place, i in enumerate(order[:k])
         for then in [None if later is None else float(later[i])]
     ]
-    return Practice(history.learner, len(history), tuple(known), tuple(chosen), tuple(notes_on(tracer, history)))
+    trust, said = trust_in(tracer)
+    notes = [*notes_on(tracer, history), said]
+    if len(chosen) < k:
+        each = "each skill" if tracer.encoder.skills else "each exercise"
+        only = f" `skill` leaves {skill}." if skill is not None else ""
+        notes.append(f"{len(chosen):,} of {k:,} exercises named: {each} has one, the best of it.{only}")
+    return Practice(history.learner, len(history), known, tuple(chosen), tuple(notes), trust)
 
 
 def reason(
@@ -436,15 +572,22 @@ def notes_on(tracer: Tracer, history: AnswerHistory) -> list[str]:
 # --------------------------------------------------------------------------- histories
 
 
+def learners_of(run: Run) -> dict[str, AnswerHistory]:
+    """The history of each learner in the run's data. Raises UserError if the data is gone or has changed."""
+    p = run_data(run)
+    return {i.value.learner: i.value for i in (*p.train_items, *p.heldout_items)}
+
+
 def history_of(run: Run, learner: str) -> AnswerHistory:
     """The history of a learner in the run's data. Raises UserError, naming some, if there is none."""
-    p = run_data(run)
-    found = {i.value.learner: i.value for i in (*p.train_items, *p.heldout_items)}
+    found = learners_of(run)
     if learner not in found:
         near = get_close_matches(learner, found, n=3) or list(found)[:3]
-        raise UserError(f"There is no learner {learner!r} in {run.record.data.path}, but {', '.join(near)} and others.")
-    history: AnswerHistory = found[learner]
-    return history
+        raise UserError(
+            f"There is no learner {learner!r} in {run.record.data.path}, but {', '.join(near)} and others. "
+            "`learner=all` lists them."
+        )
+    return found[learner]
 
 
 def history_in(run: Run, text: str) -> AnswerHistory:

@@ -5,6 +5,7 @@ from afresh.core.plugin import Plugin
 PLUGIN = Plugin(
     items="fields",
     reads="`.npy`, `.npz`, `.mat`, HDF5, NetCDF, Zarr: trajectories of states on a grid, or pairs of input and output",
+    enough=(0, "items"),
     # .json: a store of Zarr has a zarr.json
     suffixes={".npy", ".npz", ".mat", ".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4", ".cdf", ".json"},
     kinds=("field",),

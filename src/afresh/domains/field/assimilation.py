@@ -26,7 +26,7 @@ from afresh.domains.field.observations import Observed, read_observations, read_
 from afresh.domains.field.range_seen import SeenRange, left_what_was_seen
 from afresh.domains.field.rollout import beginning
 from afresh.domains.field.scores import crps
-from afresh.domains.field.written import check_format, states_file
+from afresh.domains.field.written import states_file
 from afresh.runs.run import Run
 
 BATCH = 32  # members that are drawn at a time, of which the derivatives are held
@@ -227,7 +227,6 @@ def assimilated(
     seed: int,
 ) -> Assimilation:
     """Read observations, and draw the posterior. Raises UserError as `assimilate` does."""
-    check_format(format)
     encoder = assimilating_encoder(run)
     observed = read_observations(Path(observations), encoder, noise)
     true = None if truth is None else read_truth(Path(truth), encoder)

@@ -9,21 +9,31 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from afresh.data.image.kind import png_bytes
+from afresh.data.image.lettering import Lettering
+from afresh.domains.field.encoder import FieldEncoder
 from afresh.domains.field.observations import Observed
-from afresh.domains.field.pictures import Pixels, over_time, picture
+from afresh.domains.field.pictures import SIZE, ChannelRows, ColourScale, Pixels, cell, over_time, sheet
+from afresh.engine.evaluation.estimate import held_between
 
 SHOWN, STATES = 3, 4  # members, and states of a window
-GAP, TITLE = 6, 14  # pixels between pictures, and above them
+LEFT, RIGHT, TOP, LINE = 70, 10, 24, 20  # pixels around curves
 HEIGHT, WIDTH = 260, 760  # of curves
-BAND, MEMBER, MEAN, TRUTH, DOT = (225, 232, 245), (160, 180, 215), (59, 76, 192), (40, 40, 40), (180, 4, 38)
+BAND, MEMBER, MEAN, TRUTH, DOT, INK = (
+    (225, 232, 245),
+    (160, 180, 215),
+    (59, 76, 192),
+    (40, 40, 40),
+    (180, 4, 38),
+    (0,) * 3,
+)
 
 
 def drawn(observed: Observed, members: NDArray[Any], truth: NDArray[Any] | None) -> bytes:
     """A PNG of members (M, window, C, *space). A state over one axis is shown as curves, a window of such with time
     downwards, and other states as pictures, those of a window below one another."""
-    known = np.nan_to_num(on_points(observed).reshape(members.shape[1:]))
+    known = on_points(observed).reshape(members.shape[1:])
     single = members.ndim == 4 and members.shape[1] == 1
-    return png_bytes(curves(observed, members, truth) if single else panels(known, members, truth))
+    return png_bytes(curves(observed, members, truth) if single else panels(observed.encoder, known, members, truth))
 
 
 def on_points(observed: Observed) -> NDArray[np.float64]:
@@ -34,51 +44,53 @@ def on_points(observed: Observed) -> NDArray[np.float64]:
     return out
 
 
-def panels(known: NDArray[Any], members: NDArray[Any], truth: NDArray[Any] | None) -> Pixels:
-    """Pictures beside each other with their titles; `known` (window, C, *space) is 0 where nothing was observed."""
-    deviation = members.std(0, ddof=1)
-    most = float(np.abs(members).max()) or 1.0
-    shown = [("observed", known, most)] + ([] if truth is None else [("truth", truth, most)])
-    shown += [("mean", members.mean(0), most), ("deviation", deviation, float(deviation.max()) or 1.0)]
-    shown += [(f"member {i}", members[i], most) for i in range(min(SHOWN, len(members)))]
-    pictures = [(name, states_of(states, limit)) for name, states, limit in shown]
-    height = TITLE + max(p.shape[0] for _, p in pictures)
-    image = Image.new("RGB", (sum(p.shape[1] + GAP for _, p in pictures), height), (255, 255, 255))
-    pen, left = ImageDraw.Draw(image), 0
-    for name, pixels in pictures:
-        pen.text((left + 2, 1), name, (0, 0, 0))
-        image.paste(Image.fromarray(pixels), (left, TITLE))
-        left += pixels.shape[1] + GAP
-    return np.asarray(image)
-
-
-def states_of(states: NDArray[Any], most: float) -> Pixels:
-    """States (window, C, *space) as one picture."""
-    if states.ndim == 3:
-        return over_time(states, most)
-    chosen = np.linspace(0, len(states) - 1, min(STATES, len(states))).astype(int)
-    return np.concatenate([picture(states[i], most) for i in chosen], 0)
+def panels(encoder: FieldEncoder, known: NDArray[Any], members: NDArray[Any], truth: NDArray[Any] | None) -> Pixels:
+    """Two blocks for each channel: the states with one scale, and the deviation of the members with its own; `known`
+    (window, C, *space) is NaN where nothing was observed. Rows are states of the window."""
+    deviation, window = members.std(0, ddof=1), members.shape[1]
+    shown = [("observed", known)] + ([] if truth is None else [("truth", truth)]) + [("mean", members.mean(0))]
+    shown += [(f"member {i}", members[i]) for i in range(min(SHOWN, len(members)))]
+    at = [0] if members.ndim == 4 else np.linspace(0, window - 1, min(STATES, window)).astype(int).tolist()
+    times = [] if members.ndim == 4 or window == 1 else [f"time {k * encoder.step:.4g}" for k in at]
+    blocks = []
+    for c, name in enumerate(encoder.titles):
+        title = f"{name}, from time 0 at the top to {(window - 1) * encoder.step:.4g}" if members.ndim == 4 else name
+        above_zero = ColourScale(0.0, float(deviation[:, c].max()) or 1.0)
+        for what, scale, states in (
+            (title, ColourScale.of(*(s[:, c] for _, s in shown)), shown),
+            (f"deviation of the members, {title}", above_zero, [("", deviation)]),
+        ):
+            draw = over_time if members.ndim == 4 else cell
+            rows = [[draw(s[:, c] if members.ndim == 4 else s[k, c], scale) for _, s in states] for k in at]
+            blocks.append(ChannelRows(what, scale, rows, [name for name, _ in states if name], times))
+    return sheet(blocks)
 
 
 def curves(observed: Observed, members: NDArray[Any], truth: NDArray[Any] | None) -> Pixels:
-    """The band of 90% of members (M, 1, C, points), some of them, their mean, the truth, and dots at observations;
-    channels below one another."""
-    points = members.shape[3]
-    parts = []
-    for c in range(members.shape[2]):
-        rows, seen = members[:, 0, c], on_points(observed)[c]
-        values = [rows, *([] if truth is None else [truth[0, c]]), seen[np.isfinite(seen)]]
-        low, high = min(float(v.min()) for v in values if v.size), max(float(v.max()) for v in values if v.size)
-        image = Image.new("RGB", (WIDTH, HEIGHT), (255, 255, 255))
-        pen = ImageDraw.Draw(image)
-        x = np.linspace(8, WIDTH - 9, points)
+    """The band between the quantiles .05 and .95 of members (M, 1, C, points), some of them, their mean, the truth, and
+    dots at observations; channels below one another, with their names, units and values."""
+    points, titles = members.shape[3], observed.encoder.titles
+    held = held_between(len(members), 0.9)
+    names = f"observations: red; mean: blue; members: thin; their 5% to 95%, about {held:.0%} of truths: light"
+    names += "" if truth is None else "; truth: black"
+    letters = Lettering(titles, SIZE)
+    image = Image.new("RGB", (WIDTH, LINE + HEIGHT * len(titles)), (255, 255, 255))
+    pen = ImageDraw.Draw(image)
+    letters.draw(pen, (LEFT, 4), names, INK)
+    x = np.linspace(LEFT, WIDTH - RIGHT, points)
+    for c, title in enumerate(titles):
+        rows, seen, top = members[:, 0, c], on_points(observed)[c], LINE + HEIGHT * c
+        scale = ColourScale.ends(rows, seen, *([] if truth is None else [truth[0, c]]))
 
-        def line(row: NDArray[Any], low: float = low, high: float = high, x: NDArray[Any] = x) -> list[Any]:
-            y = HEIGHT - 9 - (HEIGHT - 18) * (row - low) / ((high - low) or 1.0)
+        def line(row: NDArray[Any], scale: ColourScale = scale, top: int = top) -> list[Any]:
+            y = top + HEIGHT - 9 - (HEIGHT - 9 - TOP) * scale.place(row)
             return [(float(a), float(b)) for a, b in zip(x, y, strict=True)]
 
-        edges = np.quantile(rows, (0.05, 0.95), axis=0)
-        pen.polygon([*line(edges[0]), *reversed(line(edges[1]))], BAND)
+        letters.draw(pen, (LEFT, top + 4), title, INK)
+        for value, place in zip((scale.high, scale.low), (top + TOP, top + HEIGHT - 9), strict=True):
+            letters.draw(pen, (LEFT - 6, place), f"{value:.3g}", INK, "rm")
+        low, high = np.quantile(rows, (0.05, 0.95), axis=0)
+        pen.polygon([*line(low), *reversed(line(high))], BAND)
         for row in rows[:SHOWN]:
             pen.line(line(row), MEMBER)
         if truth is not None:
@@ -86,7 +98,4 @@ def curves(observed: Observed, members: NDArray[Any], truth: NDArray[Any] | None
         pen.line(line(rows.mean(0)), MEAN, width=2)
         for a, b in (p for p, known in zip(line(np.nan_to_num(seen)), np.isfinite(seen), strict=True) if known):
             pen.ellipse([a - 3, b - 3, a + 3, b + 3], DOT)
-        names = "observations: red; mean: blue; 90% of members: light; members: thin"
-        pen.text((10, 2), names + ("" if truth is None else "; truth: black"), (0, 0, 0))
-        parts.append(np.asarray(image))
-    return np.concatenate(parts, 0)
+    return np.asarray(image)

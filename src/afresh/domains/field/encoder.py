@@ -22,7 +22,9 @@ from afresh.data import rows
 from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import FileEncoder, with_tuples
 from afresh.domains.field.kind import FIELD
+from afresh.domains.field.pictures import ColourScale, Pixels, cell
 from afresh.domains.field.range_seen import CUT, FACTOR, SeenRange
+from afresh.domains.field.spectra import energy_spectrum
 from afresh.engine.nets.persistence import bounded
 
 PAST = "past"  # the condition that holds the states before
@@ -63,11 +65,19 @@ class FieldEncoder(FileEncoder):
     notes: tuple[str, ...] = ()
     kind = FIELD
     suffix = ".npz"
-    abilities = Abilities(family="ensemble")
+
+    @property
+    def abilities(self) -> Abilities:
+        return Abilities(family="ensemble", pictures=self.pictures)
 
     @property
     def seen_range(self) -> SeenRange:
         return SeenRange(**{name: np.asarray(values, np.float64) for name, values in self.seen.items()})
+
+    @property
+    def titles(self) -> list[str]:
+        """The name of each channel with its unit."""
+        return [f"{name} ({unit})" if unit else name for name, unit in zip(self.channels, self.units, strict=True)]
 
     @property
     def inferred(self) -> Sequence[str]:
@@ -195,6 +205,22 @@ class FieldEncoder(FileEncoder):
         channels: dict[str, Any] = dict(zip(self.channels, self.by_state(value).swapaxes(0, 1), strict=True))
         np.savez(buffer, **channels, **self.places, time=self.step * np.arange(self.window))
         return buffer.getvalue()
+
+    def pictures(self, value: Any) -> tuple[list[tuple[str, Pixels]], dict[str, list[float]]]:
+        """A picture of each channel on a scale of its own, the states of a window beside each other, and the spectrum
+        of the last state."""
+        states, out = self.by_state(value), list[tuple[str, Pixels]]()
+        for title, channel in zip(self.titles, states.swapaxes(0, 1), strict=True):
+            scale = ColourScale.of(channel)
+            shown = np.concatenate([cell(state, scale) for state in channel], 1)
+            out.append((f"{title}: {channel.min():.3g} to {channel.max():.3g}", shown))
+        return out, self.spectrum(states[-1])
+
+    def spectrum(self, states: NDArray[Any]) -> dict[str, list[float]]:
+        """Energy of each channel by wavenumber (`step`), of states (C, ..., *space), whose other axes are averaged."""
+        found = energy_spectrum(states, self.periodic, self.spacing)
+        energy = found.energy.reshape(len(self.channels), -1, found.energy.shape[-1]).mean(1)
+        return {"step": found.wavenumbers.tolist(), **dict(zip(self.channels, energy.tolist(), strict=True))}
 
     def by_state(self, items: NDArray[Any]) -> NDArray[Any]:
         """Items (..., window C, *space) as states (..., window, C, *space)."""

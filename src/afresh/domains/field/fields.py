@@ -44,8 +44,6 @@ class Fields:
     points that have no value in any state; there the values are the mean of their channel.
     parameters: numbers of each trajectory, each (trajectories,).
     sources: where each trajectory was read from, for messages; empty if it was not read.
-
-    Raises ValueError if the shapes contradict each other.
     """
 
     values: Values
@@ -60,27 +58,8 @@ class Fields:
     sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        shape = tuple(self.values.shape)
-        if len(shape) < 4:
-            raise ValueError(f"values {shape} are not (trajectories, time, channels, *space)")
         if not self.axes:
-            object.__setattr__(self, "axes", ("x", "y", "z", "w")[: len(shape) - 3])
-        for name, given, wanted in (
-            ("channels", self.channels, shape[2]),
-            ("units", self.units, shape[2]),
-            ("spacing", self.spacing, len(shape) - 3),
-            ("periodic", self.periodic, len(shape) - 3),
-            ("axes", self.axes, len(shape) - 3),
-            ("sources", self.sources or range(shape[0]), shape[0]),
-        ):
-            if len(given) != wanted:
-                raise ValueError(f"{len(given)} {name} for values {shape}, which have {wanted}")
-        for name, array in self.static.items():
-            if array.shape[1:] != shape[3:] or array.shape[0] not in (1, shape[0]):
-                raise ValueError(f"static input {name} {array.shape} does not fit values {shape}")
-        for name, numbers in self.parameters.items():
-            if numbers.shape != shape[:1]:
-                raise ValueError(f"parameter {name} {numbers.shape} does not fit {shape[0]} trajectories")
+            object.__setattr__(self, "axes", ("x", "y", "z", "w")[: len(self.values.shape) - 3])
 
     @property
     def trajectories(self) -> int:
@@ -115,7 +94,7 @@ def read_states(fields: Fields, span: Span, infer: Sequence[str] = ()) -> NDArra
     """The states of a span (length, channels, *space), after whose channels the numbers `infer` of the trajectory are
     channels that are constant in space.
 
-    Raises UserError for values that are not finite in float32, and ValueError for a span that is not in the data.
+    Raises UserError for values that are not finite in float32.
     """
     states = _read(fields, span).astype(np.float32)
     if not infer:
@@ -128,8 +107,6 @@ def read_states(fields: Fields, span: Span, infer: Sequence[str] = ()) -> NDArra
 def _read(fields: Fields, span: Span) -> NDArray[Any]:
     """The states of a span (length, channels, *space). Raises UserError if they cannot be read or are not finite."""
     last = span.first + span.length
-    if not (0 <= span.trajectory < fields.trajectories and 0 <= span.first < last <= fields.steps):
-        raise ValueError(f"{span} is not within {fields.trajectories} trajectories of {fields.steps} states")
     where = fields.sources[span.trajectory] if fields.sources else f"trajectory {span.trajectory}"
     try:
         states = np.asarray(fields.values[span.trajectory, span.first : last])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from afresh.core import ItemKind, Preview
 from afresh.data import array_file
-from afresh.domains.field.pictures import picture
+from afresh.data.image.grid import GridSettings
+from afresh.domains.field.pictures import previews
 from afresh.domains.field.reading.names import axis_of
 
 MOST_BYTES = 1 << 30  # of the file of a state
@@ -18,12 +17,6 @@ MOST_BYTES = 1 << 30  # of the file of a state
 def describe(state: NDArray[np.float32]) -> str:
     channels, *grid = state.shape
     return f"{channels} x {' x '.join(map(str, grid))} values from {state.min():.4g} to {state.max():.4g}"
-
-
-def previews(states: Sequence[NDArray[np.float32]]) -> list[Preview]:
-    """Pictures with one scale of colours, so that they can be compared."""
-    most = max((float(np.abs(s).max()) for s in states), default=1.0)
-    return [Preview(image=picture(s, most)) for s in states]
 
 
 def decode(content: bytes) -> NDArray[np.float32]:
@@ -53,7 +46,7 @@ FIELD = ItemKind(
     view="image",
     digest=array_file.digest,
     describe=describe,
-    previews=previews,
+    previews=lambda states: [Preview(image=pixels) for pixels in previews(states)],
     size=lambda state: "x".join(map(str, state.shape)),
     unit="values",
     encode=array_file.encode,
@@ -62,4 +55,5 @@ FIELD = ItemKind(
     suffixes=frozenset({".npy", ".npz"}),
     searched=0,
     use=lambda run, data, o: f"afresh rollout {run}" if o.get("history", 1) else f"afresh sample {run} -n 16",
+    result_settings=GridSettings,
 )

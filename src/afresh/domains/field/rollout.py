@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,12 +22,12 @@ from afresh.core.plural import counted
 from afresh.core.verb import FileResult, Line, Remark, Table
 from afresh.data.image.kind import png_bytes
 from afresh.domains.field.encoder import PAST, FieldEncoder
-from afresh.domains.field.pictures import over_time, picture
+from afresh.domains.field.pictures import ChannelRows, ColourScale, cell, over_time, sheet
 from afresh.domains.field.range_seen import left_what_was_seen
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import read_fields
-from afresh.domains.field.spectra import energy_spectrum
-from afresh.domains.field.written import check_format, states_file
+from afresh.domains.field.written import states_file
+from afresh.engine.evaluation.estimate import held_between
 from afresh.runs.about import read_report
 from afresh.runs.run import Run
 
@@ -84,6 +84,10 @@ class Rollout(FileResult):
             chosen = sorted({0, steps // 4, steps // 2, steps - 1})
             rows = [[f"{k + 1:,}", f"{(k + 1) * self.encoder.step:g}", f"{self.spread[k]:.3f}"] for k in chosen]
             out.append(Table(("state", "time", "spread of the members, in deviations"), rows, right=(0, 1, 2)))
+            out.append(
+                f"of what comes, about {held_between(members, 1):.0%} lie between the least and the greatest of "
+                f"{members} members, and {held_between(members, 0.9):.0%} between their quantiles 5% and 95%"
+            )
         if self.departure:
             out.append(Remark(self.departure))
         return out
@@ -95,50 +99,60 @@ class Rollout(FileResult):
         npz = {"states": self.states, "first": self.first}
         states = states_file("rollout", self.format, self.encoder, times, npz, arrays)
         pictures = {"rollout.gif": self.animation(), "rollout.png": self.plot()}
-        return {**states, **pictures, "spectra.json": self.spectra()}
+        step, *by_channel = self.curves.values()
+        energy = dict(zip(self.encoder.channels, by_channel, strict=True))
+        spectra = json.dumps({"wavenumbers": step, "energy": energy}, indent=1).encode()
+        return {**states, **pictures, "spectra.json": spectra}
 
     @cached_property
-    def most(self) -> float:
-        return float(np.abs(self.first).max() * 1.2) or 1.0
+    def scales(self) -> list[ColourScale]:
+        """That of each channel, in the state that was begun with and in all that follow."""
+        return [ColourScale.of(self.first[c], self.states[:, :, c]) for c in range(len(self.first))]
+
+    def time(self, step: int) -> str:
+        return f"time {(step + 1) * self.encoder.step:.4g}"
 
     def animation(self) -> bytes:
-        """A GIF of the first members beside each other, and their mean."""
-        steps = self.states.shape[1]
-        shown = self.states[:SHOWN]
+        """A GIF of the first members beside each other, and their mean, with the time of each state."""
+        members, steps = self.states.shape[:2]
+        shown, names = self.states[:SHOWN], [f"member {m}" for m in range(min(SHOWN, members))]
         frames = []
         for k in range(0, steps, max(1, -(-steps // FRAMES))):
-            parts = [picture(state, self.most) for state in shown[:, k]]
-            if len(self.states) > 1:
-                parts.append(picture(self.states[:, k].mean(0), self.most))
-            frames.append(Image.fromarray(beside(parts)))
+            drawn = [*shown[:, k], self.states[:, k].mean(0)] if members > 1 else list(shown[:, k])
+            blocks = [
+                ChannelRows(
+                    *(f"{title}, {self.time(k)}", scale, [[cell(state[c], scale) for state in drawn]]),
+                    columns=[*names, "mean"],
+                    curves=drawn[0].ndim == 2,
+                )
+                for c, (title, scale) in enumerate(zip(self.encoder.titles, self.scales, strict=True))
+            ]
+            frames.append(Image.fromarray(sheet(blocks)))
         buffer = io.BytesIO()
         frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=60, loop=0)
         return buffer.getvalue()
 
     def plot(self) -> bytes:
-        """A PNG: of fields over one axis, time downwards; otherwise states at even distances, a member in each row."""
+        """A PNG with a block for each channel: of fields over one axis, time downwards; otherwise states at even
+        distances, a member in each row."""
         shown = self.states[:SHOWN]
-        if shown.ndim == 4:
-            rows = beside([over_time(member, self.most) for member in shown])
-        else:
-            at = np.linspace(0, shown.shape[1] - 1, min(6, shown.shape[1])).astype(int)
-            rows = np.concatenate([beside([picture(member[k], self.most) for k in at]) for member in shown], 0)
-        return png_bytes(rows)
+        names, last = [f"member {m}" for m in range(len(shown))], shown.shape[1] - 1
+        at = np.linspace(0, last, min(6, last + 1)).astype(int)
+        blocks = []
+        for c, (title, scale) in enumerate(zip(self.encoder.titles, self.scales, strict=True)):
+            if shown.ndim == 4:
+                title = f"{title}, from {self.time(0)} at the top to {(last + 1) * self.encoder.step:.4g}"
+                blocks.append(ChannelRows(title, scale, [[over_time(member[:, c], scale) for member in shown]], names))
+            else:
+                rows = [[cell(member[k, c], scale) for k in at] for member in shown]
+                blocks.append(ChannelRows(title, scale, rows, [self.time(k) for k in at], names))
+        return png_bytes(sheet(blocks))
 
-    def spectra(self) -> bytes:
-        """Energy by wavenumber of each channel, averaged over members and the last half of the steps, as JSON."""
+    @cached_property
+    def curves(self) -> dict[str, list[float]]:
+        """Energy by wavenumber (`step`) of each channel, averaged over members and the last half of the steps."""
         half = self.states[:, self.states.shape[1] // 2 :]
-        found = energy_spectrum(np.moveaxis(half, 2, 0), self.encoder.periodic, self.encoder.spacing)
-        energy = found.energy.mean((1, 2))
-        by_channel = dict(zip(self.encoder.channels, energy.tolist(), strict=True))
-        return json.dumps({"wavenumbers": found.wavenumbers.tolist(), "energy": by_channel}, indent=1).encode()
-
-
-def beside(parts: Sequence[NDArray[np.uint8]], gap: int = 4) -> NDArray[np.uint8]:
-    """Pictures of one height beside each other."""
-    space = np.full((parts[0].shape[0], gap, 3), 255, np.uint8)
-    out = [part for picture in parts for part in (picture, space)][:-1]
-    return np.concatenate(out, 1)
+        return self.encoder.spectrum(np.moveaxis(half, 2, 0))
 
 
 # --------------------------------------------------------------------------- rolling out
@@ -205,7 +219,6 @@ def roll_out_from(
     keep: int | None,
 ) -> Rollout:
     """Read a state, and roll it out. Raises UserError as `rollout` does."""
-    check_format(format)
     encoder = field_encoder(run)
     kept, settings = chosen_noise(run)
     keep = keep or kept

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from afresh.core.verb import Absent, Argument, Option, verb
+from afresh.core.verb import Argument, Option, Setting, UploadedFile, verb
 from afresh.verbs.options import Seed, Settings
 
 if TYPE_CHECKING:
@@ -17,14 +17,18 @@ if TYPE_CHECKING:
     from afresh.domains.field.rollout import Rollout
     from afresh.runs.run import Run
 
-FILE = Option("", metavar="FILE", shell=Path, json=Absent)
+FILE = Option("", metavar="FILE", shell=Path, json=UploadedFile | None)
 START = replace(FILE, flags=("--from",))
-StatesFormat = Annotated[str, Option("The format of the states: `npz`, or `netcdf` with the extra science.")]
+StatesFormat = Annotated[
+    Literal["npz", "netcdf"], Option("The format of the states: `npz`, or `netcdf` with the extra science.")
+]
 
 
 def why_not(run: Run) -> str | None:
     """None for runs whose samples follow a state."""
-    if any(part.persists for part in run.conds.values()):
+    from afresh.domains.field.encoder import FieldEncoder
+
+    if isinstance(run.encoder, FieldEncoder) and any(part.persists for part in run.conds.values()):
         return None
     return "it was not trained on states that follow one another: rollouts are of fields in time"
 
@@ -34,7 +38,6 @@ def why_not(run: Run) -> str | None:
     able=why_not,
     result="{keep, steps, members, step, stopped, departure, spread, files, notes}",
     summary="roll a field out in time",
-    served=False,
     files="The folder for the states, an animation and plots.",
     works=True,
     shown=True,
@@ -50,17 +53,21 @@ def rollout(
         ),
     ] = None,
     *,
-    steps: Annotated[int, Ge(1), Le(1_000_000), Option("States that follow.")] = 100,
-    members: Annotated[int, Ge(1), Le(4096), Option("Futures that are drawn.")] = 16,
-    at: Annotated[int, Ge(0), Option("The state of the file to begin with, counted from 0.", metavar="K")] = 0,
-    trajectory: Annotated[int, Ge(0), Option("The trajectory of the file to begin with.", metavar="K")] = 0,
+    steps: Annotated[
+        int, Ge(1), Le(1_000_000), Option("States that follow.", json=Annotated[int, Ge(1), Le(1_000)])
+    ] = 100,
+    members: Annotated[
+        int, Ge(1), Le(4096), Option("Futures that are drawn.", json=Annotated[int, Ge(1), Le(64)])
+    ] = 16,
+    at: Annotated[int, Ge(0), Setting("The state of the file to begin with, counted from 0.", metavar="K")] = 0,
+    trajectory: Annotated[int, Ge(0), Setting("The trajectory of the file to begin with.", metavar="K")] = 0,
     format: StatesFormat = "npz",
     keep: Annotated[
         int | None,
         Ge(1),
-        Option("Steps for which a future keeps its noise; by default those that the report favours.", metavar="K"),
+        Setting("Steps for which a future keeps its noise; by default those that the report favours.", metavar="K"),
     ] = None,
-    anyway: Annotated[bool, Option("Go on after a member has left what was seen in training.")] = False,
+    anyway: Annotated[bool, Setting("Go on after a member has left what was seen in training.")] = False,
     seed: Annotated[int, Option("The same seed gives the same futures.")] = 0,
 ) -> Rollout:
     """Roll a field out in time: many futures of one state, each as likely as the model finds it.
@@ -88,7 +95,6 @@ def why_no_observations(run: Run) -> str | None:
     able=why_no_observations,
     result="{members, observations, chi_square, spread, numbers, scores, files, notes}",
     summary="states given observations of them",
-    served=False,
     files="The folder for the states and a picture.",
     works=True,
     shown=True,
@@ -102,7 +108,7 @@ def assimilate(
             "grid, whose values are means of blocks of points.",
             metavar="FILE",
             shell=Path,
-            json=Absent,
+            json=UploadedFile,
         ),
     ],
     *,
@@ -118,10 +124,10 @@ def assimilate(
         str | Path | None,
         replace(START, help="A file with earlier states, inputs and parameters."),
     ] = None,
-    at: Annotated[int, Ge(0), Option("The last state before the observations, counted from 0.", metavar="K")] = 0,
-    trajectory: Annotated[int, Ge(0), Option("The trajectory of the file with the states before.", metavar="K")] = 0,
+    at: Annotated[int, Ge(0), Setting("The last state before the observations, counted from 0.", metavar="K")] = 0,
+    trajectory: Annotated[int, Ge(0), Setting("The trajectory of the file with the states before.", metavar="K")] = 0,
     iterations: Annotated[
-        int, Ge(1), Le(1024), Option("Of the solver of the linear system between the observations, in every step.")
+        int, Ge(1), Le(1024), Setting("Of the solver of the linear system between the observations, in every step.")
     ] = 8,
     format: StatesFormat = "npz",
     settings: Settings = None,

@@ -10,15 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from afresh.core import UserError
 from afresh.domains.field.encoder import FieldEncoder
 from afresh.domains.field.reading.extras import library
-
-
-def check_format(format: str) -> None:
-    """Raises UserError for another format than those of `states_file`."""
-    if format not in ("npz", "netcdf"):
-        raise UserError(f"The format of the states is npz or netcdf. Given: {format}.")
 
 
 def states_file(

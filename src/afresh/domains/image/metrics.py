@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from afresh.core import Cond, CondSpec, Evidence, ItemKind, Metric, Question, Score, ScoreWords, Space
+from afresh.core import Cond, CondSpec, Evidence, ItemKind, Metric, Score, Space
 from afresh.domains.image.verdict import judge_images
 from afresh.engine.evaluation import distribution as d
 from afresh.engine.evaluation.encoders import label_parts
@@ -24,6 +24,7 @@ from afresh.engine.evaluation.estimate import Array, Estimate, mean, share
 from afresh.engine.evaluation.image_sets import MAX_TRAIN, ImageSets, image_sets_of, image_space, images_of
 from afresh.engine.evaluation.label_classifier import LabelClassifier, train_label_classifier
 from afresh.engine.evaluation.memorisation import close_copies, near_copies, nearest, nearest_ratio
+from afresh.engine.evaluation.score_descriptions import read_words
 from afresh.engine.evaluation.study import Study, Unmeasurable, study_of
 from afresh.engine.evaluation.time_budget import CLASSIFIER, LEAST_STEPS
 
@@ -326,69 +327,7 @@ def ratio(evidence: Evidence) -> list[Score]:
     return _nearest_scores(evidence, "nearest_ratio", "none", statistic)
 
 
-WORDS = {
-    "frechet": ScoreWords(
-        "distance of mean and spread (Fréchet)",
-        "How far the mean and the spread of samples are from those of held-out items, in the features of a network.",
-        Question.REAL,
-    ),
-    "kid": ScoreWords(
-        "distance of the whole set (KID)",
-        "How far samples are from held-out items as a set, by a kernel in the features of a network; 0 is as good as "
-        "real.",
-        Question.REAL,
-    ),
-    "precision": ScoreWords(
-        "samples that look real (precision)", "The share of samples near some real item.", Question.REAL
-    ),
-    "density": ScoreWords(
-        "closeness to real items (density)", "How many real items each sample is near to.", Question.REAL
-    ),
-    "two_sample": ScoreWords(
-        "told from real by a classifier",
-        "How often a classifier tells samples from held-out items: one half is by chance, 1 is always.",
-        Question.REAL,
-    ),
-    "likeness": ScoreWords(
-        "large shapes like those of real ones",
-        "The correlation of the large shapes of a sample with the nearest training image; noise has little.",
-        Question.REAL,
-    ),
-    "recall": ScoreWords(
-        "real items within reach (recall)", "The share of real items near some sample.", Question.VARIED
-    ),
-    "coverage": ScoreWords(
-        "real items with a sample near (coverage)",
-        "The share of real items that have a sample among their neighbours.",
-        Question.VARIED,
-    ),
-    "variety": ScoreWords(
-        "distance between samples",
-        "How far samples are from each other, as a share of that of real ones.",
-        Question.VARIED,
-    ),
-    "conditional_accuracy": ScoreWords(
-        "what was asked for",
-        "How often an independent classifier sees the requested label in the sample.",
-        Question.OBEYS,
-    ),
-    "near_copies": ScoreWords(
-        "near copies of training items",
-        "The share of samples nearer to a training item than 99% of held-out items are; 1% is by chance.",
-        Question.COPIED,
-    ),
-    "close_copies": ScoreWords(
-        "samples very near to a training item",
-        "The share of samples at a fifth or less of the usual distance of held-out items to a training item; near "
-        "duplicates in the data give held-out items such a share as well.",
-        Question.COPIED,
-    ),
-    "nearest_ratio": ScoreWords(
-        "distance to the nearest training item",
-        "Relative to that of held-out items: 1 is ideal, 0 is copying.",
-        Question.COPIED,
-    ),
-}
+WORDS = read_words(__file__)
 BESIDE = {
     "pixel_gaussian": "of a trivial model",
     "random_net": "in a random network",

@@ -54,7 +54,9 @@ def judge_taught(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     if gain is None or gain.low is None:
         return None
     if gain.value <= 0:
-        return "unchanged", f"Held-out {plural} are predicted no better than by the base: nothing of them was learnt."
+        return "unchanged", (
+            f"Held-out {plural} are predicted no better than by the base (gain {gain.value:.1%}): nothing was learnt."
+        )
     copied = copied_share(scores)
     if copied is not None:
         return "memorised", f"{copied:.0%} of the {plural} are near copies of training {plural}."

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from afresh.core import Judgement, Score
 from afresh.domains.image.appearance import SEEN, faults_of
-from afresh.engine.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, place, share_of_floor
+from afresh.engine.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, beside, place, share_of_floor
 
 # Collapsed: distances between samples, in values and in features, as shares of those between held-out items, are below
 # ALIKE and this. Blurred images come near in values, and noise does in features. Without features, the second share is
@@ -40,29 +40,34 @@ def judge_images(scores: Mapping[str, Score], plural: str) -> Judgement | None:
         return "collapsed", f"The {plural} are of a few sorts only: they cover {covered:.0%} of what real ones cover."
     shaped, dense = place(scores["likeness"]), max(share_of_floor(scores.get(name)) for name in ("density", "coverage"))
     if shaped is not None and (shaped < SHAPED or (shaped < HALF and dense < SPARSE)):
-        return "noise", f"The {plural} are noise: they resemble the training {plural} hardly more than random ones do."
+        return "noise", (
+            f"Nothing real is recognised in the {plural}: their large shapes match those of training {plural} by "
+            f"{beside(scores['likeness'], 'noise')}."
+        )
     copied = copied_share(scores)
     if copied is not None:
         return "memorised", f"{copied:.0%} of the {plural} are near copies of training {plural}."
     if soft:
-        return "blurred", f"The {plural} are blurred: fine detail is missing."
+        return "blurred", f"Fine detail is {-detail:.1f} standard deviations below that of real {plural}."
     if few:
         return "recognisable", (
-            f"One recognises what the {plural} show; with so few real ones, scores do not tell whether they are good."
+            f"One recognises what the {plural} show: their large shapes match those of training {plural} by "
+            f"{beside(scores['likeness'], 'noise')}. With so few real ones, no score tells whether they are good."
         )
     distance, trivial = scores["kid"].value, scores["kid/pixel_gaussian"].value
+    numbers = f"(KID {distance:.3g}, of a trivial model {trivial:.3g})"
     near = distance <= NEAR * max(1.0, trivial) and distance < trivial
     dense = min(share_of_floor(scores[name]) for name in ("density", "coverage"))
     seen = faults_of(scores)
     if near and not seen and dense >= DENSE and (shaped is None or shaped > LIKE):
-        return "good", f"The {plural} are close to real ones that the model has not seen, and as varied."
+        return "good", f"The {plural} are close to real ones that the model has not seen, and as varied {numbers}."
     if not seen and distance > trivial:
         return "cannot tell", (
             f"Edges, tones and detail are those of real {plural}, and yet features differ more than those of a trivial "
-            f"model: look whether the {plural} show anything."
+            f"model {numbers}: look whether the {plural} show anything."
         )
     why = f": {' and '.join(seen[:2])}" if seen else ""
-    return "recognisable", f"One recognises what the {plural} show, and can tell that they are not real{why}."
+    return "recognisable", f"One recognises what the {plural} show, and sees that they are not real{why} {numbers}."
 
 
 def copied_share(scores: Mapping[str, Score]) -> float | None:

@@ -6,6 +6,7 @@ from afresh.data.tables import TABLES
 PLUGIN = Plugin(
     items="logs of choices",
     reads="`.csv`, `.tsv`, `.xlsx`, `.jsonl`, `.parquet`, SQLite: users, what they chose, when",
+    enough=(1_000, "items"),
     suffixes=TABLES | {".inter"},
     kinds=("history",),
     modalities={"interactions": "afresh.domains.interactions.modality:MODALITY"},

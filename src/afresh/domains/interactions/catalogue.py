@@ -26,6 +26,7 @@ from afresh.domains.interactions.item_table import faded
 
 FILE = "catalogue.parquet"
 MOST_MB = 4096  # of a group of its rows, when decoded
+MOST_NAMED = 20  # values of a feature that a message lists
 SIGNS = ("<=", ">=", "<", ">")  # of a bound on a number
 TENTHS = 10  # into which numbers are divided
 LONGEST_TITLE = 200  # characters
@@ -157,14 +158,24 @@ class Catalogue:
     def where(self, conditions: Mapping[str, str]) -> NDArray[np.bool_]:
         """(V,): the items whose features have these values. A value may list several, separated by `|`, of which an
         item needs one (an item may have several, too), or bound a number, as in `<20` or `>=3`. Raises UserError,
-        listing the columns, for a feature that there is not."""
+        listing what there is, for a feature and for a value that no item has."""
         chosen = np.ones(len(self), dtype=bool)
         for column, wanted in conditions.items():
             check_bound(column, wanted)
-            if column not in self.features:
+            alike = [name for name in self.features if name.casefold() == column.casefold()]
+            name = column if column in self.features else alike[0] if len(alike) == 1 else None
+            if name is None:
                 known = ", ".join(self.features) or "none"
                 raise UserError(f"Items have no feature {column!r} to filter by. Their features are: {known}.")
-            chosen &= np.array([_fits(v, wanted) for v in self.features[column]], dtype=bool)
+            values = self.features[name]
+            fits = np.array([_fits(v, wanted) for v in values], dtype=bool)
+            if not fits.any():  # the case of letters counts only where it tells values apart
+                lower = [None if v is None else str(v).casefold() for v in values]
+                fits = np.array([_fits(v, wanted.casefold()) for v in lower], dtype=bool)
+            if not fits.any() and not wanted.startswith(SIGNS):
+                known = ", ".join(sorted({str(v) for v in values if v is not None})[:MOST_NAMED])
+                raise UserError(f"No item has {name}={wanted}. Values of {name!r} are: {known or 'none'}.")
+            chosen &= fits
         return chosen
 
     def save(self, folder: Path) -> None:

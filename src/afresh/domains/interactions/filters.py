@@ -43,7 +43,7 @@ def narrowed(log: Log, least_rating: float | None, kinds: str | None, core: int)
 
 def _kept(log: Log, keep: np.ndarray, why: str, notes: list[str]) -> Log:
     if not keep.any():
-        raise UserError(f"Every event has {why}: nothing is left. Ask for less.")
+        raise UserError(f"Every event has {why}: nothing is left. Loosen the conditions.")
     if dropped := int((~keep).sum()):
         notes.append(Omission(f"{counted(dropped, 'event')} left out: {why}"))
     events = {name: getattr(log, name)[keep] for name in ("user", "item", "time", "rating", "event")}

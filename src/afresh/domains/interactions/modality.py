@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from afresh.core import Corpus, Item, Sniff, UserError
+from afresh.core import Corpus, Item, Omission, Sniff, UserError
 from afresh.core.plural import counted
 from afresh.core.safe_json import MOST_TOKENS
 from afresh.data.columns import add_columns
@@ -148,6 +148,13 @@ class InteractionModality:
                 "`data.new_items` recommends items without events by their features, and the log has none. Put a table "
                 "beside it with a row for each item and columns such as category, price or title.",
                 "no_features",
+            )
+        if known and not options.new_items and (unseen := len(chosen(histories, True)) - len(counts)):
+            notes.append(
+                Omission(
+                    f"{counted(unseen, 'item')} of the table of items have no events in training and are never "
+                    "recommended: `data.new_items=true` recommends them by their features"
+                )
             )
         if new := int((number == 0).sum()):
             notes.append(f"{counted(new, 'item')} without events in training, recommended by their features")

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field, Json, ValidationError
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from afresh.core import UserError
+from afresh.core.safe_json import faults
 from afresh.data.tables.numbers import as_number
 from afresh.data.tables.roles import TITLE_NAMES, plain_name
 from afresh.domains.interactions.catalogue import Catalogue
 from afresh.domains.interactions.recommend import Ranking, Recommendation, cached_recommender, why_not
-from afresh.faces.http.errors import RefusedRequest
-from afresh.faces.http.loaded_runs import Served
-from afresh.faces.http.request_threads import Desk
-from afresh.faces.http.rights import USE, needs
-from afresh.faces.studio.pages import PageRoute, RunPage, page
+from afresh.faces.studio import Desk, Name, RefusedRequest, RunPage, Served, page, page_router
 from afresh.runs.run import Run
 
 MOST = 1_000_000  # characters of what was chosen, on a page
@@ -31,23 +28,36 @@ PLACES = (5, 10, 20, 50)
 FILTERS, VALUES, TOLD = 4, 60, 3  # columns to filter by, their values, and columns that are told of an item
 TASTES = {"usual": 0.0, "less known": 0.5, "discoveries": 1.0}
 NAMED = 8  # items in an excerpt
-Name = Annotated[str, Query(max_length=255)]
+Item = Annotated[str, Field(max_length=1_000)]
 
 
-@dataclass(frozen=True)
-class PageRequest:
-    """What a page asks: ids that were chosen, oldest first, and those that are not wanted; the list and its filters."""
+class PageRequest(BaseModel):
+    """What a page asks: ids that were chosen, oldest first, and those that are not wanted; the list and its filters.
+    `add`, `hide`, `drop` (the place of one that was chosen), `again` and `clear` are its buttons."""
 
-    chosen: tuple[str, ...] = ()
-    hidden: tuple[str, ...] = ()
-    search: str = ""
-    k: int = 10
-    taste: str = "usual"
-    where: Mapping[str, str] | None = None
+    chosen: Json[list[str]] = []
+    hidden: Json[list[str]] = []
+    search: Annotated[str, Field(max_length=200)] = ""
+    k: Annotated[int, Field(ge=0, le=100)] = 10
+    taste: Literal["usual", "less known", "discoveries"] = "usual"
+    where: dict[str, str] = {}
+    add: Item = ""
+    hide: Item = ""
+    drop: Item = ""
+    again: Item = ""
+    clear: Item = ""
+
+    def after_button(self) -> PageRequest:
+        """The request with what its button changes."""
+        chosen = [*self.chosen, self.add] if self.add else self.chosen
+        chosen = [] if self.clear else [c for i, c in enumerate(chosen) if str(i) != self.drop]
+        hidden = [] if self.clear or self.again else [*self.hidden, self.hide] if self.hide else self.hidden
+        search = "" if self.add else self.search
+        return self.model_copy(update={"chosen": chosen[-CHOSEN:], "hidden": hidden[-CHOSEN:], "search": search})
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
+    router = page_router()
 
     @router.get("/studio/recommend")
     async def begin(request: Request, run: Name) -> Response:
@@ -56,7 +66,7 @@ def routes(desk: Desk) -> APIRouter:
     @router.post("/studio/recommend")
     async def go_on(request: Request) -> Response:
         async with request.form(max_files=0, max_fields=60, max_part_size=MOST) as form:
-            return await shown(request, text(form, "run", 255), wish_of(form))
+            return await shown(request, str(form.get("run", "")), wish_of(form))
 
     async def shown(request: Request, run: str, wish: PageRequest) -> Response:
         values = await desk.run(request, run, lambda served: view(served, wish))
@@ -66,53 +76,13 @@ def routes(desk: Desk) -> APIRouter:
 
 
 def wish_of(form: FormData) -> PageRequest:
-    """What the form of the page says, with what its button changed. Raises Refused for what it cannot say."""
-    chosen, hidden = ids_in(form, "chosen"), ids_in(form, "hidden")
-    if item := text(form, "add"):
-        chosen.append(item)
-    if item := text(form, "hide"):
-        hidden.append(item)
-    if place := text(form, "drop"):
-        chosen = [c for i, c in enumerate(chosen) if str(i) != place]
-    if text(form, "again"):
-        hidden = []
-    if text(form, "clear"):
-        chosen, hidden = [], []
-    names = [key.removeprefix("where:") for key in form if key.startswith("where:")]
-    where = {name: value for name in names if (value := text(form, f"where:{name}"))}
-    return PageRequest(
-        chosen=tuple(chosen[-CHOSEN:]),
-        hidden=tuple(hidden[-CHOSEN:]),
-        search="" if text(form, "add") else text(form, "search", 200),
-        k=whole(form, "k", 10, 100),
-        taste=text(form, "taste") if text(form, "taste") in TASTES else "usual",
-        where=where,
-    )
-
-
-def text(form: FormData, name: str, most: int = 1_000) -> str:
-    value = form.get(name, "")
-    if not isinstance(value, str) or len(value) > most:
-        raise RefusedRequest(400, f"The field {name} is too long, or a file.", None, name)
-    return value.strip()
-
-
-def whole(form: FormData, name: str, usual: int, most: int) -> int:
-    value = text(form, name) or str(usual)
-    if not value.isdecimal() or int(value) > most:
-        raise RefusedRequest(400, f"{name} is a number up to {most:,}. Given: {value[:20]!r}.", None, name)
-    return int(value)
-
-
-def ids_in(form: FormData, name: str) -> list[str]:
-    """The ids that a hidden field holds as JSON."""
+    """What the form of the page says, after its button. Raises RefusedRequest if it cannot be read."""
+    given = {name: value.strip() for name, value in form.items() if isinstance(value, str) and value.strip()}
+    where = {name.removeprefix("where:"): value for name, value in given.items() if name.startswith("where:")}
     try:
-        found = json.loads(text(form, name, MOST) or "[]")
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, list) or not all(isinstance(i, str) for i in found):
-        raise RefusedRequest(400, "What was chosen on the page cannot be read. Begin again.", None, name)
-    return found
+        return PageRequest.model_validate({**given, "where": where}).after_button()
+    except ValidationError as error:
+        raise RefusedRequest(400, f"The page cannot be read: {faults(error)}. Begin again.") from None
 
 
 def view(served: Served, wish: PageRequest) -> dict[str, Any]:
@@ -121,7 +91,7 @@ def view(served: Served, wish: PageRequest) -> dict[str, Any]:
     catalogue = recommender.catalogue
     chosen = [c for c in wish.chosen if c in catalogue.index]
     filters = filters_of(catalogue)
-    where = {name: value for name, value in (wish.where or {}).items() if name in filters}
+    where = {name: value for name, value in wish.where.items() if name in filters}
     ranking = Ranking(
         k=max(1, wish.k),
         where=where,
@@ -141,7 +111,6 @@ def view(served: Served, wish: PageRequest) -> dict[str, Any]:
         "past": json.dumps(chosen),
         "gone": json.dumps([h for h in wish.hidden if h in catalogue.index]),
         "found": [(r, told(catalogue, r.item)) for r in found],
-        "most": max((r.probability for r in found), default=1.0),
         "matches": search(catalogue, wish.search, chosen) if wish.search else [],
         "popular": [] if chosen else search(catalogue, "", ()),
         "filters": filters,
@@ -191,4 +160,4 @@ def excerpt(run: Run) -> str:
     return "\n".join(catalogue.title(i) for i in range(min(NAMED, len(catalogue))))
 
 
-PAGE = RunPage("recommend", "What next?", why_not, routes, Path(__file__).with_name("templates"), excerpt)
+PAGE = RunPage("recommend", "What next?", why_not, routes, excerpt, Path(__file__).with_name("templates"))

@@ -351,7 +351,7 @@ class Recommender:
                 named[[self.catalogue.index[i] for i in ids if i in self.catalogue.index]] = True
                 mask &= named if keep else ~named
         if not mask.any():
-            raise UserError("No item of the catalogue fits the conditions. Ask for less.")
+            raise UserError("No item of the catalogue fits the conditions. Loosen the conditions.")
         return mask
 
     def again(self, ranking: Ranking) -> bool:
@@ -399,9 +399,9 @@ class Recommender:
         p = self.probabilities(without, cond.repeat(len(without)))[:, list(places)].clamp_min(LEAST).log()
         gains = p[:1] - p[1:]  # (items of the history, places)
         out = []
-        for column in gains.T:
-            best = column.argsort(descending=True)[:most].tolist()
-            found = [(known[i], float(column[i])) for i in best if column[i] > 0]
+        for place, column in zip(places, gains.T, strict=True):  # an item that may come again is no reason for itself
+            order = [i for i in column.argsort(descending=True).tolist() if known[i] != place]
+            found = [(known[i], float(column[i])) for i in order[:most] if column[i] > 0]
             out.append(tuple(Reason(self.catalogue.ids[j], nats, self.catalogue.title(j)) for j, nats in found))
         return out
 

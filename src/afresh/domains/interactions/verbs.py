@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Le, Lt, MaxLen, MinLen
 
 from afresh.core import UserError
-from afresh.core.verb import Absent, Option, verb
+from afresh.core.verb import Absent, Option, Setting, lazily, verb
 from afresh.verbs.options import Force, Words
 
 if TYPE_CHECKING:
@@ -25,13 +25,6 @@ Histories = Annotated[list[Ids], MinLen(1), MaxLen(256)]
 Named = Annotated[list[Words], MaxLen(100_000)]
 
 
-def why_not(run: Run) -> str | None:
-    """Why a run does not recommend, or None."""
-    from afresh.domains.interactions.recommend import why_not
-
-    return why_not(run)
-
-
 def takes_long(options: Any) -> bool:
     """Whether lists ask for much more than one answer of the network."""
     return bool(options.diversity > 0 or options.because > 0)
@@ -39,7 +32,7 @@ def takes_long(options: Any) -> bool:
 
 @verb(
     "recommend",
-    able=why_not,
+    able=lazily("afresh.domains.interactions.recommend:why_not"),
     result="{lists: [{user, items: [{item, probability, ...}]}]}, or with `evaluate` {logged, estimates, ...}",
     summary="What users may choose next",
     run_help="A run on interactions.",
@@ -79,7 +72,7 @@ def recommend(
     everyone: Annotated[bool, Option("All users of the data.", panel=WHO, flags=("--all",), json=Absent)] = False,
     traits: Annotated[
         Mapping[str, str] | None,
-        Option(
+        Setting(
             "What else is known of the users.",
             panel=WHO,
             flags=("--trait",),
@@ -136,7 +129,7 @@ def recommend(
     ] = (),
     seen: Annotated[
         bool | None,
-        Option(
+        Setting(
             "Recommend items of the history again; if not given, where users chose items again in training.",
             panel=WHICH,
         ),
@@ -186,14 +179,13 @@ def recommend(
     ] = None,
     clip: Annotated[
         float | None,
-        Option("Cut larger weights of `evaluate` to this: narrower, but biased.", panel=FEEDBACK, json=Absent),
+        Setting("Cut larger weights of `evaluate` to this: narrower, but biased.", json=Absent),
     ] = None,
     votes_from: Annotated[
         str | Path | None,
-        Option(
+        Setting(
             "Instead of lists: write to `out`, as votes to align with, what earned more than another item of the same "
             "list in a log of what was shown. The columns are those of `evaluate`.",
-            panel=FEEDBACK,
             metavar="LOG",
             shell=Path,
             json=Absent,

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from afresh.core import Descriptors, ItemKind, NearDuplicate, Preview
 from afresh.core.item_kind import Array
-from afresh.data.image.grid import image_grid
+from afresh.data.image.grid import GridSettings, image_grid
 from afresh.domains.molecule.alerts import alerts
 from afresh.domains.molecule.chem import canonical, chem, not_one_molecule, reason_of
 from afresh.domains.molecule.properties import numbers_of
@@ -226,4 +226,5 @@ MOLECULE = ItemKind(
     similarity=similarity,
     diversity=diversity,
     collected={".smi": smi, ".sdf": sdf, ".png": changes},
+    result_settings=GridSettings,
 )

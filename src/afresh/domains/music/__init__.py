@@ -5,6 +5,7 @@ from afresh.core.plugin import Plugin
 PLUGIN = Plugin(
     items="music in notes",
     reads="MIDI, ABC, piano rolls as JSON",
+    enough=(900, "items"),
     suffixes=(".mid", ".midi", ".kar", ".abc", ".json"),
     kinds=("text",),
     modalities={"music": "afresh.domains.music.modality:MODALITY"},

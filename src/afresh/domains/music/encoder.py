@@ -19,6 +19,7 @@ from afresh.data.encoder_file import FileEncoder
 from afresh.data.text.kind import TEXT
 from afresh.data.text.prompts import TextPrompts
 from afresh.domains.music.files import midi_bytes
+from afresh.domains.music.notation import Words
 from afresh.domains.music.score import PITCHES, STEPS, MusicScore, from_text, joined, vocabulary
 from afresh.domains.music.synth import play
 
@@ -88,9 +89,10 @@ class ScoreEncoder(FileEncoder):
     def settled(self) -> Mapping[str, Any]:
         return {"form": self.form, "steps": self.steps}
 
-    @property
+    @cached_property
     def abilities(self) -> Abilities:
-        return Abilities(prompts=TextPrompts(self), audible=True)
+        words = Words(self.ids, FIRST + len(self.words), self.steps, self.voices)
+        return Abilities(prompts=TextPrompts(self), audible=True, notation=words.after)
 
     def encode(self, items: Sequence[Item]) -> Examples:
         """x (total,) int32: the words of each score, followed by `end`. Raises UserError for a word that is not in the

@@ -319,7 +319,7 @@ def judge_music(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     """The judgement on scores of music; None without their validity."""
     if "valid_scores" not in scores:
         return None
-    valid = place(scores["valid_scores"])
+    valid, share = place(scores["valid_scores"]), share_of_floor(scores["valid_scores"])
     values = {name: p for name, s in scores.items() if name.endswith("_divergence") and (p := place(s)) is not None}
     nearest, melody = min(values.values(), default=1.0), values.get("interval_divergence", 0.0)
     typical = nearest > FAIR and sum(values.values()) > TYPICAL * len(values)
@@ -327,17 +327,25 @@ def judge_music(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     if different is not None and share_of_floor(different) < REPEATED:
         return "collapsed", f"The {plural} repeat themselves: {different.value:.0%} of their phrases are different."
     if nearest < SHAPED or (valid is not None and valid < FORMED and melody < TYPICAL):
-        return "noise", f"The {plural} are hardly music: their notes are as those of a random score."
+        return "noise", (
+            f"The {plural} are hardly music: from a random score to real music, their notes come {nearest:.0%} "
+            f"of the way, intervals {melody:.0%}."
+        )
     copied = scores.get(f"copied_runs_{RUN}")
     position = place(copied)
     if copied is not None and (copied.value if position is None else 1 - position) > VERBATIM:
         return "memorised", f"{copied.value:.0%} of the phrases of the {plural} are those of training {plural}."
     if typical and (valid is None or valid > TYPICAL):
-        return "good", f"The {plural} are valid scores, and their notes are distributed as those of real ones."
+        return (
+            "good",
+            f"{share:.0%} of the {plural} are valid scores, with the notes of real ones ({nearest:.0%} alike).",
+        )
     if typical:
-        share = share_of_floor(scores["valid_scores"])
         return "recognisable", f"The {plural} are music, but only {share:.0%} of them are valid scores."
-    return "recognisable", f"The {plural} are music, and can be told from real ones."
+    return "recognisable", (
+        f"The {plural} are music, and can be told from real ones: {share:.0%} of the usual share are valid scores, and "
+        f"notes are distributed at least {nearest:.0%} of the way from a random score to real music."
+    )
 
 
 WORDS = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le, MaxLen
 
-from afresh.core.verb import Absent, Argument, EncodedFile, Option, verb
+from afresh.core.verb import Absent, Argument, EncodedFile, Option, Setting, lazily, verb
 from afresh.verbs.options import Seed, Settings
 
 if TYPE_CHECKING:
@@ -15,16 +15,9 @@ if TYPE_CHECKING:
     from afresh.runs.run import Run
 
 
-def why_not(run: Run) -> str | None:
-    """Why a run composes nothing, or None."""
-    from afresh.domains.music.compose import why_not
-
-    return why_not(run)
-
-
 @verb(
     "compose",
-    able=why_not,
+    able=lazily("afresh.domains.music.compose:why_not"),
     result="{scores}",
     summary="Scores that go on, or the other voices of one",
     run_help="A run on music in notes.",
@@ -55,7 +48,7 @@ def compose(
     harmonise: Annotated[bool, Option("Keep one voice and make the others (masked, form=voices).")] = False,
     voice: Annotated[
         int | None,
-        Option(
+        Setting(
             "With `harmonise`: which voice is kept, 0 = the highest, if not given.",
             json=Annotated[int, Ge(0), Le(64)] | None,
         ),

@@ -6,6 +6,7 @@ from afresh.data.tables import SUFFIXES
 PLUGIN = Plugin(
     items="series",
     reads="tables with a column of times and columns of numbers: CSV, TSV, Parquet, spreadsheets, JSON lines",
+    enough=(0, "items"),
     suffixes=SUFFIXES,
     kinds=("series",),
     modalities={"series": "afresh.domains.series.modality:MODALITY"},

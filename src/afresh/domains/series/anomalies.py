@@ -19,7 +19,7 @@ from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
 from afresh.domains.series.stretches import Stretch, draw_missing, read_like, series_encoder, stretches
-from afresh.domains.series.written import check_format, table_file
+from afresh.domains.series.written import table_file
 from afresh.runs.run import Run
 
 Array = NDArray[np.float64]
@@ -65,10 +65,12 @@ class Anomalies(FileResult):
         return {"scored": len(self.ranked), "most": [self.row(p) for p in self.ranked[:20]]}
 
     def lines(self) -> list[Line]:
-        rows = [[str(v) for k, v in self.row(p).items() if k != "series"] for p in self.ranked[:10]]
+        found, named = [self.row(p) for p in self.ranked[:10]], any(s.name for s in self.series)
+        names = ("series", "time", "column", "value", "median", "distance", "chance")[not named :]
+        rows = [[str(row[name]) for name in names] for row in found]
         what = f"{counted(len(self.ranked), 'value')} scored by {self.members:,} futures each in {self.seconds:.1f} s"
-        heads = ("time", "column", "value", "median", "distance", "chance")
-        return [f"{what}; the most distant:", Table(heads, rows, right=(2, 3, 4, 5))]
+        heads = ["expected" if name == "median" else name for name in names]
+        return [f"{what}; the most unlikely:", Table(heads, rows, right=tuple(range(len(names) - 4, len(names))))]
 
     @cached_property
     def written(self) -> dict[str, bytes]:
@@ -101,7 +103,6 @@ def anomalies_from(
     run: Run, start: TableSource | None, members: int, ahead: int | None, format: str, seed: int
 ) -> Anomalies:
     """Read series, and score their values. Raises UserError as `anomalies` does."""
-    check_format(format)
     encoder = series_encoder(run)
     context, horizon = encoder.layout.context, encoder.layout.horizon
     steps, widening = horizon if ahead is None else ahead, widening_of(run)

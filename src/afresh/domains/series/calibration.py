@@ -24,6 +24,7 @@ from afresh.core.space import evenly_spaced
 from afresh.data.storage.files import replace_file
 from afresh.domains.series.known import Layout
 from afresh.domains.series.scores import INTERVALS, Array
+from afresh.engine.evaluation.estimate import held_between
 from afresh.runs.manifest import FITTED_FOLDER
 from afresh.runs.run import Run
 
@@ -33,6 +34,16 @@ ORIGINS, LEAST = 32, 3  # windows at most; stretches as long as the horizon that
 SEED = 1_000_004
 SMALL = 1e-9
 Factor = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+
+
+def few_members(members: int) -> tuple[str, ...]:
+    """What to know of the 90% intervals of less than REFERENCE members."""
+    if members >= REFERENCE:
+        return ()
+    return (
+        f"The 90% intervals are those of {members} members, which hold about {held_between(members, 0.9):.0%} of what "
+        f"comes. With more `members`, they hold more: {held_between(200, 0.9):.0%} with 200.",
+    )
 
 
 class Widening(BaseModel):

@@ -27,13 +27,15 @@ TOLD = "told"  # the condition that holds what is known of each column of a wind
 BESIDE = "beside"  # and that which holds columns known in advance and the calendar
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+MOST_DIGITS = 9  # after the point, beyond which numbers are not rounded
 Size = Annotated[int, Field(ge=1, le=1 << 20)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesEncoder(FileEncoder):
     """Arrays (C, L) with NaN for what is missing, to fields of about unit deviation in each channel, and back. `mean`,
-    `std`: of each channel, and `known` of each column known in advance.
+    `std`: of each channel, and `known` of each column known in advance. `digits`: after the point, of each channel that
+    is rounded, and `floors`, below which it never is; both are empty in runs of earlier versions.
 
     `Item.images` holds the phases of the calendar, (2 cycles, L), the columns that are known in advance, (D, L), and
     the place of the window: the name of its series, and the step at which it begins.
@@ -51,9 +53,12 @@ class SeriesEncoder(FileEncoder):
     known: dict[str, tuple[Number, Positive]]
     mean: tuple[Number, ...]
     std: tuple[Positive, ...]
+    digits: tuple[Annotated[int, Field(ge=0, le=MOST_DIGITS)] | None, ...] = ()
+    floors: tuple[Number | None, ...] = ()
     conds: CondSpec
     options: dict[str, Any]
     notes: tuple[str, ...] = ()
+    later = ("digits", "floors")
     kind = SERIES
     suffix = ".csv"
     abilities = Abilities(family="ensemble", calibrate=calibrate)
@@ -84,7 +89,30 @@ class SeriesEncoder(FileEncoder):
     def physical(self, x: Tensor) -> NDArray[np.float32]:
         """Windows (..., C, L) in the units of the data."""
         mean, std = (np.asarray(v)[:, None] for v in (self.mean, self.std))
-        return np.asarray(x.detach().cpu().double().numpy() * std + mean, np.float32)
+        return self.allowed(x.detach().cpu().double().numpy() * std + mean)
+
+    def allowed(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Values (..., C, L) as the columns can have them: with their digits, so that counts are whole, and none below
+        the floor of its column."""
+        out = np.array(values, np.float64)
+        for c, (digits, floor) in enumerate(zip(self.digits, self.floors, strict=True)):
+            if digits is not None:
+                out[..., c, :] = np.round(out[..., c, :], digits) + 0.0
+            if floor is not None:
+                out[..., c, :] = np.maximum(out[..., c, :], floor)
+        return np.asarray(out, np.float32)
+
+    def written(self, values: NDArray[Any], channel: int, more: int = 0) -> NDArray[np.float64]:
+        """Values of a channel with as many digits as its column has, and `more`; where that is not known, with those
+        that float32 tells apart."""
+        digits = self.digits[channel] if self.digits else None
+        if digits is None:
+            return np.asarray(values, np.float32).astype(str).astype(np.float64)
+        return np.asarray(np.round(np.asarray(values, np.float64), digits + more) + 0.0, np.float64)
+
+    def word(self, value: float, channel: int) -> str:
+        """A value for people, to four digits; that of a whole column as it is."""
+        return f"{value:.0f}" if self.digits and self.digits[channel] == 0 else f"{value:.4g}"
 
     def extra(self, item: Item) -> Tensor:
         """(E, L): the columns known in advance in units of their deviation, 0 where missing, and the phases."""

@@ -13,11 +13,12 @@ import numpy as np
 from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.core.verb import FileResult, Line, Table
+from afresh.domains.series.calibration import few_members
 from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
 from afresh.domains.series.stretches import Array, Stretch, draw_missing, part, read_like, series_encoder, stretches
-from afresh.domains.series.written import check_format, table_file
+from afresh.domains.series.written import table_file
 from afresh.runs.run import Run
 
 INTERVAL = (0.05, 0.95)
@@ -35,6 +36,10 @@ class Filled(FileResult):
     draws: Array
 
     @property
+    def notes(self) -> Sequence[str]:
+        return few_members(len(self.draws))
+
+    @property
     def mean(self) -> Any:
         return self.draws.mean(0, dtype=np.float64)
 
@@ -49,9 +54,14 @@ class Filled(FileResult):
 
     def lines(self) -> list[Line]:
         members, count = self.draws.shape
-        low, high = self.interval
+        (low, high), word = self.interval, self.encoder.word
         rows = [
-            [self.time(s, t), self.encoder.columns[c], f"{self.mean[i]:.4g}", f"{low[i]:.4g} to {high[i]:.4g}"]
+            [
+                self.time(s, t),
+                self.encoder.columns[c],
+                word(self.mean[i], c),
+                f"{word(low[i], c)} to {word(high[i], c)}",
+            ]
             for i, (s, c, t) in enumerate(self.places[:8].tolist())
         ]
         what = f"{counted(count, 'missing value')} filled {counted(members, 'time')} in {self.seconds:.1f} s"
@@ -75,7 +85,7 @@ class Filled(FileResult):
             table["series"] = [s.name for s in self.series for _ in range(s.length)]
         table["time"] = [t for s in self.series for t in s.written(0, s.length)]
         for c, name in enumerate(self.encoder.columns):
-            table[name] = np.concatenate([v[c] for v in values])
+            table[name] = self.encoder.written(np.concatenate([v[c] for v in values]), c)
         return table
 
     def gap_rows(self) -> dict[str, Any]:
@@ -85,13 +95,17 @@ class Filled(FileResult):
             table["series"] = [self.series[s].name for s, _, _ in self.places.tolist()]
         table["time"] = [self.time(s, t) for s, _, t in self.places.tolist()]
         table["column"] = [self.encoder.columns[c] for _, c, _ in self.places.tolist()]
-        table |= {"mean": self.mean, f"q{INTERVAL[0]:g}": low, f"q{INTERVAL[1]:g}": high}
+        at = list(enumerate(self.places[:, 1].tolist()))
+        for name, values in (
+            ("mean", self.mean),
+            *((f"q{p:g}", v) for p, v in zip(INTERVAL, (low, high), strict=True)),
+        ):
+            table[name] = [float(self.encoder.written(values[i], c)) for i, c in at]
         return table
 
 
 def fill_from(run: Run, start: TableSource | None, members: int, format: str, seed: int) -> Filled:
     """Read series, and fill their gaps. Raises UserError as `fill` does."""
-    check_format(format)
     encoder = series_encoder(run)
     source = run.record.data.path if start is None else start
     series = read_like(encoder, source).series

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from afresh.core import UserError, events
 from afresh.core.plural import counted
 from afresh.core.verb import FileResult, Line, Table
-from afresh.domains.series.calibration import REFERENCE, widened, widening_of
+from afresh.domains.series.calibration import REFERENCE, few_members, widened, widening_of
 from afresh.domains.series.encoder import SeriesEncoder
 from afresh.domains.series.pictures import Fan, fan_chart
 from afresh.domains.series.reading.inline import TableSource, words_of
 from afresh.domains.series.reading.regular import Series
 from afresh.domains.series.stretches import Array, Stretch, draw_missing, part, read_like, series_encoder, stretches
-from afresh.domains.series.written import check_format, table_file
+from afresh.domains.series.written import table_file
 from afresh.runs.run import Run
 
 QUANTILES = (0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95)
@@ -48,6 +48,10 @@ class Forecast(FileResult):
     def columns(self) -> tuple[str, ...]:
         return self.encoder.columns
 
+    @property
+    def notes(self) -> Sequence[str]:
+        return few_members(len(self.members))
+
     @cached_property
     def quantiles(self) -> NDArray[np.float64]:
         """(Q, S, C, H)."""
@@ -56,6 +60,10 @@ class Forecast(FileResult):
     def quantile(self, p: float) -> NDArray[np.float64]:
         found: NDArray[np.float64] = self.quantiles[QUANTILES.index(p)]
         return found
+
+    def digits(self, values: NDArray[np.float64], more: int = 0) -> NDArray[np.float64]:
+        """Values (S, C, H) with the digits of each column."""
+        return np.stack([self.encoder.written(values[:, c], c, more) for c in range(len(self.columns))], 1)
 
     def times(self, number: int) -> list[str]:
         """Those of the steps that are forecast, of one series."""
@@ -70,7 +78,7 @@ class Forecast(FileResult):
             columns = {
                 name: {
                     "mean": rounded(mean[number, c]),
-                    **{f"q{p:g}": rounded(self.quantile(p)[number, c]) for p in FAN},
+                    **{f"q{p:g}": self.encoder.written(self.quantile(p)[number, c], c).tolist() for p in FAN},
                 }
                 for c, name in enumerate(self.columns)
             }
@@ -89,7 +97,8 @@ class Forecast(FileResult):
             times = self.times(number)
             for c, name in list(enumerate(self.columns))[:8]:
                 for k in sorted({0, horizon - 1}):
-                    low, median, high = (f"{self.quantile(p)[number, c, k]:.4g}" for p in (0.05, 0.5, 0.95))
+                    ends = (self.quantile(p)[number, c, k] for p in (0.05, 0.5, 0.95))
+                    low, median, high = (self.encoder.word(v, c) for v in ends)
                     rows.append([one.name, times[k], name, median, f"{low} to {high}"])
         many = len(self.series) > 1
         heads = ("series", "time", "column", "median", "90% interval")
@@ -113,8 +122,8 @@ class Forecast(FileResult):
             table["series"] = [s.name for s in self.series for _ in range(columns * horizon)]
         table |= {"time": times, "column": list(self.columns) * (series * horizon)}
         for p, values in zip(QUANTILES, self.quantiles, strict=True):
-            table[f"q{p:g}"] = values.transpose(order).ravel()
-        table["mean"] = self.members.mean(0, dtype=np.float64).transpose(order).ravel()
+            table[f"q{p:g}"] = self.digits(values).transpose(order).ravel()
+        table["mean"] = self.digits(self.members.mean(0, dtype=np.float64), 2).transpose(order).ravel()
         return table
 
     def member_rows(self) -> dict[str, Any]:
@@ -126,21 +135,22 @@ class Forecast(FileResult):
             table["series"] = [s.name for s in self.series for _ in range(horizon)] * members
         table["time"] = times * members
         for c, name in enumerate(self.columns):
-            table[name] = self.members[:, :, c].ravel()
+            table[name] = self.encoder.written(self.members[:, :, c].ravel(), c)
         return table
 
     def picture(self) -> bytes:
-        """A panel for each column of the first series."""
-        one, end, horizon = self.series[0], self.ends[0], self.members.shape[-1]
-        begin = max(0, end - min(end, max(SHOWN * horizon, self.encoder.layout.horizon)))
-        spread = np.stack([self.quantile(p)[0] for p in FAN])
-        later = part(one.values, end, end + horizon)
-        fans = [
-            Fan(name, one.values[c, begin:end], spread[:, c], later[c] if np.isfinite(later[c]).any() else None)
-            for c, name in enumerate(self.columns)
-        ]
-        moments = one.written(begin, end + horizon)
-        return fan_chart(fans, [moments[0], moments[end - begin], moments[-1]])
+        """A panel for each column of each series."""
+        spread, horizon = np.stack([self.quantile(p) for p in FAN]), self.members.shape[-1]
+        fans = []
+        for number, (one, end) in enumerate(zip(self.series, self.ends, strict=True)):
+            begin = max(0, end - min(end, max(SHOWN * horizon, self.encoder.layout.horizon)))
+            later, moments = part(one.values, end, end + horizon), one.written(begin, end + horizon)
+            labels = [moments[0], moments[end - begin], moments[-1]]
+            for c, name in enumerate(self.columns):
+                title = f"{one.name}: {name}" if one.name else name
+                truth = later[c] if np.isfinite(later[c]).any() else None
+                fans.append(Fan(title, one.values[c, begin:end], spread[:, number, c], labels, truth))
+        return fan_chart(fans)
 
 
 def rounded(values: NDArray[np.float64]) -> list[float]:
@@ -176,7 +186,10 @@ def futures(
     for begin in range(0, count, rows):
         some = slice(begin, begin + rows)
         out[:, some] = rolled(run, series[some], ends[some], horizon, drawn, given[some], seed, begin, count)
-    return out if widening is None else np.ascontiguousarray(widened(out, widening)[:members])
+    if widening is None:
+        return out
+    out = widened(out, widening)[:members]
+    return np.ascontiguousarray(np.where(np.isfinite(given), out, encoder.allowed(out)))
 
 
 def rolled(
@@ -236,7 +249,6 @@ def forecast_from(
 ) -> Forecast:
     """Read series, and say what comes after them. Raises UserError as `forecast` does."""
     encoder = series_encoder(run)
-    check_format(format)
     source = run.record.data.path if start is None else start
     if not isinstance(source, Mapping) and not Path(source).exists():
         raise UserError(f'There is no {source}. Give the table that is to go on: `start="data.csv"`.', "data_missing")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from afresh.core import ItemKind, Preview
 from afresh.core.safe_text import shell_word
 from afresh.data import array_file
+from afresh.data.image.grid import GridSettings
 from afresh.domains.series.pictures import curves
 
 MOST_BYTES = 1 << 28  # of the file of a window
@@ -39,10 +40,12 @@ def decode(content: bytes) -> NDArray[np.float32]:
 
 
 def forecast_command(run: str, data: Path | None, options: Mapping[str, Any]) -> str:
-    """How a run on series is used: to say what comes after its data."""
-    if data is None:
-        return f"afresh forecast {run}"
-    return f"afresh forecast {run} --from {shell_word(str(data))}"
+    """How a run on series is used: to say what comes after its data. A run with columns known in advance would need
+    their future, which its data may not have: it looks for values that were unlikely."""
+    source = "" if data is None else shell_word(str(data))
+    if options.get("known"):
+        return f"afresh anomalies {run} --from {source}" if source else f"afresh anomalies {run}"
+    return f"afresh forecast {run} --from {source}" if source else f"afresh forecast {run}"
 
 
 # What follows a known context resembles what followed it, so that near duplicates and near copies say nothing.
@@ -61,4 +64,5 @@ SERIES = ItemKind(
     suffixes=frozenset({".npy"}),
     searched=0,
     use=forecast_command,
+    result_settings=GridSettings,
 )

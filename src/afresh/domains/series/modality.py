@@ -13,7 +13,7 @@ from pydantic import Field
 from afresh.core import Corpus, Item, Omission, Part, Sniff, UserError
 from afresh.data.encoder_file import load_encoder
 from afresh.domains.series.calendar import cycles
-from afresh.domains.series.encoder import BESIDE, TOLD, SeriesEncoder
+from afresh.domains.series.encoder import BESIDE, MOST_DIGITS, TOLD, SeriesEncoder
 from afresh.domains.series.kind import SERIES
 from afresh.domains.series.known import Layout
 from afresh.domains.series.reading.options import ReadingOptions
@@ -22,6 +22,8 @@ from afresh.domains.series.recognise import recognise
 from afresh.domains.series.windows import MOST_BYTES, default_context, default_horizon, items_of
 
 SMALL = 1e-12
+ZEROS = 0.01  # share of values that are 0 from which a column that has none below it cannot have any
+FLOOR = "never below 0, nor is what is forecast: {}. If a column can be: `data.below_zero={}`"
 SAME = 0.999  # correlation from which one column says what another does
 
 
@@ -40,6 +42,9 @@ class SeriesOptions(ReadingOptions):
     )
     cycles: tuple[Literal["day", "week", "year"], ...] | None = Field(
         None, description="cycles of the calendar that a model is told: day, week, year; None: those that are supported"
+    )
+    below_zero: tuple[str, ...] | None = Field(
+        None, description="columns that may go below 0, though they never do in the data: no floor of counts for them"
     )
     counted: bool | None = Field(None, description="whether times are numbers of no unit; None: by the table")
 
@@ -103,8 +108,15 @@ class SeriesModality:
         scales = {n: (float(m), float(s)) for n, m, s in zip(names, *known[0], strict=True)} if known else {}
         length = np.shape(items[0].value)[1]
         horizon = chosen.get("horizon") or default_horizon(1, length)
+        columns = tuple(chosen.get("values") or [f"column {i}" for i in range(len(mean))])
+        digits, floors = digits_and_floors([i.value for i in items])
+        floors = [None if c in (options.below_zero or ()) else f for c, f in zip(columns, floors, strict=True)]
+        counts = [c for c, f in zip(columns, floors, strict=True) if f is not None]
         encoder = SeriesEncoder(
-            columns=tuple(chosen.get("values") or [f"column {i}" for i in range(len(mean))]),
+            columns=columns,
+            digits=tuple(digits),
+            floors=tuple(floors),
+            notes=(FLOOR.format(", ".join(counts), counts[0]),) if counts else (),
             step=chosen.get("step") or "1",
             counted=chosen.get("counted", True),
             context=length - horizon,
@@ -141,6 +153,22 @@ def moments(windows: Sequence[Any]) -> tuple[Any, Any]:
     # A second pass would be exact; float64 sums of float32 values lose nothing that counts here.
     std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
     return mean, np.where(std > SMALL, std, 1.0)
+
+
+def digits_and_floors(windows: Sequence[Any]) -> tuple[list[int | None], list[float | None]]:
+    """Of each row of windows (C, L): the digits after the point, None for more than float32 holds; and 0 for a row of
+    counts, or one that often is 0 and never less, else None."""
+    digits: list[int | None] = []
+    floors: list[float | None] = []
+    for row in zip(*windows, strict=True):
+        values = np.concatenate(row).astype(np.float32)
+        values = values[np.isfinite(values)]
+        exact = values.astype(str).astype(np.float64)
+        places = (d for d in range(MOST_DIGITS + 1) if (np.round(exact, d) == exact).all())
+        digits.append(next(places, None) if len(values) else None)
+        positive = len(values) > 0 and values.min() >= 0
+        floors.append(0.0 if positive and (digits[-1] == 0 or np.mean(values == 0) >= ZEROS) else None)
+    return digits, floors
 
 
 def leaks(reading: Reading) -> list[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, File, Form, Query, Request, UploadFile
+from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -20,27 +19,24 @@ from afresh.domains.series.forecast import last_known
 from afresh.domains.series.reading.regular import Series
 from afresh.domains.series.stretches import Array, part, read_like, series_encoder
 from afresh.domains.series.verbs import why_not
-from afresh.faces.http.request_threads import Desk
-from afresh.faces.http.rights import USE, needs
-from afresh.faces.studio.pages import HEADERS, PageRoute, RunPage, page
+from afresh.faces.studio import Desk, Name, RunPage, page, page_router, verbs_of
 from afresh.runs.run import Run
 
 HERE = Path(__file__).parent
 SHOWN = 2  # horizons of the past that are shown
 LONGEST = 2_000  # steps that are forecast on a page
 NAMED = 12  # columns in an excerpt
-ENDING = re.compile(r"(\.[A-Za-z0-9]{1,8}){1,2}$")  # of the name of a table, as .csv or .csv.gz
 GONE = "The table that this model learnt from is no longer where it was. Choose or drop the one that is to go on."
-Name = Annotated[str, Query(max_length=255)]
 Text = Annotated[str, Form(max_length=1_000)]
 
 
 def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
+    router = page_router()
 
     @router.get("/studio/forecast")
     async def begin(request: Request, run: Name) -> Response:
-        encoder = await run_in_threadpool(lambda: series_encoder(desk.library.open(run)))
+        opened = await run_in_threadpool(desk.library.open, run)
+        encoder = series_encoder(opened)
         return page(
             request,
             "forecast.html",
@@ -48,6 +44,8 @@ def routes(desk: Desk) -> APIRouter:
             step=encoder.step,
             horizon=encoder.layout.horizon,
             longest=LONGEST,
+            place=PAGE,
+            verbs=verbs_of(opened),
             verb=request.scope.get("root_path", "") + "/afresh/v1/forecast",
         )
 
@@ -67,7 +65,7 @@ def routes(desk: Desk) -> APIRouter:
             found = of_run(opened, encoder) if table is None else of_upload(encoder, name, table.file.read())
             return view(encoder, found, series, horizon)
 
-        return JSONResponse(await desk.run_in_turn(request, work), headers=HEADERS)
+        return JSONResponse(await desk.run_in_turn(request, work))
 
     return router
 
@@ -82,14 +80,10 @@ def of_run(run: Run, encoder: SeriesEncoder) -> list[Series]:
 
 def of_upload(encoder: SeriesEncoder, name: str, content: bytes) -> list[Series]:
     """The series of a file of this name. Raises UserError if it cannot be read."""
-    ending = ENDING.search(name)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"table{ending[0] if ending else ''}"
+        file = Path(folder, PurePath(name).name or "table")
         file.write_bytes(content)
-        try:
-            return read_like(encoder, file).series
-        except UserError as error:
-            raise UserError(str(error).replace(str(file), "This table"), error.code) from None
+        return read_like(encoder, file).series
 
 
 def view(encoder: SeriesEncoder, found: Sequence[Series], name: str, horizon: int) -> dict[str, Any]:
@@ -133,8 +127,8 @@ PAGE = RunPage(
     "Forecast",
     why_not,
     routes,
-    HERE / "templates",
     excerpt,
+    HERE / "templates",
     static=HERE / "static",
     verbs=("forecast",),
 )

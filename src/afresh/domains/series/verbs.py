@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le
 
-from afresh.core.verb import Absent, Option, verb
+from afresh.core.verb import Option, Setting, UploadedFile, verb
+from afresh.verbs.options import TableFormat
 
 if TYPE_CHECKING:
     from afresh.domains.series.anomalies import Anomalies
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
     from afresh.domains.series.forecast import Forecast
     from afresh.runs.run import Run
 
+COLUMNS = dict[str, list[float | str | None]] | None  # a table in JSON
 SOURCE = Option(
     "The table that is to go on, of the kind that the run learnt from. Without it, that of the run.",
     flags=("--from",),
     metavar="FILE",
     shell=Path,
-    json=Absent,
+    json=UploadedFile | COLUMNS,
     python="Also a table as columns, {name: values}.",
 )
-COLUMNS = dict[str, list[float | str | None]] | None  # a table in JSON
 
 
 def why_not(run: Run) -> str | None:
@@ -61,8 +62,8 @@ def forecast(
             python="Also columns, {name: values}.",
         ),
     ] = None,
-    keep: Annotated[bool, Option("Write the futures themselves as well.")] = False,
-    format: Annotated[str, Option("The format of tables: `csv` or `parquet`.")] = "csv",
+    keep: Annotated[bool, Setting("Write the futures themselves as well.")] = False,
+    format: Annotated[TableFormat, Option("The format of tables: `csv` or `parquet`.")] = "csv",
     seed: Annotated[int, Option("The same seed gives the same futures.")] = 0,
 ) -> Forecast:
     """Say what comes after a series: many futures, each as likely as the model finds it.
@@ -83,7 +84,6 @@ def forecast(
     able=why_not,
     result="{filled, members, files, notes}",
     summary="fill the gaps of a series, with their uncertainty",
-    served=False,
     files="The folder for the filled table and the intervals of what was filled.",
     works=True,
 )
@@ -92,7 +92,7 @@ def fill(
     start: Annotated[str | Path | Mapping[str, Sequence[Any]] | None, SOURCE] = None,
     *,
     members: Annotated[int, Ge(2), Le(4096), Option("Draws of each gap.")] = 50,
-    format: Annotated[str, Option("The format of tables: `csv` or `parquet`.")] = "csv",
+    format: Annotated[TableFormat, Option("The format of tables: `csv` or `parquet`.")] = "csv",
     seed: Annotated[int, Option("The same seed gives the same values.")] = 0,
 ) -> Filled:
     """Fill the gaps of a series: each by the mean of what the run draws between what is known, and with its interval.
@@ -109,7 +109,6 @@ def fill(
     able=why_not,
     result="{scored, most, files, notes}",
     summary="find values of a series that were unlikely",
-    served=False,
     files="The folder for the table of scores.",
 )
 def anomalies(
@@ -118,9 +117,9 @@ def anomalies(
     *,
     members: Annotated[int, Ge(10), Le(4096), Option("Futures by which a value is judged.")] = 100,
     ahead: Annotated[
-        int | None, Ge(1), Option("Steps from one forecast to the next; the horizon of the run by default.")
+        int | None, Ge(1), Setting("Steps from one forecast to the next; the horizon of the run by default.")
     ] = None,
-    format: Annotated[str, Option("The format of tables: `csv` or `parquet`.")] = "csv",
+    format: Annotated[TableFormat, Option("The format of tables: `csv` or `parquet`.")] = "csv",
     seed: Annotated[int, Option("The same seed gives the same scores.")] = 0,
 ) -> Anomalies:
     """Find values that were unlikely before they came.

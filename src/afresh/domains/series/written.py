@@ -6,14 +6,6 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from afresh.core import UserError
-
-
-def check_format(name: str) -> None:
-    """Raises UserError for another format."""
-    if name not in ("csv", "parquet"):
-        raise UserError(f"The format of tables is csv or parquet. Given: {name}.")
-
 
 def table_file(name: str, columns: Mapping[str, Any], format: str) -> dict[str, bytes]:
     """The content of a file of columns of equal length, by its name."""

@@ -6,6 +6,7 @@ from afresh.data.tables import TABLES
 PLUGIN = Plugin(
     items="tables",
     reads="CSV, TSV, Excel, Parquet, JSON lines and SQLite tables of numbers, categories, dates and missing values",
+    enough=(10_000, "items"),
     suffixes=TABLES,
     kinds=("row",),
     modalities={"table": "afresh.domains.table.modality:MODALITY"},

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from afresh.domains.table.columns import DAY, date_of_seconds, seconds_of_date
+from afresh.domains.table.columns import DAY, date_of_seconds, decimals_of, seconds_of_date
 from afresh.domains.table.row import Cell, Kind
 
 RECURS = 5  # times that a value occurs in training, at least, if it has a token of its own
@@ -26,7 +25,6 @@ SHARE = 2_000  # and at least once in so many rows
 MOST_OWN = 256  # values of a column with tokens of their own
 PER_CELL = 5  # training values of a cell, at least
 MOST_CELLS = 512  # of a column of numbers
-MOST_DECIMALS = 9  # beyond which numbers are not rounded
 MISSING, UNKNOWN = 0, 1  # the first tokens of a column; unknown: a category that training does not have
 FIRST = 2  # the token of the first value that has one of its own
 Plain = Annotated[float, Field(allow_inf_nan=False)]
@@ -252,13 +250,6 @@ def cells_of(values: Floats, step: float) -> tuple[Floats, Floats]:
     apart = np.maximum((last - first) / np.maximum(ends - cuts - 1, 1), step / 2)
     gap = np.concatenate([[step], first[1:] - last[:-1], [step]]) / 2
     return first - np.minimum(gap[:-1], apart), last + np.minimum(gap[1:], apart)
-
-
-def decimals_of(cells: Sequence[Any]) -> int | None:
-    """The most digits after the point of any number; None if there are too many to be meant."""
-    broken = (c for c in set(cells) if isinstance(c, float) and not c.is_integer())
-    most = max((-int(Decimal(repr(c)).as_tuple().exponent) for c in broken), default=0)
-    return most if most <= MOST_DECIMALS else None
 
 
 def date_form(cells: Sequence[str]) -> DateForm:

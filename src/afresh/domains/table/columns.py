@@ -7,12 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from decimal import Decimal
+from functools import cached_property
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from afresh.core import Omission
 from afresh.core.plural import counted
 from afresh.data.tables.numbers import as_number, is_missing
-from afresh.data.tables.roles import is_prose, plain_name
+from afresh.data.tables.roles import counts_time, is_prose, plain_name
 from afresh.data.tables.spelling import date_seconds
 from afresh.domains.table.row import Cell, Kind
 
@@ -21,6 +27,11 @@ LEAST = 20  # different values from which a column of texts that never repeats i
 DIFFERENT = 0.95  # share of different values from which it is one, or one of sentences is free text
 KEYS = ("id", "uuid", "guid", "key", "nr", "number", "nummer", "rowid", "index", "unnamed", "unnamed0")
 DAY = 86_400  # seconds
+LOOKED_AT = 500  # rows by which columns are told not to go with each other
+MOST_DIGITS = 9  # after the point, beyond which numbers are not rounded
+Floats = NDArray[np.float64]
+CHANCE = math.log(1e-6)  # below it, it is not by chance that a column says what another one does
+IDENTIFIER = "it has a different value in almost every row, like an identifier"
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ def choose_kind(name: str, cells: Sequence[Any]) -> Choice:
     if all(n is not None for n in numbers) and not any(map(_keeps_zeros, known)):
         if any(n is not None and abs(n) > EXACT and n == int(n) for n in numbers):
             if different == len(known):
-                return Choice(None, f"it holds whole numbers beyond {EXACT:,}, all different, as identifiers are")
+                return Choice(None, f"it holds whole numbers beyond {EXACT:,}, all different, like an identifier")
             return Choice("category", f"it holds whole numbers beyond {EXACT:,}, which are taken as names")
         if different == len(known) >= LEAST and _counts(name, numbers):
             return Choice(None, "it numbers the rows")
@@ -53,7 +64,7 @@ def choose_kind(name: str, cells: Sequence[Any]) -> Choice:
     if different >= LEAST and share >= DIFFERENT and is_prose(name, texts):
         return Choice(None, "it is free text")
     if different >= LEAST and share >= DIFFERENT:
-        return Choice(None, f"it tells rows apart, as identifiers do ({different:,} values in {len(known):,} rows)")
+        return Choice(None, IDENTIFIER)
     return Choice("category")
 
 
@@ -73,7 +84,7 @@ def _counts(name: str, numbers: Sequence[float | None]) -> bool:
     whole = all(n == int(n) for n in values)
     rises = all(b - a == 1 for a, b in zip(values, values[1:], strict=False))
     plain = plain_name(name)
-    return whole and (rises or plain in KEYS or plain.endswith("id"))
+    return whole and ((rises and not counts_time(plain)) or plain in KEYS or plain.endswith("id"))
 
 
 def cell_reader(kind: Kind) -> Callable[[Any], Cell]:
@@ -145,31 +156,122 @@ def notes_on(names: Sequence[str], columns: Mapping[str, Sequence[Cell]], kinds:
     for name in names:
         if len(set(columns[name])) == 1:
             out.append(f"{name!r} has one value in all rows ({columns[name][0]!r}), which all samples have too")
+    rows = counted(len(next(iter(columns.values()))), "row")
     out += [
-        f"{a!r} determines {b!r} exactly, so that a model of {b!r} learns nothing from other columns beside it. If "
-        f"{b!r} is what you want to predict, leave {a!r} out: `data.leave_out={a}`"
-        for a, b in determined(columns)
+        f"{r.words} in all {rows}, and rows that are made keep to it. If {r.of!r} is what you want to predict, leave "
+        f"{r.by!r} out, beside which other columns say nothing: `data.leave_out={r.by}`"
+        for r in rules_of(columns, kinds)
     ]
     return out
 
 
-def determined(columns: Mapping[str, Sequence[Cell]], most: int = 10) -> list[tuple[str, str]]:
-    """Pairs (a, b) of columns of which each value of a goes with one value of b, where values of a recur and b is not
-    constant."""
-    found = []
+class Rule(BaseModel):
+    """A column `of` that another one, `by`, determines: by factor * number + shift up to its digits, or by a table of
+    values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    by: str
+    of: str
+    factor: float = Field(0.0, allow_inf_nan=False)
+    shift: float = Field(0.0, allow_inf_nan=False)
+    digits: int = Field(0, ge=0, le=MOST_DIGITS)
+    whole: bool = False
+    table: tuple[tuple[Cell, Cell], ...] = ()
+
+    @cached_property
+    def values(self) -> dict[Cell, Cell]:
+        return dict(self.table)
+
+    def known(self, cell: Cell) -> bool:
+        """Whether the rule says what goes with a cell of the column `by`."""
+        return cell in self.values if self.table else cell is None or isinstance(cell, int | float)
+
+    def value(self, cell: Cell) -> Cell:
+        """What goes with a known cell."""
+        if self.table or cell is None:
+            return self.values.get(cell)
+        assert isinstance(cell, int | float)
+        number = self.factor * cell + self.shift
+        return round(number) if self.whole else round(number, self.digits) + 0.0
+
+    def source(self, cell: Cell) -> Cell:
+        """A cell of the column `by` that this one goes with."""
+        if self.table or cell is None:
+            return next((by for by, of in self.table if of == cell), None)
+        assert isinstance(cell, int | float)
+        return (cell - self.shift) / self.factor
+
+    @property
+    def words(self) -> str:
+        if self.table:
+            return f"{self.by!r} determines {self.of!r} exactly"
+        shift = f" {'+' if self.shift > 0 else '-'} {abs(self.shift):.6g}" if self.shift else ""
+        return f"{self.by!r} determines {self.of!r} exactly (times {self.factor:.6g}{shift})"
+
+
+def rules_of(columns: Mapping[str, Sequence[Cell]], kinds: Sequence[Kind]) -> list[Rule]:
+    """A rule for each column that one without a rule determines in all rows, so that it cannot be by chance. Of two
+    that determine each other, the first one determines."""
+    found: dict[str, Rule] = {}
+    names, of_kind = list(columns), dict(zip(columns, kinds, strict=True))
     different = {name: len(set(cells)) for name, cells in columns.items()}
-    for a, cells in columns.items():
-        if 2 * different[a] > len(cells):
-            continue  # a value seen once determines everything
-        for b, others in columns.items():
-            if a == b or not 1 < different[b] <= different[a]:
-                continue
-            of: dict[Cell, Cell] = {}
-            if all(of.setdefault(x, y) == y for x, y in zip(cells, others, strict=True)):
-                found.append((a, b))
-                if len(found) == most:
-                    return found
-    return found
+    numbers = {n: np.array([np.nan if c is None else c for c in columns[n]], np.float64)
+               for n in names if of_kind[n] == "number"}  # fmt: skip
+    digits = {n: decimals_of(columns[n]) for n in numbers}
+    pairs = [(a, b) for i, b in enumerate(names) for a in (*names[:i], *names[i + 1 :])]
+    for by, of in sorted(pairs, key=lambda pair: names.index(pair[0]) > names.index(pair[1])):
+        if by in found or of in found or of in {r.by for r in found.values()} or different[of] < 2:
+            continue
+        rule, most = None, digits.get(of)
+        able = by in numbers and most is not None and different[by] >= LEAST
+        if able and most is not None and (line := linear(numbers[by], numbers[of], most)):
+            factor, shift = line
+            whole = all(isinstance(c, int) for c in columns[of] if c is not None)
+            rule = Rule(by=by, of=of, factor=factor, shift=shift, digits=most, whole=whole)
+        elif different[of] <= different[by] <= len(columns[by]) / 2:
+            rule = table_rule(by, of, columns[by], columns[of], different[by])
+        if rule is not None:
+            found[of] = rule
+    return list(found.values())
+
+
+def linear(x: Floats, y: Floats, digits: int) -> tuple[float, float] | None:
+    """The factor and the shift that make all of y of x, rounded to `digits` after the point, as a price in two
+    currencies, with as few digits as suffice; None if none do."""
+    if (np.isnan(x) != np.isnan(y)).any():
+        return None
+    x, y = x[~np.isnan(x)], y[~np.isnan(y)]
+    half = 0.5 * 10.0**-digits * (1 + 1e-6) + 1e-9 * float(np.abs(y).max())
+    for n in (LOOKED_AT, len(x)):  # most columns are told apart by the first rows
+        a, b = x[:n], y[:n]
+        if np.ptp(a) == 0 or np.ptp(b) < 20 * half:
+            return None
+        factor = float(np.polyfit(a - a.mean(), b, 1)[0])
+        shift = float(b.mean() - factor * a.mean())
+        if np.abs(factor * a + shift - b).max() > 2 * half:
+            return None
+    rounded = ((float(f"{factor:.{n}g}"), float(f"{s:.{n}g}")) for n in range(1, 9) for s in (0.0, shift))
+    tried = (*rounded, (factor, shift))
+    return next((pair for pair in tried if np.abs(pair[0] * x + pair[1] - y).max() <= half), None)
+
+
+def table_rule(by: str, of: str, cells: Sequence[Cell], others: Sequence[Cell], different: int) -> Rule | None:
+    """Values that go with those of another column, if that could not be so by chance where these recur."""
+    table: dict[Cell, Cell] = {}
+    if not all(table.setdefault(x, y) == y for x, y in zip(cells, others, strict=True)):
+        return None
+    alike = sum((n / len(others)) ** 2 for n in Counter(others).values())  # the chance that two rows agree
+    if (len(cells) - different) * math.log(alike) > CHANCE:
+        return None
+    return Rule(by=by, of=of, table=tuple(table.items()))
+
+
+def decimals_of(cells: Sequence[Any]) -> int | None:
+    """The most digits after the point of any number; None if there are too many to be meant."""
+    broken = (c for c in set(cells) if isinstance(c, float) and not c.is_integer())
+    most = max((-int(Decimal(repr(c)).as_tuple().exponent) for c in broken), default=0)
+    return most if most <= MOST_DIGITS else None
 
 
 def left_out(name: str, why: str) -> Omission:

@@ -14,7 +14,7 @@ import torch
 from afresh.core import Cond, Corpus, UserError
 from afresh.core.plural import counted
 from afresh.core.solver_progress import reporting
-from afresh.core.verb import Line, Table
+from afresh.core.verb import Line, Remark, Table
 from afresh.data.tables.numbers import is_missing
 from afresh.domains.table.column_code import MISSING, ColumnCode
 from afresh.domains.table.columns import cell_reader
@@ -23,9 +23,8 @@ from afresh.domains.table.reading import read_columns
 from afresh.domains.table.row import Cell, Row, as_csv, as_parquet, csv_of
 from afresh.runs.run import Run
 
-SHOWN = 8  # rows that people are shown
+SHOWN = 20  # rows that people are shown
 NAMED = 12  # values that a message names
-FORMATS = ("csv", "parquet")
 
 
 def why_not(run: Run) -> str | None:
@@ -35,6 +34,13 @@ def why_not(run: Run) -> str | None:
     if not run.family.sampling.fills:
         return f"its family, {run.family.name}, draws columns in one order: the family masked takes any as known"
     return None
+
+
+def columns_of(run: Run) -> dict[str, Sequence[str]]:
+    """The columns that can be given, and the values of those of categories."""
+    codes = table_encoder(run).columns
+    written = {code.name: [*code.own, *code.rare] if code.kind == "category" else () for code in codes}
+    return {name: [str(v).lower() if isinstance(v, bool) else str(v) for v in vs] for name, vs in written.items()}
 
 
 def table_encoder(run: Run) -> TableEncoder:
@@ -69,10 +75,15 @@ def fill_rows(
     with reporting("rows"):
         x = run.draw(run.modules, cond, seed, run.settings({}), sampler=sampler, report=True)
     drawn = encoder.decode(x)
-    return [
-        Row(encoder.header, tuple(new if f else old for new, old, f in zip(d.cells, r.cells, fs, strict=True)))
-        for d, r, fs in zip(drawn, rows, free, strict=True)
-    ]
+
+    def with_known(new: Sequence[Row]) -> list[Row]:
+        pairs = zip(new, rows, free, strict=True)
+        return [replace(n, cells=tuple(map(pick, n.cells, r.cells, f))) for n, r, f in pairs]
+
+    def pick(new: Cell, old: Cell, free: bool) -> Cell:
+        return new if free else old
+
+    return with_known(encoder.ruled(encoder.sourced(with_known(drawn), free)))
 
 
 def given_cell(code: ColumnCode, text: str) -> Cell:
@@ -119,7 +130,8 @@ class DrawnRows:
 
     def lines(self) -> Sequence[Line]:
         cells = [["" if c is None else str(c) for c in r.cells] for r in self.rows[:SHOWN]]
-        return [Table(self.rows[0].header.names, cells)]
+        shown = Table(self.rows[0].header.names, cells)
+        return [shown, Remark(f"{SHOWN} of {len(self.rows):,} rows")] if len(self.rows) > SHOWN else [shown]
 
     def files(self) -> Mapping[str, bytes]:
         return {f"rows.{self.format}": as_csv(self.rows) if self.format == "csv" else as_parquet(self.rows)}
@@ -128,8 +140,6 @@ class DrawnRows:
 def draw_rows(run: Run, n: int, given: Mapping[str, str], format: str, seed: int) -> DrawnRows:
     """n rows with the given cells. Raises UserError as the verb does."""
     encoder = table_encoder(run)
-    if format not in FORMATS:
-        raise UserError(f"The format of rows is {' or '.join(FORMATS)}. Given: {format}.")
     codes = {code.name: code for code in encoder.columns}
     if unknown := [name for name in given if name not in codes]:
         raise UserError(f"There is no column {unknown[0]!r}. The columns are: {', '.join(codes)}.", "unknown_column")

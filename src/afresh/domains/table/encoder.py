@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,6 +18,7 @@ from afresh.core.rng import Rng
 from afresh.data.conditions import encode_conditions
 from afresh.data.encoder_file import FileEncoder, with_tuples
 from afresh.domains.table.column_code import MISSING, UNKNOWN, ColumnCode
+from afresh.domains.table.columns import Rule
 from afresh.domains.table.row import ROW, Header, Row, as_csv, as_json
 
 MOST_COLUMNS = 1024
@@ -26,13 +27,16 @@ FACTOR = 0x9E3779B97F4A7C15  # an odd number near 2^64 over the golden ratio, fo
 
 @dataclass(frozen=True, kw_only=True)
 class TableEncoder(FileEncoder):
-    """Rows of one header to tokens (T,). Position p has the ids from `starts[p]` on; the last id of all is `begin`."""
+    """Rows of one header to tokens (T,). Position p has the ids from `starts[p]` on; the last id of all is `begin`.
+    `rules`: columns that are not drawn but follow from others; runs of earlier versions have none."""
 
     format: Literal["afresh.table"] = "afresh.table"
     version: Literal[1] = 1
     columns: Annotated[tuple[ColumnCode, ...], Field(min_length=1, max_length=MOST_COLUMNS)]
+    rules: tuple[Rule, ...] = ()
     options: dict[str, Any]
     notes: tuple[str, ...] = ()
+    later = ("rules",)
     kind = ROW
     suffix = ".csv"
     conds: ClassVar[CondSpec] = {}
@@ -115,7 +119,34 @@ class TableEncoder(FileEncoder):
             keys[i] = key + seen[key]
         u = Rng(0).uniform("table/within", torch.from_numpy(keys), (len(self.columns),)).double().numpy()
         columns = [code.decode(local[:, self.places[code.name]], u[:, i]) for i, code in enumerate(self.columns)]
-        return [Row(self.header, tuple(cells)) for cells in zip(*columns, strict=True)]
+        return self.ruled([Row(self.header, tuple(cells)) for cells in zip(*columns, strict=True)])
+
+    def sourced(self, rows: Sequence[Row], free: Sequence[Sequence[bool]]) -> list[Row]:
+        """Rows in which a drawn cell goes with the known one that it determines."""
+        places = {code.name: i for i, code in enumerate(self.columns)}
+        out = []
+        for row, drawn in zip(rows, free, strict=True):
+            cells = list(row.cells)
+            for rule in self.rules:
+                by, of = places[rule.by], places[rule.of]
+                if drawn[by] and not drawn[of] and (not rule.known(cells[by]) or rule.value(cells[by]) != cells[of]):
+                    source = rule.source(cells[of])
+                    number = isinstance(source, int | float) and not rule.table
+                    cells[by] = self.columns[by].written(source) if number else source  # type: ignore[arg-type]
+            out.append(replace(row, cells=tuple(cells)))
+        return out
+
+    def ruled(self, rows: Sequence[Row]) -> list[Row]:
+        """Rows in which the columns that others determine are what these say."""
+        places = {name: i for i, name in enumerate(self.header.names)}
+        out = []
+        for row in rows:
+            cells = list(row.cells)
+            for rule in self.rules:
+                if rule.known(cell := cells[places[rule.by]]):
+                    cells[places[rule.of]] = rule.value(cell)
+            out.append(replace(row, cells=tuple(cells)))
+        return out
 
     def valid(self, value: Any) -> bool:
         """Whether each cell is one that its column can have."""

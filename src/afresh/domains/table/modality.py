@@ -8,6 +8,7 @@ from pathlib import Path
 from afresh.core import Corpus, Item, Sniff, UserError
 from afresh.data.encoder_file import load_encoder
 from afresh.domains.table.column_code import ColumnCode, fit_column
+from afresh.domains.table.columns import rules_of
 from afresh.domains.table.encoder import MOST_COLUMNS, TableEncoder
 from afresh.domains.table.reading import ReadingOptions, read_rows
 from afresh.domains.table.recognise import recognise
@@ -39,10 +40,11 @@ class TableModality:
                 f"The table has {len(header.names):,} columns, and at most {MOST_COLUMNS:,} can be learnt. Leave some "
                 "out: `data.leave_out=NAME,NAME`."
             )
-        columns = zip(*(item.value.cells for item in items), strict=True)
+        columns = list(zip(*(item.value.cells for item in items), strict=True))
         codes = [fit_column(*c) for c in zip(header.names, header.kinds, columns, strict=True)]
+        rules = rules_of(dict(zip(header.names, columns, strict=True)), header.kinds)
         chosen = options.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        return TableEncoder(columns=tuple(codes), options=chosen, notes=tuple(notes_of(codes)))
+        return TableEncoder(columns=tuple(codes), rules=tuple(rules), options=chosen, notes=tuple(notes_of(codes)))
 
     def load(self, folder: Path) -> TableEncoder:
         return load_encoder(folder, TableEncoder, "tables")

@@ -16,13 +16,14 @@ from afresh.domains.table.columns import choose_kind
 HEADS = 32  # files that are looked at until there are ROWS
 ROWS = 20
 SURE = 0.55  # above what other modalities say who know the table, but cannot learn it
+ONLY_DATES = 0.5  # of a table without numbers, which could be a list of texts with their dates
 
 
 def recognise(path: Path) -> Sniff:
     """How certain it is that a path holds a table of numbers and categories.
 
-    Tables with sentences are texts, those with dates in each row may be series, and those of one column are lists: none
-    of them is taken for a table unless it is asked for.
+    Tables with sentences are texts, and those of one column are lists: neither is taken for a table unless it is asked
+    for. Those with dates are tables, unless the dates are the equal steps of a series, which that modality recognises.
     """
     files = walk(path)[0]
     ours = [f for f in files if suffix_of(f.name) in TABLES]
@@ -49,8 +50,7 @@ def of_columns(columns: dict[str, Sequence[Any]] | dict[str, list[Any]]) -> Snif
     prose = next((n for n in columns if kinds[n] != "number" and is_prose(n, texts[n])), None)
     if prose is not None:
         return Sniff(0.0, f"{prose!r} holds texts")
-    if len(learnt) < 2 or "number" not in kinds.values():
-        return Sniff(0.0, "it has fewer than two columns, or none of numbers")
-    if "date" in kinds.values():
-        return Sniff(0.0, "it has dates, so that it may be a series in time")
-    return Sniff(SURE, f"a table of {len(learnt)} columns of numbers and categories")
+    if len(learnt) < 2 or not {"number", "date"} & set(kinds.values()):
+        return Sniff(0.0, "it has fewer than two columns, or none of numbers or dates")
+    sure = SURE if "number" in kinds.values() else ONLY_DATES
+    return Sniff(sure, f"a table of {len(learnt)} columns of numbers, categories or dates")

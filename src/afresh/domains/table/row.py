@@ -52,6 +52,11 @@ def describe(row: Row) -> str:
     return ", ".join(pairs[:SHOWN]) + (", ..." if len(pairs) > SHOWN else "")
 
 
+def cells_of(row: Row) -> list[tuple[str, str]]:
+    """(column, value) of each cell, as text; a missing value is empty."""
+    return [(n, "" if v is None else str(v)) for n, v in zip(row.header.names, row.cells, strict=True)]
+
+
 def decode(content: bytes) -> Row:
     """Raises ValueError if the content is not an object of JSON with plain values."""
     cells = json.loads(content.decode("utf-8", "surrogatepass"))
@@ -101,7 +106,7 @@ ROW = ItemKind(
     view="text",
     digest=digest,
     describe=describe,
-    previews=lambda rows: [Preview(text=describe(row)) for row in rows],
+    previews=lambda rows: [Preview(text=describe(row), cells=cells_of(row)) for row in rows],
     size=lambda row: len(row.cells),
     unit="columns",
     encode=lambda row: as_json(row).encode("utf-8", "surrogatepass"),

@@ -8,32 +8,34 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
-from afresh.core.verb import Absent, Option, verb
+from afresh.core.verb import Option, Setting, UploadedFile, lazily, verb
+from afresh.verbs.options import TableFormat
 
 if TYPE_CHECKING:
     from afresh.domains.table.draw import DrawnRows, Imputed
     from afresh.runs.run import Run
 
 
-def why_not(run: Run) -> str | None:
-    """Why a run cannot make rows of which some cells are known, or None."""
-    from afresh.domains.table.draw import why_not
-
-    return why_not(run)
+WHY_NOT = lazily("afresh.domains.table.draw:why_not")
 
 
 @verb(
     "rows",
-    able=why_not,
+    able=WHY_NOT,
     result="{rows, notes}",
     summary="synthetic rows of a table, also with given values",
-    served=False,
+    leads="Make rows",
     files="The folder for rows.csv or rows.parquet.",
     works=True,
 )
 def rows(
     run: Run,
-    n: Annotated[int, Ge(1), Le(1_000_000), Option("Rows that are drawn.", flags=("-n",))] = 100,
+    n: Annotated[
+        int,
+        Ge(1),
+        Le(1_000_000),
+        Option("Rows that are drawn.", flags=("-n",), json=Annotated[int, Ge(1), Le(20_000)]),
+    ] = 100,
     *,
     given: Annotated[
         Mapping[str, str] | None,
@@ -42,9 +44,10 @@ def rows(
             metavar="COLUMN=VALUE",
             shell=list[str],
             parse="afresh.faces.cli.words:texts",
+            names="afresh.domains.table.draw:columns_of",
         ),
     ] = None,
-    format: Annotated[str, Option("The format of the file: `csv` or `parquet`.")] = "csv",
+    format: Annotated[TableFormat, Option("The format of the file: `csv` or `parquet`.")] = "csv",
     seed: Annotated[int, Option("The same seed gives the same rows.")] = 0,
 ) -> DrawnRows:
     """Draw synthetic rows of a table, with given values of any columns and the others as likely as the model finds them
@@ -59,10 +62,9 @@ def rows(
 
 @verb(
     "impute",
-    able=why_not,
+    able=WHY_NOT,
     result="{filled, notes}",
     summary="missing values of a table filled in",
-    served=False,
     files="The folder for the filled tables.",
     works=True,
 )
@@ -71,10 +73,10 @@ def impute(
     file: Annotated[
         str | Path,
         Option("A table with missing values in columns that the run learnt.", flags=("--from",), metavar="FILE",
-               shell=Path, json=Absent),
+               shell=Path, json=UploadedFile),
     ],
     *,
-    draws: Annotated[int, Ge(1), Le(1000), Option("Times that each missing value is drawn, for its spread.")] = 1,
+    draws: Annotated[int, Ge(1), Le(1000), Setting("Times that each missing value is drawn, for its spread.")] = 1,
     seed: Annotated[int, Option("The same seed gives the same values.")] = 0,
 ) -> Imputed:  # fmt: skip
     """Fill the missing values of a table, each drawn as likely as the model finds it beside the known ones of its row.

@@ -1,79 +1,67 @@
-"""The page on which one talks with a run: conversations are kept, named, taken along, branched and answered anew."""
+"""The page on which one talks with a run: conversations are kept, named, taken along, branched and answered again."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
-from fastapi.responses import RedirectResponse
 from markupsafe import escape
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from afresh.core import UserError
-from afresh.domains.text.answers import Answers
+from afresh.domains.text.markdown import markdown
 from afresh.engine.sampling.request import converses
-from afresh.faces.http.errors import RefusedRequest
-from afresh.faces.http.request_threads import Desk
-from afresh.faces.http.requests.forms import event, event_stream
-from afresh.faces.http.rights import USE, needs
-from afresh.faces.studio.controls import Controls, controls_of
-from afresh.faces.studio.form import number
-from afresh.faces.studio.gallery_page import works_of
-from afresh.faces.studio.markdown import markdown
-from afresh.faces.studio.pages import HEADERS, PageRoute, RunPage, address, moved, page
-from afresh.faces.studio.run_card import cards, newest_text
+from afresh.faces import studio
+from afresh.runs.about import newest_text
 from afresh.runs.run import Run
 from afresh.verbs.conversations import MOST_CHARACTERS, Conversation, Conversations, now
 
+WORDS = 2_000  # characters of a message that a page begins with
 FOLDER = "chats"  # in the folder of the works of a person
-Name = Annotated[str, Query(max_length=255)]
 
 
 def chats_of(request: Request) -> Conversations:
     """The conversations of whoever asks: with keys, everybody has their own."""
-    return Conversations(works_of(request, request.app.state.works).root / FOLDER)
+    return Conversations(studio.own_folder(request) / FOLDER)
 
 
-def routes(desk: Desk) -> APIRouter:
-    router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[needs(USE)])
-    answers = Answers(desk)
+def routes(desk: studio.Desk) -> APIRouter:
+    router = studio.page_router()
+    answers = studio.Answers(desk)
 
     @router.get("/studio/chat")
-    def begin(request: Request, run: Name = "", words: Annotated[str, Query(max_length=2_000)] = "") -> Response:
+    def begin(request: Request, run: studio.Name = "", words: Annotated[str, Query(max_length=WORDS)] = "") -> Response:
         """A new conversation."""
-        runs = talking(desk)
+        runs = studio.runs_on(desk, PAGE.name)
         name = run or (runs[0] if runs else "")
-        controls = controls_of(desk.library.open(name)) if name else None
-        if controls is not None and not controls.talks:
-            raise RefusedRequest(400, f"{name} did not learn conversations, so it cannot answer.", "not_chat", "run")
+        controls = talker(desk, name) if name else None
         return shown(request, None, "", name, controls, words)
 
     @router.post("/studio/chat")
     async def first(request: Request) -> Response:
         """The first message of a conversation."""
         run, text, system, settings = await message_of(request)
-        if not (await run_in_threadpool(lambda: controls_of(desk.library.open(run)))).talks:
-            raise RefusedRequest(400, f"{run} did not learn conversations, so it cannot answer.", "not_chat", "run")
+        await run_in_threadpool(talker, desk, run)
         chats, time = chats_of(request), now()
         desk.admit()
         id_ = chats.begin(Conversation(run=run, made=time, changed=time, system=system, settings=settings))
         answers.begin(chats, id_, lambda c: c.asked(text))
-        return moved(request, f"chat/{id_}")
+        return studio.moved(request, f"chat/{id_}")
 
     @router.get("/studio/chat/bin")
     def bin(request: Request) -> Response:
-        return page(request, "chats_bin.html", rows=chats_of(request).listed(binned=True))
+        return studio.page(request, "chats_bin.html", rows=chats_of(request).listed(binned=True))
 
     @router.post("/studio/chat/bin/empty")
     def empty(request: Request, sure: Annotated[bool, Form()] = False) -> Response:
         if not sure:
-            raise RefusedRequest(400, "Emptying the bin cannot be undone. Tick that you mean it.", None, "sure")
+            raise studio.RefusedRequest(400, "Emptying the bin cannot be undone. Tick that you mean it.", None, "sure")
         chats_of(request).empty_bin()
-        return RedirectResponse(address(request, "chat/bin"), 303, HEADERS)
+        return studio.moved(request, "chat/bin")
 
     @router.get("/studio/chat/{id_}")
     def show(request: Request, id_: str) -> Response:
@@ -83,7 +71,7 @@ def routes(desk: Desk) -> APIRouter:
         writing, failed = (False, "") if answer is None else (not answer.ended, answer.failed)
         conversation = chats.get(id_)
         try:
-            controls = controls_of(desk.library.open(conversation.run))
+            controls = studio.controls_of(desk.library.open(conversation.run))
         except UserError:
             controls = None
         return shown(request, conversation, id_, conversation.run, controls, conversation.draft, writing, failed)
@@ -94,31 +82,31 @@ def routes(desk: Desk) -> APIRouter:
         _, text, system, settings = await message_of(request)
         chats = chats_of(request)
         if chats.get(id_).waits:
-            raise RefusedRequest(409, "The last message has no answer yet. Let it be answered first.", "busy")
+            raise studio.RefusedRequest(409, "The last message has no answer yet. Let it be answered first.", "busy")
         update = {"system": system, "settings": settings}
         answers.begin(chats, id_, lambda c: c.asked(text).model_copy(update=update))
-        return moved(request, f"chat/{id_}")
+        return studio.moved(request, f"chat/{id_}")
 
     @router.post("/studio/chat/{id_}/again")
     async def again(request: Request, id_: str) -> Response:
         """Another answer to the last message."""
         chats = chats_of(request)
         if not chats.get(id_).messages:
-            raise RefusedRequest(400, "Nothing was said yet that could be answered.")
+            raise studio.RefusedRequest(400, "Nothing was said yet that could be answered.")
         answers.begin(chats, id_, lambda c: c)
-        return moved(request, f"chat/{id_}")
+        return studio.moved(request, f"chat/{id_}")
 
     @router.get("/studio/chat/{id_}/answer")
     async def listen(request: Request, id_: str) -> Response:
         """The answer that is being written, as it grows."""
         chats = chats_of(request)
         chats.get(id_)
-        return event_stream(events(chats, id_), headers={**HEADERS, "x-accel-buffering": "no"})
+        return studio.stream(events(chats, id_))
 
     @router.post("/studio/chat/{id_}/stop")
     async def stop(request: Request, id_: str) -> Response:
         answers.stop(chats_of(request), id_)
-        return Response(status_code=204, headers=HEADERS)
+        return Response(status_code=204)
 
     @router.post("/studio/chat/{id_}/choose")
     def choose(
@@ -127,21 +115,25 @@ def routes(desk: Desk) -> APIRouter:
         """Another answer that was given to a message counts."""
         chats = chats_of(request)
         chats.change(id_, lambda c: c.choosing(index, answer), said=False)
-        return moved(request, f"chat/{id_}")
+        return studio.moved(request, f"chat/{id_}")
 
     @router.post("/studio/chat/{id_}/branch")
     def branch(request: Request, id_: str, index: Annotated[int, Form(ge=0)]) -> Response:
-        """A new conversation that begins as this one: up to an answer, or before a message that is then said anew."""
+        """A new conversation that begins as this one: up to an answer, or before a message that is then edited. Nothing
+        is kept of one in which nothing was said yet."""
         chats = chats_of(request)
-        return moved(request, f"chat/{chats.branch(id_, index)}")
+        source = chats.get(id_)
+        if index == 0 and source.messages and not source.system and len(source.messages[0].text) <= WORDS:
+            return studio.moved(request, "chat", run=source.run, words=source.messages[0].text)
+        return studio.moved(request, f"chat/{chats.branch(id_, index)}")
 
     @router.post("/studio/chat/{id_}/rename")
     def rename(request: Request, id_: str, title: Annotated[str, Form(max_length=200)] = "") -> Response:
         if not (words := " ".join(title.split())):
-            raise RefusedRequest(400, "A conversation needs a name of a letter at least.", None, "title")
+            raise studio.RefusedRequest(400, "A conversation needs a name of a letter at least.", None, "title")
         chats = chats_of(request)
         chats.change(id_, lambda c: c.model_copy(update={"title": words}), said=False)
-        return moved(request, f"chat/{id_}")
+        return studio.moved(request, f"chat/{id_}")
 
     @router.get("/studio/chat/{id_}/download/{kind}")
     def download(request: Request, id_: str, kind: str) -> Response:
@@ -152,8 +144,8 @@ def routes(desk: Desk) -> APIRouter:
             content = json.dumps(conversation.json_messages(), indent=1, ensure_ascii=False) + "\n"
             media = "application/json"
         else:
-            raise RefusedRequest(404, f"Conversations are not kept as {kind[:20]}.", "not_found")
-        headers = {**HEADERS, "content-disposition": f'attachment; filename="afresh-chat-{id_}.{kind}"'}
+            raise studio.RefusedRequest(404, f"Conversations are not kept as {kind[:20]}.", "not_found")
+        headers = {"content-disposition": f'attachment; filename="afresh-chat-{id_}.{kind}"'}
         return Response(content.encode("utf-8", "backslashreplace"), media_type=media, headers=headers)
 
     @router.post("/studio/chat/{id_}/{deed}")
@@ -163,29 +155,29 @@ def routes(desk: Desk) -> APIRouter:
         if deed == "bin":
             answers.stop(chats, id_)
             chats.move(id_, binned=True)
-            return RedirectResponse(address(request, "chat/bin"), 303, HEADERS)
+            return studio.moved(request, "chat/bin")
         if deed == "restore":
             chats.move(id_, binned=False)
-            return moved(request, f"chat/{id_}")
-        raise RefusedRequest(404, f"A conversation cannot be asked to {deed[:40]}.", "not_found")
+            return studio.moved(request, f"chat/{id_}")
+        raise studio.RefusedRequest(404, f"Unknown action {deed[:40]} for a conversation.", "not_found")
 
     def shown(
         request: Request,
         conversation: Conversation | None,
         id_: str,
         run: str,
-        controls: Controls | None,
+        controls: Any,
         draft: str,
         writing: bool = False,
         failed: str = "",
     ) -> Response:
-        return page(
+        return studio.page(
             request,
             "chat.html",
             chat=conversation,
             id=id_,
             run=run,
-            runs=talking(desk),
+            runs=studio.runs_on(desk, PAGE.name),
             controls=controls,
             draft=draft,
             writing=writing,
@@ -194,21 +186,24 @@ def routes(desk: Desk) -> APIRouter:
             markdown=markdown,
         )
 
-    async def events(chats: Conversations, id_: str) -> AsyncIterator[str]:
+    async def events(chats: Conversations, id_: str) -> AsyncIterator[tuple[str, str]]:
         answer = answers.of(chats, id_)
         if answer is not None:
             async for state in answer.states():
-                yield event(str(markdown(state.text)), "answer")
+                yield "answer", str(markdown(state.text))
                 if state.notes:
-                    yield event("".join(f"<p>{escape(note)}</p>" for note in state.notes), "notes")
-        yield event("", "end")
+                    yield "notes", "".join(f"<p>{escape(note)}</p>" for note in state.notes)
+        yield "end", ""
 
     return router
 
 
-def talking(desk: Desk) -> list[str]:
-    """The names of the runs with which one can talk."""
-    return [card.name for card in cards(desk.library) if card.usable and card.page == PAGE.name]
+def talker(desk: studio.Desk, run: str) -> Any:
+    """The controls of a run. Raises RefusedRequest unless it answers."""
+    controls = studio.controls_of(desk.library.open(run))
+    if not controls.talks:
+        raise studio.RefusedRequest(400, f"{run} did not learn conversations.", "not_chat", "run")
+    return controls
 
 
 async def message_of(request: Request) -> tuple[str, str, str, dict[str, float]]:
@@ -220,14 +215,16 @@ async def message_of(request: Request) -> tuple[str, str, str, dict[str, float]]
             text = str(given).replace("\r\n", "\n")  # as browsers send every end of a line
             part, _, of = name.partition(".")
             if part == "setting" and of:
-                if text.strip():
-                    settings[of] = float(number(of, text))
+                try:
+                    settings |= {of: float(text)} if text.strip() else {}
+                except ValueError:
+                    raise studio.RefusedRequest(400, f"{of} must be a number, not {text[:40]!r}.") from None
             elif name in ("run", "message", "system"):
                 fields[name] = text
             else:
-                raise RefusedRequest(400, f"The form has a field {name[:60]!r}, which is not known here.", None, name)
+                raise studio.RefusedRequest(400, f"The form has an unknown field {name[:60]!r}.", None, name)
     if not fields.get("message", "").strip():
-        raise RefusedRequest(400, "The message is empty. Write what the model is to answer.", None, "message")
+        raise studio.RefusedRequest(400, "The message is empty. Write what the model is to answer.", None, "message")
     return fields.get("run", ""), fields["message"], fields.get("system", "").strip(), settings
 
 
@@ -237,6 +234,6 @@ def able(run: Run) -> str | None:
 
 
 HERE = Path(__file__).parent
-PAGE = RunPage(
-    "chat", "Chat with it", able, routes, HERE / "templates", newest_text, judged=True, static=HERE / "static"
+PAGE = studio.RunPage(
+    "chat", "Chat with it", able, routes, newest_text, HERE / "templates", judged=True, static=HERE / "static"
 )

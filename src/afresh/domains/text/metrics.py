@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
-from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Question, Score, ScoreWords, Space
+from afresh.core import CondSpec, Evidence, ItemKind, Judgement, Metric, Score, Space
 from afresh.data.text.kind import TEXT
 from afresh.engine.evaluation.estimate import Estimate, ratio, share
 from afresh.engine.evaluation.memorisation import CopySearch
+from afresh.engine.evaluation.score_descriptions import read_words
 from afresh.engine.evaluation.study import Study, Unmeasurable, study_of
 from afresh.engine.evaluation.text_scores import copied_share, predicts_well, repeated
 from afresh.engine.evaluation.verdict import place
@@ -306,53 +307,28 @@ def judge_texts(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     known = place(words)
     if words is None or known is None or (words.floor or 0.0) - (words.control or 0.0) < 0.2:
         return None
+    spelt = f"{words.value:.0%} of their letters are in words of the data, {words.floor:.0%} of those of real ones"
     if (distinct := repeated(scores)) is not None:
         return "collapsed", f"The {plural} repeat themselves: they have {distinct:.0%} of the variety of real ones."
     if known < SPELT:
-        return "noise", f"The {plural} are letters rather than words: {words.value:.0%} of it are words of the data."
+        return "noise", f"The {plural} are letters rather than words: {spelt}."
     if (copied := copied_share(scores)) is not None:
         return "memorised", f"{copied:.0%} of the {plural} occur in the training text word for word."
     if not any(name.startswith("bits_per_byte") for name in scores) and known > SPELT_WELL:
-        return "cannot tell", (
-            f"The {plural} consist of words of the data; whether they are good as well, their likelihood would say, "
-            "which was left out to keep the minutes."
+        return (
+            "cannot tell",
+            f"In spelling, the {plural} are like real ones: {spelt}. Only a likelihood tells the rest.",
         )
-    if predicts_well(scores):
-        return "good", f"The {plural} read like real ones: the model predicts unseen text far better than a compressor."
-    if known > SPELT_WELL:
-        return "recognisable", f"The {plural} consist of words of the data, but make little sense together."
-    return "recognisable", (
-        f"Words of the data make up {words.value:.0%} of the {plural}, and {words.floor:.0%} of real ones: the others "
-        "are invented."
-    )
+    well, foreseen = predicts_well(scores)
+    if well:
+        return "good", f"The {plural} read like real ones: {spelt}, and {foreseen}."
+    if known <= SPELT_WELL:
+        return "recognisable", f"The {plural} have invented words: {spelt}."
+    sense = "; " if well is None else ", but they make little sense together: "
+    return "recognisable", f"In spelling, the {plural} are like real ones: {spelt}{sense}{foreseen}."
 
 
-WORDS = {
-    "bits_per_byte": ScoreWords(
-        "bits per byte",
-        "How well unseen text is predicted: fewer bits are better; compressors stand beside.",
-        Question.PREDICTS,
-    ),
-    "known_words": ScoreWords(
-        "letters in words of the data",
-        "The share of letters that belong to words of the training text.",
-        Question.FOLLOWS,
-    ),
-    "parses": ScoreWords(
-        "valid so far", "The share of samples that are valid programs as far as they go.", Question.FOLLOWS
-    ),
-    "distinct_1": ScoreWords("distinct words", "Distinct words, as a share of all.", Question.VARIED),
-    "distinct_2": ScoreWords("distinct pairs of words", "Distinct pairs of words, as a share of all.", Question.VARIED),
-    "distinct_3": ScoreWords(
-        "distinct runs of three words", "Distinct runs of three words, as a share of all.", Question.VARIED
-    ),
-    "verbatim_50": ScoreWords(
-        "copied word for word", "The share of runs of 50 bytes that stand in the training text.", Question.COPIED
-    ),
-    "longest_copy": ScoreWords(
-        "longest copied run, in bytes", "The longest run that stands in the training text.", Question.COPIED
-    ),
-}
+WORDS = read_words(__file__)
 BESIDE = {
     "bound": "an upper bound",
     "gzip": "of gzip",

@@ -36,8 +36,8 @@ from afresh.data.text.documents import (
 from afresh.data.text.encodings import TextDecoder, Waiting
 from afresh.data.text.kind import TEXT
 from afresh.data.text.languages import PROGRAMS, exclusion_reason, language_of
+from afresh.data.text.tokenizer import Tokenizer
 from afresh.domains.text.large import LargeTexts, texts_at_address, texts_of_files
-from afresh.domains.text.named_tokenizer import named_tokenizer
 from afresh.domains.text.reading import (
     READ,
     Reading,
@@ -53,6 +53,7 @@ from afresh.domains.text.reading import (
 from afresh.domains.text.recognise import SURE, of_names, of_table
 from afresh.domains.text.token_files import SUFFIXES as TOKENS
 from afresh.domains.text.token_files import LargeTokens, find_token_files, may_be_tokens
+from afresh.runs.formats.huggingface import read_tokenizer
 
 LOOKED_AT = 4  # tables of a folder
 
@@ -73,10 +74,10 @@ class TextModality:
         if is_listing(path):
             return Sniff(1.0, "files at an address", columns=1)
         seen = _seen(path)
-        if seen is not None and not seen.score:
+        names = _names(path)
+        if seen is not None and (not seen.score or all(suffix_of(n) in SUFFIXES for n in names)):
             return seen
         columns = seen.columns if seen is not None else 0
-        names = _names(path)
         if (
             names
             and all(PurePosixPath(n).suffix.lower() in TOKENS for n in names)
@@ -251,6 +252,13 @@ def _check_labels(corpus: Corpus, options: TextOptions) -> None:
     if 0 < labelled < len(corpus.items):
         missing = len(corpus.items) - labelled
         corpus.notes.append(Omission(f"{counted(missing, 'document')} without a label, trained without this condition"))
+    folders = Counter(PurePosixPath(i.source).parts[0] for i in corpus.items if "/" in i.source and i.split is None)
+    if not labelled and len(folders) > 1 and folders.total() > max(len(folders), len(corpus.items) // 2):
+        names = ", ".join([*sorted(folders)[:6], *(["..."] if len(folders) > 6 else [])])
+        corpus.notes.append(
+            f"the texts are in {len(folders):,} folders ({names}), whose names are not learnt: "
+            "`data.folder_labels=true` makes labels of them, to ask for texts of one folder"
+        )
 
 
 def _with_splits(corpus: Corpus) -> list[Item]:
@@ -263,3 +271,19 @@ def _with_splits(corpus: Corpus) -> list[Item]:
         f"{counts['train']:,} documents to train, {counts['validation']:,} held out, {counts[None]:,} others to train"
     )
     return corpus.items
+
+
+TOKENIZER = "tokenizer.json"
+
+
+def named_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a tokenizer.json, of a folder that holds one, or of a run. Raises UserError."""
+    folder = path.parent if path.name == TOKENIZER else path
+    if (folder / "run.json").is_file():
+        return Tokenizer.load(folder / "encoder" / TOKENIZER)
+    if not (folder / TOKENIZER).is_file():
+        raise UserError(
+            f"`data.tokenizer={path}` names no tokenizer. Give the path of a {TOKENIZER} of the library tokenizers, of "
+            "a folder that has one, or of a run; or auto, chars, bytes or bpe, which are made of the texts."
+        )
+    return read_tokenizer(folder)

@@ -131,7 +131,11 @@ def find_texts(path: Path, options: TextOptions, refused: list[Refused]) -> Text
         if path.is_file() or suffix_of(file.name) in READ:
             return None
         kind = of_names([file.name])
-        return f"{kind.kind} cannot be learnt" if kind else f"unsupported text format ({file.suffix or 'no suffix'})"
+        return (
+            f"{kind.kind} cannot be learnt. {kind.advice}"
+            if kind
+            else f"unsupported text format ({file.suffix or 'no suffix'})"
+        )
 
     reasons = {file.name: refusal(file) for file in files}
     refused += [Refused(name, reason) for name, reason in reasons.items() if reason is not None]

@@ -253,7 +253,7 @@ def piece(part: Made, begin: int, end: int) -> Made:
 
 
 def border(part: Made, place: int, tokenizer: Tokenizer) -> int:
-    """The place after the next token that ends a document; the place itself if there is none nearby."""
+    """The place after the next token that ends a document; the place itself if none exists nearby."""
     ids = read_ids(part, place, min(part.tokens, place + BORDER), tokenizer)
     ends = np.flatnonzero(ids == tokenizer.special["end"])
     return place + int(ends[0]) + 1 if len(ends) else place

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from afresh.core import Judgement, Question, Score, Word
+from afresh.core.plural import digits
 from afresh.engine.evaluation.score_descriptions import words_of
 
 Judge = Callable[[Mapping[str, Score], str], Judgement | None]
@@ -17,14 +18,25 @@ STEPS = 20  # of the bisection for the value at which the word changes
 class Doubt:
     """Another word that the intervals of the scores allow.
 
-    times: how many times as many observations would exclude it, if the score keeps its value. heldout: whether these
-    are held-out items, which are given, and not samples, of which more can be drawn. n: the observations of the score.
+    score: the one whose interval allows it. border: its value at which the word changes. times: how many times the
+    observations would exclude it, if the score keeps its value. heldout: whether these are held-out items, which are
+    given, and not samples, of which more can be drawn.
     """
 
     word: Word
+    score: Score
+    border: float
     times: float
     heldout: bool
-    n: int
+
+    def sentence(self, word: Word, modality: str) -> str:
+        """Why `word` is not settled, with the score, its interval and the border."""
+        score, side = self.score, "above" if self.border < self.score.value else "below"
+        return (
+            f'The verdict "{word}" is not settled. It holds only if this score is {side} {digits(self.border)}: '
+            f"{words_of([score.name], modality)[score.name].name}. Measured on {score.n:,}, it is "
+            f"{digits(score.value)}, and its interval reaches from {digits(score.low)} to {digits(score.high)}."
+        )
 
 
 def doubt_of(judge: Judge, scores: Mapping[str, Score], plural: str, word: Word, modality: str = "") -> Doubt | None:
@@ -52,5 +64,6 @@ def doubt_of(judge: Judge, scores: Mapping[str, Score], plural: str, word: Word,
                 middle = (same + changed) / 2
                 same, changed = (middle, changed) if said(middle) in (word, "cannot tell") else (same, middle)
             heldout = words_of([name], modality)[name].question == Question.PREDICTS
-            doubts.append(Doubt(said(changed) or word, changed**-2, heldout, score.n))
+            border = score.value + changed * (end - score.value)
+            doubts.append(Doubt(said(changed) or word, score, border, changed**-2, heldout))
     return max(doubts, key=lambda d: d.times, default=None)

@@ -52,13 +52,24 @@ def share(hits: int, n: int) -> Estimate:
     return Estimate(p, low, 1.0 if hits == n else min(1.0, middle + half), n)
 
 
+def held_between(members: int, share: float) -> float:
+    """The share of truths that lie within the central interval of a share of an ensemble whose truth could be one more
+    member, for quantiles that are interpolated as `numpy.quantile` does by default.
+
+    The k-th smallest of n members has k / (n + 1) of the truths below it.
+    The quantile p lies (n - 1) p places above the smallest, so that share (n - 1) / (n + 1) are held: exactly if values
+    are spread evenly between two members, and nearly otherwise. A share of 1 is the range of all members.
+    """
+    return share * (members - 1) / (members + 1)
+
+
 def mean(values: Array) -> Estimate:
-    """The mean of independent values (N,) with a normal interval."""
+    """The mean of independent values (N,) with a normal interval, which ends at 0 if no value is below."""
     v, n = float(np.mean(values)), len(values)
     if n < 2:
         return Estimate(v, None, None, n)
     half = Z95 * float(np.std(values, ddof=1)) / n**0.5
-    return Estimate(v, v - half, v + half, n)
+    return Estimate(v, v - half if np.min(values) < 0 else max(0.0, v - half), v + half, n)
 
 
 def ratio(top: Array, bottom: Array) -> Estimate:
@@ -75,7 +86,7 @@ def ratio(top: Array, bottom: Array) -> Estimate:
         return Estimate(r, None, None, n)
     residual = top - r * bottom
     half = Z95 * float(np.sqrt(n / (n - 1) * np.sum(residual**2))) / total
-    return Estimate(r, r - half, r + half, n)
+    return Estimate(r, r - half if np.min(top) < 0 else max(0.0, r - half), r + half, n)
 
 
 def bootstrap(top: Array, bottom: Array | None = None, seed: int = 0) -> Estimate:

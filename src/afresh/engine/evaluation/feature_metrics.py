@@ -28,7 +28,7 @@ from afresh.engine.evaluation.diversity import difference
 from afresh.engine.evaluation.estimate import share
 from afresh.engine.evaluation.memorisation import near_copies, nearest
 from afresh.engine.evaluation.study import Study, Unmeasurable, study_of
-from afresh.engine.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, place, share_of_floor
+from afresh.engine.evaluation.verdict import ALIKE, COPIED, NEAR, SHAPED, beside, place, share_of_floor
 
 MAX_ITEMS, BRIEF_ITEMS = 20_000, 4_000  # training or held-out items that samples are compared with, the second with a
 # limit of seconds
@@ -117,14 +117,14 @@ def judge_items(scores: Mapping[str, Score], plural: str) -> Judgement | None:
     valid = share_of_floor(scores.get("items_valid"))
     if near is None:
         return None
+    copies, numbers = scores.get("items_near_copies"), f"(KID {beside(scores['items_kid'], 'independent parts')})"
     if valid < VALID or near < SHAPED:
-        return "noise", f"The {plural} are like ones whose parts were drawn independently."
-    copies = scores.get("items_near_copies")
+        return "noise", f"The {plural} are like ones whose parts were drawn independently {numbers}."
     if copies is not None and copies.value > COPIED:
         return "memorised", f"{copies.value:.0%} of the {plural} are near copies of training {plural}."
     if near > 1 - NEAR and valid > 0.9:
-        return "good", f"The {plural} are close to real ones that the model has not seen, and as varied."
-    return "recognisable", f"The {plural} resemble real ones, and can be told from them."
+        return "good", f"The {plural} are close to real ones that the model has not seen, and as varied {numbers}."
+    return "recognisable", f"The {plural} resemble real ones, and can be told from them {numbers}."
 
 
 WORDS = {

@@ -87,7 +87,7 @@ def write_report(path: Path, title: str, sections: Sequence[Section]) -> Path:
     Raises UserError if the disk is full or not writable, and ValueError if an image is not a PNG.
     """
     page = render(title, sections)
-    facts = {"title": title, "sections": [section_json(s) for s in sections]}
+    facts = {"title": title, "sections": [plain(vars(s)) for s in sections]}
     text = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -329,12 +329,8 @@ def flat(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 # --------------------------------------------------------------------------- JSON and Markdown
 
 
-def section_json(section: Section) -> dict[str, Any]:
-    """A section as JSON: images and sounds by size and SHA-256, numbers that are not finite as null."""
-    return plain({name: getattr(section, name) for name in section.__dataclass_fields__})
-
-
 def plain(value: Any) -> Any:
+    """A value as JSON: images and sounds by size and SHA-256, numbers that are not finite as null."""
     if isinstance(value, (Sample, Curves, Score, Verdict)):
         return plain(asdict(value))
     if isinstance(value, Mapping):

@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import Tensor
-
 from afresh import __version__
 from afresh.core import CondSpec, Drawn, Evidence, Examples, Item, ItemKind, Metric, Score, Space, events
 from afresh.core.errors import reason_of
@@ -41,15 +39,13 @@ class Study:
         self.train_items: Sequence[Item] = evidence.train_items
         self.heldout_items: Sequence[Item] = evidence.heldout_items
         self.rng: Rng = evidence.rng
+        self.likelihood, self.token_nats, self.valid = evidence.likelihood, evidence.token_nats, evidence.valid
+        self.bound, self.limited = evidence.bound, self.effort.seconds is not None
+        self.things = evidence.kind.plural  # what items are called in notes
         self.notes: list[str] = []
         self.judges: dict[str, str] = {}  # encoders and classifiers in use: name -> hash of the weights
         self.reference, self.reference_size = "held-out split", len(evidence.heldout_items)
         self._cache: dict[str, Any] = {}
-
-    @property
-    def things(self) -> str:
-        """What items are called in notes."""
-        return self.kind.plural
 
     @cached_property
     def drawn(self) -> Drawn:
@@ -57,23 +53,6 @@ class Study:
 
     def samples(self, n: int) -> Drawn:
         return self.drawn if n == self.n else self.evidence.samples(n)
-
-    def likelihood(self) -> tuple[Tensor, Tensor] | None:
-        return self.evidence.likelihood()
-
-    def token_nats(self) -> Tensor | None:
-        return self.evidence.token_nats()
-
-    @property
-    def bound(self) -> bool:
-        return self.evidence.bound
-
-    def valid(self, value: Any) -> bool:
-        return self.evidence.valid(value)
-
-    @property
-    def limited(self) -> bool:
-        return self.effort.seconds is not None
 
     def tool(self, make: Callable[[Any, Evidence], T], study: Evidence | None = None) -> T:
         return self.evidence.tool(make, study or self)

@@ -26,7 +26,12 @@ def copied_share(scores: Mapping[str, Score]) -> float | None:
     return copied.value if (copied.value if between is None else 1 - between) > VERBATIM else None
 
 
-def predicts_well(scores: Mapping[str, Score]) -> bool:
-    """Whether unseen text is predicted far better than by a compressor."""
-    bits = scores.get("bits_per_byte")
-    return bits is not None and bits.control is not None and bits.value < PREDICTED * bits.control
+def predicts_well(scores: Mapping[str, Score]) -> tuple[bool | None, str]:
+    """Whether unseen text is predicted far better than by a compressor, with both numbers in words; None if that was
+    not measured."""
+    bits = scores.get("bits_per_byte", scores.get("bits_per_byte/bound"))
+    if bits is None or bits.control is None:
+        return None, "how well unseen ones are predicted was not measured"
+    most = "at most " if "/" in bits.name else ""
+    numbers = f"unseen ones take {most}{bits.value:.2f} bits a byte, {bits.control:.2f} with a compressor"
+    return bits.value < PREDICTED * bits.control, numbers

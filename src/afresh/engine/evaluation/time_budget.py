@@ -15,7 +15,7 @@ from afresh.engine.training.progress import clock
 
 SAMPLING, ENCODER, CLASSIFIER = 0.35, 0.3, 0.1  # shares of the seconds for the samples and for training each network
 LEAST_STEPS = 20  # which are trained even where they take longer than their share
-GRACE = 20.0  # seconds by which a short measurement may end late; a longer one may take twice its seconds
+GRACE = 10.0  # seconds by which a short measurement may end late; a longer one may take twice its seconds
 EVERY = 0.25  # minimum seconds between events
 LATE = "left out to keep the minutes; `afresh measure RUN` measures everything"
 

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from afresh.core import Score, Word, registry
+from afresh.core.plural import digits
 from afresh.core.safe_text import shell_word
+from afresh.engine.evaluation.card import ProtocolCard
 from afresh.engine.evaluation.doubt import Doubt, Judge, doubt_of
 from afresh.engine.evaluation.study import Measurement
 from afresh.engine.evaluation.time_budget import LATE
@@ -32,7 +34,7 @@ UNDECIDED: tuple[Word, ...] = ("cannot tell", "not measured")
 FEW = 50  # held-out items; with fewer, what samples are compared with is itself uncertain
 # As many samples, or held-out items, that are asked for; beyond, a value lies on the border between two words.
 MOST_SAMPLES, MOST_HELDOUT = 100, 10
-SMALL = 300  # training items; with fewer, more of them help most once the model has seen enough examples
+SCARCE = 0.25  # of what usually suffices: with less data, more of it helps most, however short the training was
 
 # What several judges share. A place is that of a score between its control, 0, and its floor, 1.
 ALIKE = 1 / 3  # collapsed: distances between samples are below this share of those between held-out items
@@ -72,12 +74,14 @@ class KnownFacts:
     divided: bool = False
     ended: bool = False
     taught: bool = False
+    share: float = 1.0  # of the data that usually suffices
+    lacking: str = ""  # in words, what there is and what usually suffices; empty where it suffices
     remedies: Mapping[Word, Help] = field(default_factory=dict)  # what the run's family proposes for a word
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A word, the reason as a sentence, and what would help most with its command (empty if there is none)."""
+    """A word, the reason as a sentence, and what would help most with its command (empty if none exists)."""
 
     word: Word
     sentence: str
@@ -105,9 +109,11 @@ def verdict(measured: Measurement, known: KnownFacts, better_now: Help | None = 
             doubt = None if word in UNDECIDED else doubt_of(judge, scores, known.plural, word, card.modality)
             break
     if doubt is not None:
-        sentence = f"The {known.plural} are {word} or {doubt.word}, and the numbers do not say which. {sentence}"
-        word, advice = "cannot tell", what_decides(doubt, known, card.samples, card.heldout_size)
-    elif word == "not measured" and LATE in measured.failed.values():
+        sentence, advice = doubt.sentence(word, card.modality), what_decides(doubt, known, card)
+        word = "cannot tell"
+    elif word in UNDECIDED and LATE in measured.failed.values():
+        named = [name.replace("_", " ") for name, reason in measured.failed.items() if reason == LATE]
+        sentence += f" To keep the minutes, this was left out: {', '.join(named)}."
         advice = measured_fully(known)
     else:
         advice = help_for(word, known, card.train_size, card.heldout_size, better_now)
@@ -124,20 +130,18 @@ def judges_of(measured: Measurement) -> dict[str, Judge]:
     return {m.name: m.judge for m in metrics if m.judge is not None and m.name not in without}
 
 
-def what_decides(doubt: Doubt, known: KnownFacts, samples: int, heldout: int) -> Help:
-    """What would decide between two words: more samples or more held-out data, if there can be so many. Of samples
-    there are enough where only as many as held-out items were compared."""
-    lacking = doubt.heldout or doubt.n == heldout < samples
+def what_decides(doubt: Doubt, known: KnownFacts, card: ProtocolCard) -> Help:
+    """What would settle the verdict: more samples or more held-out data, if there can be so many. More samples do not
+    help where the score compares no more of them than there are held-out items."""
+    samples, heldout = card.samples, card.heldout_size
+    lacking = doubt.heldout or doubt.score.n == heldout < samples
     if doubt.times > (MOST_HELDOUT if doubt.heldout else MOST_SAMPLES):
-        return Help("It lies on the border between the two: look at the samples and at the numbers in the report.")
+        return Help("The score lies on the border: look at the samples and at the numbers in the report.")
     if lacking:
         wanted = rounded_up(doubt.times * heldout)
-        return Help(
-            f"About {wanted:,} held-out {known.plural} in place of {heldout:,} would decide it: train on more data."
-        )
+        return Help(f"About {wanted:,} held-out {known.plural} instead of {heldout:,} settle it: train on more data.")
     wanted = rounded_up(doubt.times * samples)
-    command = f"afresh measure {shell_word(known.run)} -n {wanted}" if known.run else ""
-    return Help(f"About {wanted:,} samples in place of {samples:,} would decide it.", command)
+    return Help(f"About {wanted:,} samples instead of {samples:,} settle it.", measure_command(known, f" -n {wanted}"))
 
 
 def rounded_up(n: float) -> int:
@@ -167,8 +171,17 @@ def place(score: Score | None) -> float | None:
     return (score.value - score.control) / width
 
 
+def beside(score: Score | None, trivial: str = "a trivial model") -> str:
+    """A score with its references, for a sentence: "0.82 (real data 0.9, a trivial model 0.3)"."""
+    if score is None:
+        return "not measured"
+    known = [("real data", score.floor), (trivial, score.control)]
+    listed = ", ".join(f"{name} {digits(value)}" for name, value in known if value is not None)
+    return digits(score.value) + (f" ({listed})" if listed else "")
+
+
 def share_of_floor(score: Score | None) -> float:
-    """A score as a share of its floor; 1 if there is none."""
+    """A score as a share of its floor; 1 if none exists."""
     return 1.0 if score is None or not score.floor else score.value / score.floor
 
 
@@ -199,18 +212,22 @@ def help_for(word: Word, known: KnownFacts, train: int, heldout: int, better_now
     if word == "unchanged":
         return Help("More steps, or a higher rate (`train.lr`).")
     if word == "memorised":
-        learnt = "the text was" if known.stream else f"{train:,} {known.plural} were"
+        learnt = (
+            f"There are {known.lacking}." if known.lacking else f"All {train:,} {known.plural} were learnt by heart."
+        )
         return Help(
-            f"Fewer minutes, or better more data: {learnt} learnt by heart.",
+            f"Train for less time or, better, give more data. {learnt}",
             train_command(known, (known.minutes or 5) / 4),
         )
     if known.ended:
         return Help(
             f"More data: training ended itself, because the model began to learn its {train:,} {known.plural} by heart."
         )
+    starved = known.examples is not None and known.wanted is not None and known.examples < known.wanted
+    if known.lacking and (known.share < SCARCE or not starved):
+        return Help(f"More data: there are {known.lacking}. Longer training repeats them.")
     if better_now is not None and word != "recognisable":
         return better_now
-    starved = known.examples is not None and known.wanted is not None and known.examples < known.wanted
     if word in known.remedies:
         return known.remedies[word]
     if word == "noise" and starved and known.side is not None and known.side > 32:
@@ -218,23 +235,19 @@ def help_for(word: Word, known: KnownFacts, train: int, heldout: int, better_now
             f"Smaller images are learnt sooner: 32 pixels a side instead of {known.side}.",
             train_command(known, known.minutes, size=32),
         )
-    if word != "noise" and not starved and train < SMALL and not known.stream:
-        return Help(f"More data: {train:,} {known.plural} are few to learn from.")
     times = 4
     if starved and known.examples and known.wanted:
         times = min(64, max(2, round(known.wanted / known.examples)))
     more = train_command(known, times * (known.minutes or 5))
-    return Help(f"{in_words(times)} the minutes.", more)
+    return Help(f"Train about {'twice' if times == 2 else f'{times} times'} as long.", more)
 
 
 def measured_fully(known: KnownFacts) -> Help:
-    return Help(
-        "Measure it without a limit of minutes.", f"afresh measure {shell_word(known.run)}" if known.run else ""
-    )
+    return Help("Measure it without a limit of minutes.", measure_command(known))
 
 
-def in_words(times: int) -> str:
-    return {2: "Twice", 3: "Three times", 4: "Four times"}.get(times, f"{times} times")
+def measure_command(known: KnownFacts, options: str = "") -> str:
+    return f"afresh measure {shell_word(known.run)}{options}" if known.run else ""
 
 
 def train_command(known: KnownFacts, minutes: float | None, family: str = "", size: int | None = None) -> str:

@@ -60,7 +60,7 @@ def config_of(saved: Mapping[str, Any]) -> Any:
 def with_infinities(value: Any) -> Any:
     """What config.json holds, with numbers that JSON has not, which transformers writes as {"__float__": "Infinity"},
     and without leave to run code, which some architectures take from there.
-    Raises ValueError if one is no number."""
+    Raises ValueError if one is not a number."""
     if isinstance(value, Mapping):
         if value.keys() == {"__float__"}:
             return float(value["__float__"])
@@ -69,7 +69,7 @@ def with_infinities(value: Any) -> Any:
 
 
 def model_class(config: Any) -> Any:
-    """The class of the causal language model of a configuration. Raises UserError if there is none."""
+    """The class of the causal language model of a configuration. Raises UserError if none exists."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING as CLASSES
 
     if config.is_encoder_decoder or type(config) not in CLASSES:

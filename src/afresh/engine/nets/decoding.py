@@ -50,7 +50,7 @@ class CausalNet(Protocol):
 def engine_of(net: CausalNet, kind: Kind) -> Engine | None:
     """The engine with the network's current weights, which are packed at the first call and after each change.
 
-    None if there is no engine for the network: no kernels, another device, or an unsupported shape.
+    None without an engine for the network: no kernels, another device, or an unsupported shape.
     """
     if not isinstance(net, Decoder):
         return None
@@ -134,7 +134,7 @@ def kind_of(weights: Kind | Literal["auto"], device: torch.device) -> Kind:
 
 
 def check_engine(net: CausalNet, weights: Kind | Literal["auto"]) -> None:
-    """Raises UserError if a precision of the weights was chosen for which there is no engine."""
+    """Raises UserError if a precision of the weights has no engine."""
     if weights != "auto" and engine_of(net, weights) is None:
         raise UserError(
             f"weights={weights} needs a CPU with compiled kernels (see afresh doctor), a network for them, and "

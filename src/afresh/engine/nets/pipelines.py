@@ -436,7 +436,7 @@ def is_text_to_image(folder: Path) -> bool:
 
 def part_class(folder: Path, index: Mapping[str, Any], name: str) -> Any:
     """The class of a pipeline's part; None if the pipeline goes without it. Raises UserError for a class that is not
-    one of LIBRARIES, whose code would have to be trusted, and for a part of which there is no folder."""
+    one of LIBRARIES, whose code would have to be trusted, and for a part without a folder."""
     entry = index.get(name)
     if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
         return None

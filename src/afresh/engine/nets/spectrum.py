@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from afresh.core.rng import Rng
+
 SMALL = 1e-12  # below any magnitude of a float32 waveform in [-1, 1]
 KNEE_HZ, KNEE_MEL, STEP = 1000.0, 15.0, math.log(6.4) / 27  # constants of Slaney's mel scale
 GAMMA = 0.25645  # the Gaussian nearest to a Hann window has gamma = GAMMA * window^2
@@ -193,14 +195,19 @@ def first_phase(magnitude: Tensor, window: int, hop: int) -> Tensor:
     With a Gaussian window the derivative of the phase in time is the frequency of the bin plus the derivative of the
     log magnitude in frequency, divided by gamma (Prusa et al. 2017, sec. III; GAMMA is their value for a Hann window).
     It is integrated along time only, which needs no heap as theirs does; `griffin_lim` improves the result.
+
+    Each bin starts at a random phase, the same in every call. If all bins started at the same phase, a sound that is
+    loud in its first frame would keep an impulse at the centre of that frame, up to nine times as high as the rest.
     """
     loudest = magnitude.amax((1, 2), keepdim=True)
     log = torch.log(torch.maximum(magnitude, loudest * 1e-4).clamp_min(SMALL))
     slope = F.pad((log[:, 2:] - log[:, :-2]) / 2, (0, 0, 1, 1))
-    own = torch.arange(magnitude.shape[1], device=magnitude.device)[:, None] * (2 * math.pi * hop / window)
+    bins = torch.arange(magnitude.shape[1], device=magnitude.device)
+    own = bins[:, None] * (2 * math.pi * hop / window)
     advance = (own + slope * (hop / (GAMMA * window))).double()  # radians per frame
     steps = (advance + advance.roll(1, 2)) / 2
-    return torch.remainder(steps.cumsum(2), 2 * math.pi).float()
+    first = Rng(0).uniform("first phase", bins).double() * (2 * math.pi)
+    return torch.remainder(steps.cumsum(2) + first[:, None], 2 * math.pi).float()
 
 
 @torch.no_grad()

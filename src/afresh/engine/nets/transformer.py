@@ -146,7 +146,7 @@ class AttentionContext:
 
 
 def document_starts(tokens: Tensor, separator: int, place: Tensor, before: Tensor | int = 0) -> Tensor:
-    """The position (B, T) of the last separator up to each token; `before` (B, 1) if there is none in `tokens`."""
+    """The position (B, T) of the last separator up to each token; `before` (B, 1) if none exists in `tokens`."""
     last = torch.where(tokens == separator, place, -1).cummax(1).values
     return torch.where(last < 0, before, last)
 

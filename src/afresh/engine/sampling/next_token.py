@@ -3,7 +3,7 @@ rollouts, over any network that continues tokens (nets.decoding.CausalNet)."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Annotated, Any, Literal, cast
 
 import torch
@@ -31,7 +31,7 @@ from afresh.core.device import tensor_on
 from afresh.core.rng import Rng
 from afresh.engine.nets.decoding import CausalNet, check_engine, decode, kind_of
 from afresh.engine.nets.kernels.decode import Kind
-from afresh.engine.sampling.constraint import Maker
+from afresh.engine.sampling.constraint import Constraint, Maker
 from afresh.engine.sampling.guidance import classifier_free
 from afresh.engine.sampling.tokens import (
     Alternatives,
@@ -51,6 +51,8 @@ class NextTokenSettings(BaseModel):
     """Options of sampling. `length`: number of new tokens of a stream; images always have all their tokens.
 
     `constraint` creates the constraint of each text (afresh.engine.sampling.constrained), one object for each sample.
+    `notation`: whether samples with a grammar of their own, such as scores of music, are held to it, unless there is a
+    `constraint`; `follows` makes the constraint of what follows a prompt.
     `watch` is called with every token that is drawn, and may end the sample. `watermark` marks tokens that are drawn at
     a temperature above 0. `weights`: precision of the weights while decoding on a CPU; auto is that of training.
     """
@@ -66,7 +68,9 @@ class NextTokenSettings(BaseModel):
     top_logprobs: int = Field(0, ge=0, le=20)  # the likeliest tokens that are recorded beside each drawn one
     length: int = Field(256, ge=1)
     guidance: float = Field(1.0, ge=0, le=100)  # 1 = as trained
+    notation: bool = True  # whether scores of music are held to their grammar
     constraint: Maker | None = Field(None, exclude=True)
+    follows: Callable[[Sequence[int]], Constraint] | None = Field(None, exclude=True)
     watch: Watch | None = Field(None, exclude=True)
     scored: bool = Field(True, exclude=True)  # whether `watch` receives log-probabilities, or zeros
     watermark: Watermark | None = Field(None, exclude=True)
@@ -208,7 +212,7 @@ def sequences(space: Space, cond: Cond, rng: Rng, index: Tensor, settings: NextT
             length,
             cut,
             penalties,
-            None if settings.constraint is None else settings.constraint(),
+            settings.constraint() if settings.constraint else settings.follows(prompt) if settings.follows else None,
             settings.watch,
             settings.top_logprobs,
             settings.scored,
@@ -221,7 +225,7 @@ def sequences(space: Space, cond: Cond, rng: Rng, index: Tensor, settings: NextT
 def is_plain(settings: NextTokenSettings) -> bool:
     """Whether tokens are drawn from a cut distribution alone, without a constraint and without `watch`."""
     penalties = settings.frequency_penalty or settings.presence_penalty or settings.logit_bias
-    return not penalties and settings.constraint is None and settings.watch is None
+    return not penalties and settings.constraint is settings.follows is settings.watch is None
 
 
 def batch_key(settings: NextTokenSettings) -> Hashable:

@@ -106,7 +106,7 @@ def labels_by_name(spec: CondSpec, label: str | Mapping[str, str] | None) -> dic
 
 def class_of(label: str, part: Part) -> str:
     """The class that is meant: the label itself, or the only class that differs from it in upper and lower case alone;
-    the label as it is if there is none."""
+    the label as it is if none exists."""
     if label in part.classes:
         return label
     alike = [c for c in part.classes if c.casefold() == label.casefold()]
@@ -211,7 +211,7 @@ def with_caption(spec: CondSpec, space: Space, request: Request) -> Request:
 
 
 def caption_part(spec: CondSpec) -> str:
-    """The name of the caption part. Raises UserError if there is none."""
+    """The name of the caption part. Raises UserError if none exists."""
     parts = of_kind(spec, "prompt", "vector")
     if not parts:
         raise UserError("This model was trained without captions. Leave `caption` out.")

@@ -22,7 +22,7 @@ from afresh.core.results import SIDECAR, ResultHook, finished_files, finished_va
 from afresh.data.audio import SUFFIXES as SOUNDS
 from afresh.data.audio.views import wav_bytes
 from afresh.data.image import SUFFIXES as IMAGES
-from afresh.data.image.grid import image_grid
+from afresh.data.image.grid import GridSettings, image_grid
 from afresh.data.image.images import Pixels
 from afresh.data.image.kind import png_bytes
 from afresh.data.storage.files import replace_file
@@ -59,6 +59,7 @@ class Samples(Sequence[Any]):
     hooks: Sequence[ResultHook] = ()
     ingredients: Sequence[Sequence[Any]] = ()  # empty: the samples were made from nothing else
     notes: Sequence[str] = ()  # what a control did
+    arrangement: GridSettings | None = None  # how they stand in a grid
 
     @property
     def published(self) -> Samples:
@@ -119,7 +120,7 @@ class Samples(Sequence[Any]):
         return self.count(value) > 0
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
-        """The first place of a sample with the same content. Raises ValueError if there is none."""
+        """The first place of a sample with the same content. Raises ValueError if none exists."""
         return self._digests.index(self._digest(value), start, len(self) if stop is None else stop)
 
     def count(self, value: Any) -> int:
@@ -205,10 +206,9 @@ def on_white(image: Pixels, height: int, width: int) -> Pixels:
 def grid_png(samples: Samples, most: int = 100) -> bytes:
     """A PNG grid of the first `most` samples with their labels. Raises ValueError for kinds that are shown as text."""
     images = images_of(samples.encoder, samples.values[:most])
-    captions = [caption_of(d) for d in samples.described[:most]]
-    buffer = io.BytesIO()
-    columns = 10 if len(images) >= 20 and samples.encoder.kind.view == "image" else None
-    grid = image_grid(images, columns=columns, captions=captions if any(captions) else None)
+    chosen, buffer = samples.arrangement or GridSettings(), io.BytesIO()
+    captions = [caption_of(d) for d in samples.described[:most]] if chosen.captions else []
+    grid = image_grid(images, chosen.columns, captions if any(captions) else None, chosen.scale)
     if samples.hooks:
         grid = Image.fromarray(finished_values(samples.hooks, [np.asarray(grid.convert("RGB"))], "image")[0])
     grid.save(buffer, "PNG")

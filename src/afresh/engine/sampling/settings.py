@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from afresh.core import CondSpec, Family, UserError
+from afresh.core import CondSpec, Family, ItemKind, UserError
 from afresh.core.options import problems
 
 
-def of_sampling(family: Family, chosen: Mapping[str, Any], guidable: bool) -> Any:
+def of_results(kind: ItemKind, chosen: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide settings into those of a family and those of `ItemKind.result_settings`. Raises UserError for an invalid
+    value of the latter."""
+    model = kind.result_settings
+    own = {k: v for k, v in chosen.items() if model is not None and k in model.model_fields}
+    if own and model is not None:
+        try:
+            model(**own)
+        except ValidationError as e:
+            raise UserError(f"Settings of {kind.plural} that were drawn: {problems(e, model)}.") from e
+    return {k: v for k, v in chosen.items() if k not in own}, own
+
+
+def of_sampling(family: Family, chosen: Mapping[str, Any], guidable: bool, also: Iterable[str] = ()) -> Any:
     """Validate the sampling settings of a family. `guidable`: whether the model was also trained without conditions.
+    `also`: the names of settings that are known beside them.
 
     Raises UserError for an unknown setting, for an invalid value, and for guidance if the model does not support it.
     """
@@ -20,7 +34,7 @@ def of_sampling(family: Family, chosen: Mapping[str, Any], guidable: bool) -> An
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         raise UserError(
-            f"{family.name} does not know {', '.join(unknown)} when sampling. It accepts: {', '.join(known)}."
+            f"{family.name} does not know {', '.join(unknown)} when sampling. It accepts: {', '.join([*known, *also])}."
         )
     try:
         settings = family.sampling.settings(**chosen)

@@ -1,7 +1,7 @@
 """The energy that the machine itself says it has used: RAPL of processors, NVML of GPUs.
 
 RAPL: files of Linux in /sys/class/powercap (Documentation/power/powercap/powercap.rst of the kernel), a counter in
-microjoules a zone, which begins anew at `max_energy_range_uj`. Counted are whole packages, and their memory where it is
+microjoules a zone, which restarts at `max_energy_range_uj`. Counted are whole packages, and their memory where it is
 a zone of its own; the other zones within a package are parts of it, and `psys` and `intel-rapl-mmio` would count it
 twice. Most systems let only root read them (CVE-2020-8694). A package is all that runs on it, other programs too.
 
@@ -28,9 +28,9 @@ class CounterGone(Exception):
 @dataclass
 class Counter:
     """A counter of energy. `read`: its value now, in joules; raises OSError or ValueError. `range`: the joules after
-    which it begins anew; None: never.
+    which it begins again; None: never.
 
-    It has to be read at least once in `range`, since a counter does not tell how often it began anew.
+    It has to be read at least once in `range`, since a counter does not tell how often it began again.
     """
 
     name: str

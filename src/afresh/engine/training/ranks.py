@@ -181,7 +181,7 @@ def restarted() -> bool:
 
 def orphaned() -> bool:
     """Whether torchrun is gone, which started this process: nothing would start it again, or end it. A machine of a Ray
-    cluster that is lost is no reason to end the training of the others."""
+    cluster that is lost is not a reason to end the training of the others."""
     return started() and "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != parent
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from afresh.core import events
 from afresh.engine.training.loop import Learner
-from afresh.engine.training.progress import ProgressMeter
+from afresh.engine.training.progress import ProgressMeter, clock
 
 MEASURING, MOST_MEASURING = 0.15, 90.0  # share of the minutes for measuring and the report, and at most these seconds
 LEAST_MEASURING, REPORT = 4.0, 0.3  # seconds; and the share of what is left that the samples of the report take
@@ -18,6 +18,7 @@ LEAST_TRAINING = 0.4  # share of the minutes that training gets, however long re
 TOLERATED = 0.03  # relative error of the number of steps left from which it is changed
 ANNOUNCED = 0.25  # relative change of the number of steps that is a detail
 MATTERS, SETTLED = 2.0, 0.3  # how many times fewer steps than planned are said, and the share of the time before that
+LATE = 0.05  # share of the budget by which a longer duration is said
 OFTEN = 0.01  # share of the budget between two looks at the clock
 
 
@@ -57,10 +58,20 @@ class Clock:
             self.end(minutes) - self.after_training(minutes, fits), time.monotonic() + LEAST_TRAINING * 60 * minutes
         )
 
+    def all_seconds(self, minutes: float, fits: bool = False) -> float:
+        """The seconds of the whole command as it stands: more than the minutes where preparing took too long."""
+        return self.training_end(minutes, fits) + self.after_training(minutes, fits) - self.begun
+
     def measuring_seconds(self, minutes: float) -> float:
         """The seconds that are left for measuring, with a share of them kept for the report; at least LEAST_MEASURING,
         without which no score means anything."""
         return max(LEAST_MEASURING, (1 - REPORT) * (self.end(minutes) - time.monotonic()))
+
+
+def compared(seconds: float, minutes: float) -> str:
+    """The duration of a command in words, beside the minutes that were given if it is longer by more than LATE."""
+    late = f" instead of {clock(60 * minutes)}" if seconds > (1 + LATE) * 60 * minutes else ""
+    return f"{clock(seconds)}{late}"
 
 
 class StepsForDeadline:

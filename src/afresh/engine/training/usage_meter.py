@@ -95,7 +95,7 @@ class UsageMeter:
         self.start, self.busy_before, self.polled = self.now(), self.busy(), self.now()
 
     def poll(self) -> None:
-        """Read the counters if it is time to, so that none begins anew unseen."""
+        """Read the counters if it is time to, so that none begins again unseen."""
         if self.now() - self.polled >= EVERY:
             self.read()
 

@@ -29,7 +29,7 @@ from afresh.core.library_words import in_plain_words
 from afresh.core.plugins import added, parts
 from afresh.faces.cli.commands import command_of
 from afresh.faces.cli.completion import names as listed
-from afresh.faces.cli.group import RENAMED, Group, verb_name
+from afresh.faces.cli.group import RENAMED, RENAMED_OPTIONS, Command, Group, verb_name
 from afresh.faces.cli.show import discard_output, fail, one_line, write_json
 from afresh.faces.cli.wording import as_typed, options_of
 
@@ -182,7 +182,7 @@ def full_command(name: str) -> Any:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for verb in group.verbs if group else (made,):
-        alone.command(verb_name(verb) if group else name, help=about(verb.__doc__ or ""))(shown(verb))
+        alone.command(verb_name(verb) if group else name, cls=Command, help=about(verb.__doc__ or ""))(shown(verb))
     return (typer.main.get_group if group else typer.main.get_command)(alone)
 
 
@@ -196,8 +196,8 @@ def command() -> Any:
 
 @cache
 def option_names() -> frozenset[str]:
-    """Every option of every verb: --guidance, -n, ..."""
-    return options_of(command())
+    """Every option and setting of every verb: --guidance, -n, --set rank, ..."""
+    return options_of(command()) | {new.partition("=")[0] for new in RENAMED_OPTIONS.values()}
 
 
 class EveryOption(Container[str]):

@@ -49,31 +49,27 @@ def add(
             metavar="FILE|RUN|LISTING",
         ),
     ],
-    licence: Annotated[str, o.option("An expression of SPDX, as CC-BY-4.0.")] = "",
-    kind: Annotated[str, o.option("model, adapter, data or work; of a run it is known.")] = "",
+    licence: Annotated[str, o.option("An expression of SPDX, as CC-BY-4.0, or the text of your own.")] = "",
+    kind: Annotated[str, o.setting("model, adapter, data or work; of a run it is known.")] = "",
     title: Annotated[str, o.option("What it is called; else as its file.")] = "",
-    id: Annotated[str, o.option("Its id; else made of the title. One that exists is replaced.")] = "",
+    id: Annotated[str, o.setting("Its id; else made of the title. One that exists is replaced.")] = "",
     price: Annotated[str | None, o.option("As '12.50 EUR', or free; it may be given later.")] = None,
     link: Annotated[str | None, o.option("Where it is bought: https://...", metavar="URL")] = None,
     stripe_key: Annotated[
         Path | None,
-        typer.Option(
-            help="A file with a key of Stripe, by which a payment link is made.", metavar="FILE", callback=existing
-        ),
+        o.setting("A file with a key of Stripe, by which a payment link is made.", metavar="FILE", callback=existing),
     ] = None,
     summary: Annotated[str, o.option("What it is, in a few sentences.")] = "",
-    terms: Annotated[str, o.option("Terms beside the licence.")] = "",
+    terms: Annotated[str, o.setting("Terms beside the licence.")] = "",
     maker: Annotated[str, o.option("Who made it; else the maker of the catalogue.")] = "",
-    safety: Annotated[str, o.option("What it must not be used for, and what may go wrong.")] = "",
-    preview: Annotated[
-        Path | None, typer.Option(help="A picture, sound or text that shows it.", callback=existing)
-    ] = None,
+    safety: Annotated[str, o.setting("What it must not be used for, and what may go wrong.")] = "",
+    preview: Annotated[Path | None, o.setting("A picture, sound or text that shows it.", callback=existing)] = None,
     run: Annotated[
-        Path | None, typer.Option(help="The run whose scores, card and lineage are shown.", callback=existing_run)
+        Path | None, o.setting("The run whose scores, card and lineage are shown.", callback=existing_run)
     ] = None,
     parent: Annotated[
         list[str] | None,
-        o.option("What it was made from, by id or SHA-256, and its share in percent.", metavar="PARENT=SHARE"),
+        o.setting("What it was made from, by id or SHA-256, and its share in percent.", metavar="PARENT=SHARE"),
     ] = None,
     accept: Annotated[
         list[str] | None, o.option("What stands against sharing a run, and may, as for `afresh export`.")
@@ -104,17 +100,21 @@ def add(
         reprice(folder, str(file), price, link, stripe_key, as_json)
         return
     if stripe_key is not None:
-        raise Refusal("A payment link is made of a listing that is there. Add it first, without --stripe-key.")
+        raise Refusal("A payment link is made of a listing that is there. Add it first, without --set stripe_key.")
     file = file if file.is_file() and run_path(file) == file else existing_run(file) or file
     made_new = setting or not (folder / SETTINGS).is_file()
     catalogue = Catalogue.init(folder, **pairs(setting or [], "--set")) if made_new else opened(folder)
     facts |= {"price": price, "link": link}
     if file.is_dir():
         if kind or run:
-            raise Refusal("The kind of a run is known, and its own scores are shown: leave out --kind and --run.")
+            raise Refusal(
+                "The kind of a run is known, and its own scores are shown: leave out the settings kind and run."
+            )
         made = adding.add_run(catalogue, file, licence=licence, accept=accept or (), **facts)
     elif not kind or accept:
-        raise Refusal(f"{file} is a file, so say what it is with --kind, and leave out --accept, which is of runs.")
+        raise Refusal(
+            f"{file} is a file, so say what it is with --set kind=KIND, and leave out --accept, which is of runs."
+        )
     else:
         made = adding.add(catalogue, file, kind=kind, licence=licence, run=run, **facts)
     if as_json:
@@ -149,9 +149,7 @@ def reprice(folder: Path, listing: str, price: str, link: str | None, stripe_key
 
 def publish(
     out: Annotated[Path | None, o.option("The folder of the site; CATALOGUE/site if not given.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what is in the catalogue, and write nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the catalogue; write nothing.")] = False,
     remove: Annotated[
         str | None,
         o.option("Before: take this listing down, so that it is not offered or delivered.", metavar="LISTING"),
@@ -218,8 +216,8 @@ def orders(
         str | None, o.option("Release a listing: a link that expires, and a receipt.", RELEASE, metavar="LISTING")
     ] = None,
     to: Annotated[str, o.option("Who gets it: a name or an e-mail address, which can be forgotten.", RELEASE)] = "",
-    order: Annotated[str, o.option("The number of the order; the same one is released once.", RELEASE)] = "",
-    paid: Annotated[str | None, o.option("What was paid elsewhere, as '12.50 EUR'.", RELEASE)] = None,
+    order: Annotated[str, o.setting("The number of the order; the same one is released once.")] = "",
+    paid: Annotated[str | None, o.setting("What was paid elsewhere, as '12.50 EUR'.")] = None,
     forget: Annotated[
         str | None, o.option("Remove the name and the e-mail address of a buyer; the orders stay.", metavar="PERSON")
     ] = None,
@@ -240,7 +238,7 @@ def orders(
     from afresh.services.catalogue.stripe import notice_of
 
     if (forget and (files or grant)) or bool(grant) != bool(to) or (files and grant) or ((order or paid) and not grant):
-        raise Refusal("Give FILE, or --grant with --to, --order and --paid, or --forget.")
+        raise Refusal("Give FILE, or --grant with --to, --set order and --set paid, or --forget.")
     orders, outcomes = Orders(opened(folder)), []
     if grant:
         made = orders.grant(grant, to, order, None if paid is None else parse_money(paid, "paid"))
@@ -290,8 +288,8 @@ def list_orders(orders: Orders, as_json: bool) -> None:
 
 def royalties(
     out: Annotated[Path | None, o.option("Write the table as CSV to this file.")] = None,
-    since: Annotated[str | None, o.option("The first day, as 2026-01-01.", metavar="DAY")] = None,
-    until: Annotated[str | None, o.option("The last day.", metavar="DAY")] = None,
+    since: Annotated[str | None, o.setting("The first day, as 2026-01-01.", metavar="DAY")] = None,
+    until: Annotated[str | None, o.setting("The last day.", metavar="DAY")] = None,
     force: o.Force = False,
     folder: Folder = HERE,
     as_json: Annotated[bool, o.json_of("{royalties}")] = False,
@@ -362,7 +360,7 @@ def serve(
         ),
     ] = None,
     host: Annotated[str, o.option("Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 = a free one.", min=0, max=65535)] = 8090,
+    port: o.Port = 8090,
     folder: Folder = HERE,
 ) -> None:
     """Take notices of payment and deliver what they release, over HTTP.

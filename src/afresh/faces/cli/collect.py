@@ -14,7 +14,6 @@ from afresh.faces.cli.show import answer, emit, say
 
 
 def collect(
-    context: typer.Context,
     places: Annotated[
         list[str] | None,
         typer.Argument(help="Folders, files, addresses, tables, repositories, ...", metavar="SOURCE..."),
@@ -23,19 +22,19 @@ def collect(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be collected; write nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what was interrupted.")] = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Read again what was collected, if it changed.")] = False,
-    max_bytes: Annotated[int | None, typer.Option(min=1, help="Stop after so many bytes.")] = None,
-    max_minutes: Annotated[float | None, o.minutes_option("Stop after so many minutes:", "max_minutes")] = None,
-    max_items: Annotated[int | None, typer.Option(min=1, help="Stop after so many files, pages or rows.")] = None,
+    max_bytes: Annotated[int | None, o.setting("Stop after so many bytes.", min=1)] = None,
+    max_minutes: Annotated[float | None, o.minutes_setting("Stop after so many minutes:", "max_minutes")] = None,
+    max_items: Annotated[int | None, o.setting("Stop after so many files, pages or rows.", min=1)] = None,
     rule: Annotated[list[str] | None, o.option("Switch a rule on, as name or name=value.")] = None,
     no_rule: Annotated[list[str] | None, o.option("Switch a rule off.")] = None,
     show_rules: Annotated[bool, typer.Option("--rules", help="List the rules, and which of them are applied.")] = False,
     option: Annotated[list[str] | None, typer.Option("--source", help="How a source is read, as key=value.")] = None,
     licence: Annotated[str | None, o.option("Of what says nothing of its licence itself, as CC0-1.0.")] = None,
     person: Annotated[str | None, o.option("Whose it is, to be forgotten by that name.")] = None,
-    consent: Annotated[str | None, o.option("What that person agreed to.")] = None,
-    near: Annotated[str | None, o.option("Near duplicates: drop, or keep on one side of the split.")] = None,
+    consent: Annotated[str | None, o.setting("What that person agreed to.")] = None,
+    near: Annotated[str | None, o.setting("Near duplicates: drop, or keep on one side of the split.")] = None,
     split_by: Annotated[
-        str | None, o.option("What is never divided: group, person or cluster; or time: the last is held out.")
+        str | None, o.setting("What is never divided: group, person or cluster; or time: the last is held out.")
     ] = None,
     heldout: Annotated[float | None, o.option("The share that is held out, as 0.1.")] = None,
     against: Annotated[
@@ -43,13 +42,9 @@ def collect(
     ] = None,
     leaks: Annotated[str | None, o.option("What occurs in --against: keep or drop.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes that clean.")] = 1,
-    cluster: Annotated[
-        str | None, o.option("A Ray cluster that cleans instead: its address, or local.", metavar="ADDRESS")
-    ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Read what a data set of somebody else names, now and later.")
-    ] = False,
-    as_json: Annotated[bool, o.json_of("{into, items, left_out, leakage, digest}")] = False,
+    cluster: o.On = None,
+    trust: o.Trust = False,
+    as_json: Annotated[bool, o.json_of("{into, items, left_out, leakage, personal, digest}")] = False,
 ) -> None:
     """Gather a data set from many sources: cleaned, without duplicates, and with the licence of each item.
 
@@ -59,8 +54,9 @@ def collect(
     from afresh.core import UserError
     from afresh.core.options import pairs
     from afresh.core.plural import counted
+    from afresh.faces.cli import EveryOption
     from afresh.faces.cli.consent import with_consent
-    from afresh.faces.cli.wording import as_typed, options_of
+    from afresh.faces.cli.wording import as_typed
     from afresh.services.collect.gather import CollectLimits, gather
     from afresh.services.collect.gather import places as all_places
     from afresh.verbs.collected.page import write_page
@@ -80,7 +76,7 @@ def collect(
             except UserError as error:  # the others are described too
                 lines, wrong = [f"{place.place}: {error}"], wrong + 1
             for line in lines:
-                answer(as_typed(line, options_of(context.find_root().command)))
+                answer(as_typed(line, EveryOption()))
         if wrong:
             raise UserError(f"{counted(wrong, 'source')} cannot be collected so, as said above.", "wrong_source")
         return
@@ -105,10 +101,10 @@ def collect(
     made = with_consent(lambda trusted: collected(trust=trusted), trust, as_json)
     report = write_page(into)
     if as_json:
-        emit({"into": str(into), **{k: made[k] for k in ("items", "left_out", "leakage", "digest")}})
+        emit({"into": str(into), **{k: made[k] for k in ("items", "left_out", "leakage", "personal", "digest")}})
     else:
         for line in _lines(made):
-            answer(line)
+            answer(as_typed(line, EveryOption()))
         say(f"data set: {into}; what became of all: {report}")
     if failed := made.get("failures"):
         raise UserError(f"Not collected, for the reasons above: {', '.join(failed)}. The rest is.", "not_collected")
@@ -117,6 +113,7 @@ def collect(
 def _lines(made: Mapping[str, Any]) -> Iterator[str]:
     """What became of all, in words."""
     from afresh.core.plural import counted
+    from afresh.services.collect.rules.personal import summary
 
     for kind, count in made["items"].items():
         yield f"{counted(count, 'item')} of the kind {kind}"
@@ -125,6 +122,7 @@ def _lines(made: Mapping[str, Any]) -> Iterator[str]:
     for place, counts in made["leakage"].items():
         common = ", ".join(f"{count:,} {how}" for how, count in counts.items()) or "nothing"
         yield f"in common with {place}: {common}"
+    yield from summary(made["personal"], made["rules"].get("personal"))
 
 
 def _show_rules(into: Path | None, on: Sequence[str], off: Sequence[str], as_json: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import typer
 from annotated_types import Ge, Gt, Le, Lt
 
-from afresh.core.verb import Absent, Argument, Heading, Line, Parameter, Remark, Result, Table, Verb
+from afresh.core.verb import Absent, Argument, Heading, Line, Parameter, Remark, Result, Setting, Table, Verb
 from afresh.faces.cli import completion
 from afresh.faces.cli import options as o
 from afresh.faces.cli.show import answer, emit, note, say, table
@@ -55,7 +55,7 @@ def command_of(verb: Verb[Any, Any], end: Callable[..., None] | None = None) -> 
         elif out is None or verb.shown:
             show_result(result)
 
-    run_type = Annotated[Path, o.run_argument(verb.run_help, verb.run_metavar)]
+    run_type = Annotated[Path, o.run_argument(verb.run_help)]
     parameters = [keyword("run", run_type, inspect.Parameter.empty), *(parameter_of(p, flags) for p in offered)]
     if verb.files:
         out_type = Annotated[Path | None, o.option(verb.files)]
@@ -68,12 +68,17 @@ def command_of(verb: Verb[Any, Any], end: Callable[..., None] | None = None) -> 
 
 def flags_of(offered: Sequence[Parameter]) -> frozenset[str]:
     """The options as they are written, --guidance, -n, ..., which messages then use."""
-    OPTIONS.update({p.name: p.option.flags[0] for p in offered if p.option.flags and "/" not in p.option.flags[0]})
-    return frozenset(part for p in offered for flag in p.option.flags or (flag_of(p),) for part in flag.split("/"))
+    known = {p.name: (flag_of(p),) if isinstance(p.option, Setting) else declared(p) for p in offered}
+    OPTIONS.update({name: flags[0] for name, flags in known.items() if not {" ", "/"} & {*flags[0]}})
+    return frozenset(part for flags in known.values() for flag in flags for part in flag.split("/"))
+
+
+def declared(p: Parameter) -> tuple[str, ...]:
+    return p.option.flags or (f"--{p.name.replace('_', '-')}",)
 
 
 def flag_of(p: Parameter) -> str:
-    return p.option.flags[0] if p.option.flags else f"--{p.name.replace('_', '-')}"
+    return f"--set {p.name}" if isinstance(p.option, Setting) else declared(p)[0]
 
 
 def keyword(name: str, kind: Any, default: Any = False) -> inspect.Parameter:
@@ -98,7 +103,7 @@ def parameter_of(p: Parameter, flags: frozenset[str], early: bool = False) -> in
     common: dict[str, Any] = {
         "help": as_typed(option.help, flags),
         "metavar": option.metavar or None,
-        "rich_help_panel": option.panel or None,
+        "rich_help_panel": o.SETTINGS if isinstance(option, Setting) else option.panel or None,
         "autocompletion": complete,
         "parser": option.shell if inspect.isfunction(option.shell) else None,
         "callback": (lambda given: value_of(None, p, given)) if early and one_word(p) else None,
@@ -108,7 +113,7 @@ def parameter_of(p: Parameter, flags: frozenset[str], early: bool = False) -> in
         info = typer.Argument(**common)
     else:
         info = typer.Option(
-            *option.flags or ((flag_of(p),) if kind is bool and p.default is False else ()),
+            *option.flags or (declared(p) if kind is bool and p.default is False else ()),
             **common,
         )
     default = p.default if isinstance(p.default, bool | int | float | str) else None

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from afresh.faces.cli import options as o
 from afresh.faces.cli.extras import require
 from afresh.faces.cli.show import answer, emit, quoted, say
@@ -37,16 +35,8 @@ def judge(
     values: dict[str, Any],
     as_json: bool,
     *,
-    port: Annotated[
-        int,
-        typer.Option(
-            help="Port of the page for images and sounds; 0 = a free one.", min=0, max=65535, rich_help_panel=VOTES
-        ),
-    ] = 0,
-    open_page: Annotated[
-        bool | None,
-        o.open_option("Open the page in the browser; at a terminal with a display if not given.", VOTES),
-    ] = None,
+    port: o.Port = 0,
+    open_page: Annotated[bool | None, o.open_option("Open the page; on a display by default.")] = None,
     summary: Annotated[bool, o.option("Ask nothing: what the votes say.", VOTES, "--summary")] = False,
 ) -> None:
     """Ask for votes, in the terminal or on a page, or show what the votes say."""

@@ -7,7 +7,7 @@ Where these functions find nothing, the shell offers files.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -59,33 +59,38 @@ def classes(ctx: typer.Context, incomplete: str) -> list[str]:
     return beginning(incomplete, (str(c) for part in parts if isinstance(part, dict) for c in part.get("classes", ())))
 
 
+def settings(ctx: typer.Context, incomplete: str, known: Mapping[str, Iterable[str]] | None = None) -> list[str]:
+    """NAME= of the settings that the command declares itself, and PREFIX.NAME= of those that are known by prefix."""
+    every = {"": getattr(ctx.command, "settings", ()), **(known or {})}
+    return beginning(incomplete, (f"{prefix}{name}=" for prefix, names in every.items() for name in names))
+
+
 def train_settings(ctx: typer.Context, incomplete: str) -> list[str]:
     """train.NAME=, and family.NAME= of the family that is given, or of all."""
     chosen = names()["family"]
     given = ctx.params.get("family")
     known = chosen.get(given, ()) if given else [n for each in chosen.values() for n in each]
-    return assigned(incomplete, "train.", names()["train"]) + assigned(incomplete, "family.", known)
+    return settings(ctx, incomplete, {"train.": names()["train"], "family.": known})
 
 
-def align_settings(incomplete: str) -> list[str]:
+def align_settings(ctx: typer.Context, incomplete: str) -> list[str]:
     """align.NAME= of every method, and train.NAME=."""
-    return assigned(incomplete, "align.", names()["align"]) + assigned(incomplete, "train.", names()["train"])
+    return settings(ctx, incomplete, {"align.": names()["align"], "train.": names()["train"]})
 
 
 def sample_settings(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Settings of sampling of the run's family."""
-    return assigned(incomplete, "", names()["sampling"].get(of_run(ctx, "run.json").get("family"), ()))
+    """Settings of sampling of the run's family, of what is drawn, and of the command."""
+    of_families = names()["sampling"]
+    known = of_families.get(of_run(ctx, "run.json").get("family")) or [n for each in of_families.values() for n in each]
+    return beginning(incomplete, [f"{n}=" for n in (*known, *names()["results"])]) + settings(ctx, incomplete)
 
 
 def data_options(ctx: typer.Context, incomplete: str) -> list[str]:
     """Options of the modality that is given, or of all."""
     chosen = names()["data"]
     given = ctx.params.get("modality")
-    return assigned(incomplete, "", chosen.get(given, ()) if given else [n for each in chosen.values() for n in each])
-
-
-def assigned(incomplete: str, prefix: str, known: Iterable[str]) -> list[str]:
-    return beginning(incomplete, (f"{prefix}{name}=" for name in known))
+    known = chosen.get(given, ()) if given else [n for each in chosen.values() for n in each]
+    return beginning(incomplete, (f"{name}=" for name in known))
 
 
 def of_run(ctx: typer.Context, file: str) -> dict[str, Any]:

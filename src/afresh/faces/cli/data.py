@@ -5,24 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from afresh.faces.cli import options as o
 from afresh.faces.cli.show import answer, emit, one_line, say
 from afresh.faces.cli.show_samples import show_pictures
-from afresh.faces.cli.wording import as_typed, options_of
+from afresh.faces.cli.wording import as_typed
 
 if TYPE_CHECKING:
     from afresh.verbs.inspect_data import Look
 
 
 def data(
-    context: typer.Context,
     path: o.DataPath,
     modality: o.Modality = None,
     option: o.DataOptions = None,
     validation: o.Validation = None,
-    near: Annotated[bool, typer.Option("--near/--no-near", help="Search for near duplicates.")] = True,
+    near: Annotated[bool, o.setting("Search for near duplicates.")] = True,
     out: Annotated[Path | None, o.option("Write this as one HTML page, with examples.")] = None,
     examples: Annotated[
         Path | None, o.option("Write a few items as training sees them into this folder.", metavar="FOLDER")
@@ -38,6 +35,7 @@ def data(
     from afresh.core.options import pairs
     from afresh.data.collected import is_collected
     from afresh.data.storage.folders import check_free
+    from afresh.faces.cli import EveryOption
     from afresh.verbs.inspect_data import look, write_examples
 
     for place in (out, examples):
@@ -56,9 +54,8 @@ def data(
     if as_json:
         emit(found.json())
         return
-    known = options_of(context.find_root().command)
     for line in found.lines():
-        answer(as_typed(line, known))
+        answer(as_typed(line, EveryOption()))
     show_examples(found)
 
 

@@ -37,7 +37,7 @@ EXTRAS = (
         "data sets from folders, the web, tables and databases: `afresh collect SOURCE... --into DATASET`",
     ),
     Extra("store", ("fsspec", "s3fs"), "runs that live in a bucket: `afresh train photos/ --out s3://BUCKET/photos`"),
-    Extra("cluster", ("ray",), "many machines: `--on ADDRESS` of train and serve, `--cluster ADDRESS` of collect"),
+    Extra("cluster", ("ray",), "many machines: `--on ADDRESS` of train, serve and collect"),
     Extra("heic", ("pillow_heif",), "photos in HEIC, as telephones take them: `afresh train photos/`"),
     Extra("music", ("symusic",), "music in MIDI and ABC: `afresh train tunes/`, `afresh compose`"),
     Extra(

@@ -34,9 +34,7 @@ def get(
             "Accept a signer who is not known, for this once, by the SHA-256 of the certificate.", metavar="FINGERPRINT"
         ),
     ] = None,
-    trust_signer: Annotated[
-        Path | None, o.option("A file of certificates in PEM, whose signers are known from now on.", metavar="CERT.pem")
-    ] = None,
+    trust_signer: o.TrustSigner = None,
     force: o.Force = False,
     as_json: Annotated[bool, o.json_of("{folder, kind, name, made, facts, signer, sha256, files, bytes}")] = False,
 ) -> None:

@@ -13,7 +13,7 @@ from afresh.faces.cli.show import emit, note, say
 if TYPE_CHECKING:
     from afresh.verbs.launch.job import JobFile, LaunchJob, TrainingCommand
 
-MACHINES, JOB = "Machines", "The job"
+MACHINES = "Machines"
 ENGINES = ("slurm", "k8s", "sky")
 
 
@@ -42,11 +42,8 @@ def launch(
         int | None,
         typer.Option(min=1, help="Processes on each machine; one for each GPU by default.", rich_help_panel=MACHINES),
     ] = None,
-    cpus: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processors of each machine; 8 for each GPU by default.", rich_help_panel=MACHINES),
-    ] = None,
-    memory: Annotated[int | None, typer.Option(min=1, help="GiB of each machine.", rich_help_panel=MACHINES)] = None,
+    cpus: Annotated[int | None, o.setting("Processors of each machine; 8 for each GPU by default.", min=1)] = None,
+    memory: Annotated[int | None, o.setting("GiB of each machine.", min=1)] = None,
     mount: Annotated[
         list[str] | None,
         o.option(
@@ -56,24 +53,17 @@ def launch(
         ),
     ] = None,
     image: Annotated[str | None, o.option("k8s, sky: the image of a container that has afresh.", MACHINES)] = None,
-    install: Annotated[
-        str | None, o.option("sky: what pip installs instead, a wheel or git+https://...", MACHINES)
-    ] = None,
-    name: Annotated[str | None, o.option("Name of the job; that of the run by default.", JOB)] = None,
+    install: Annotated[str | None, o.setting("sky: what pip installs instead, a wheel or git+https://...")] = None,
+    name: Annotated[str | None, o.option("Name of the job; that of the run by default.")] = None,
     time: Annotated[
-        float | None,
-        o.minutes_option("slurm: minutes of the job; those of the command and a margin by default:", "time", JOB),
+        float | None, o.minutes_setting("slurm: of the job; those of the command and a margin by default:", "time")
     ] = None,
-    restarts: Annotated[
-        int, typer.Option(min=0, help="How often a job that failed goes on by itself.", rich_help_panel=JOB)
-    ] = 3,
+    restarts: Annotated[int, o.setting("How often a job that failed goes on by itself.", min=0)] = 3,
     env: Annotated[
         list[str] | None,
-        o.option(
-            "A variable that the job gets, as WANDB_API_KEY: its value is never in the file.", JOB, metavar="NAME"
-        ),
+        o.option("A variable that the job gets, as WANDB_API_KEY: its value is never in the file.", metavar="NAME"),
     ] = None,
-    kind: Annotated[str | None, o.option("k8s: jobset, or trainjob of Kubeflow; jobset by default.", JOB)] = None,
+    kind: Annotated[str | None, o.setting("k8s: jobset, or trainjob of Kubeflow; jobset by default.")] = None,
     as_json: Annotated[bool, o.json_of("{engine, file, text, notes, submitted}")] = False,
 ) -> None:
     """Launch a training on a cluster: write a job file of Slurm, Kubernetes or SkyPilot; with --submit, hand it over.
@@ -151,9 +141,9 @@ def job_file(engine: str, job: LaunchJob, time: float | None, options: dict[str,
 
     known = {"slurm": ("time",), "k8s": ("image", "kind"), "sky": ("image", "install")}[engine]
     given = {"time": time, **options}
-    extra = [f"--{name}" for name, value in given.items() if value is not None and name not in known]
+    extra = [f"`{name}`" for name, value in given.items() if value is not None and name not in known]
     if extra:
-        raise UserError(f"{', '.join(extra)}: {engine} has no such option. It has: --{', --'.join(known)}.")
+        raise UserError(f"{', '.join(extra)}: {engine} has no such option. It has: `{'`, `'.join(known)}`.")
     if engine == "slurm":
         return slurm_job(job, time)
     if engine == "k8s":

@@ -15,7 +15,7 @@ from afresh.faces.cli.show import say
 
 def open(
     run: Annotated[Path | None, typer.Argument(help="Run to create with; all runs if not given.")] = None,
-    port: Annotated[int, typer.Option(help="Port; 0 = a free one.", min=0, max=65535)] = 0,
+    port: o.Port = 0,
     open_page: Annotated[bool, o.open_option("Open the page in the browser, or only say its address.")] = True,
 ) -> None:
     """Open the studio in the browser: create, look at and keep what your models make.
@@ -28,10 +28,9 @@ def open(
     from urllib.parse import urlencode
 
     from afresh.data.preferences import preferences
-    from afresh.faces.http.app import ServeSettings
+    from afresh.faces.http.app import ServeSettings, memory_budget, serve
     from afresh.faces.http.keys import Keys
     from afresh.faces.http.rights import LOCAL, Holder
-    from afresh.faces.http.run import memory_budget, serve
 
     folder = preferences().runs
     run = existing_run(run)

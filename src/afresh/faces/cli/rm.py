@@ -14,6 +14,7 @@ from afresh.faces.cli import completion
 from afresh.faces.cli import options as o
 from afresh.faces.cli.paths import places, run_paths
 from afresh.faces.cli.show import answer, emit, note
+from afresh.faces.cli.wording import as_typed
 
 if TYPE_CHECKING:
     from afresh.data.imported import WrittenData
@@ -39,14 +40,15 @@ def rm(
         ),
     ] = None,
     source: Annotated[str | None, o.option("Of a data set: a source, as it was given to collect.")] = None,
-    person: Annotated[str | None, o.option("Of a data set: a person, by the name that the items have.")] = None,
-    item: Annotated[str | None, o.option("Of a data set: an item, by its id.", metavar="ID")] = None,
-    with_data: Annotated[
-        bool,
-        typer.Option("--with-data", help="Of adapters of persons: also delete the data that they learnt from."),
-    ] = False,
+    person: Annotated[str | None, o.option("Of a data set: a person, by name or address of e-mail.")] = None,
+    item: Annotated[
+        str | None, o.option("Of a data set: items, by their ids with commas between.", metavar="ID")
+    ] = None,
+    with_data: Annotated[bool, typer.Option("--with-data", help="Of adapters of persons: also their data.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
-    as_json: Annotated[bool, o.json_of("{removed, data}, or {dataset, items, left_out, instead, runs}")] = False,
+    as_json: Annotated[
+        bool, o.json_of("{removed, data}, or {dataset, items, left_out, instead, people, named, perhaps, runs}")
+    ] = False,
 ) -> None:
     """Remove runs from the disk, after asking, or data that was kept as files. Other files in their folders stay.
 
@@ -56,7 +58,8 @@ def rm(
 
     What came from a source or a person, or one item, leaves every file of a data set, and the copies that were kept to
     learn from it. A person or an item does not come back when its sources are read again. Models that have learnt from
-    it are named, and stay as they are until they are removed.
+    it are named, and stay as they are until they are removed. Texts of others that name the person are listed and stay;
+    --item removes them.
     """
     from afresh.core import UserError
     from afresh.core.plural import counted
@@ -126,13 +129,14 @@ def rm(
 
 
 def confirm(doing: str, lines: Sequence[str], what: str, as_json: bool) -> None:
-    """Show the lines and ask. Raises UserError without a terminal."""
+    """Show the lines and ask. Raises UserError, after the lines, without a terminal."""
     from afresh.core import UserError
 
-    if as_json or not sys.stdin.isatty():
+    asked = sys.stdin.isatty() and not as_json
+    for line in () if as_json else lines:
+        (answer if asked else note)(line)
+    if not asked:
         raise UserError(f"{doing} cannot be undone. Say that it is meant: --yes.")
-    for line in lines:
-        answer(line)
     if not typer.confirm(f"Remove {what} for good?"):
         raise typer.Exit
 
@@ -145,10 +149,16 @@ def forget(dataset: Path, wish: ForgetRequest, yes: bool, as_json: bool) -> None
     if not yes:
         found, runs = would_forget(dataset, wish)
         what = f"{counted(found.items, 'item')} of {wish}, and {found.left_out:,} that had been left out"
-        confirm(f"Removing {what},", [f"{dataset} holds {what}", *(f"seen by {r.run}" for r in runs)], "it", as_json)
+        lines = [
+            f"{dataset} holds {what}",
+            *(as_typed(line, ("--item",)) for line in found.lines(wish)),
+            *(f"seen by {r.run}" for r in runs),
+        ]
+        confirm(f"Removing {what},", lines, "it", as_json)
     found, runs = do(dataset, wish)
     if as_json:
-        shown = {"items": found.items, "left_out": found.left_out, "instead": list(found.instead)}
+        shown: dict[str, Any] = {"items": found.items, "left_out": found.left_out, "instead": list(found.instead)}
+        shown |= {"people": dict(found.people), "named": [vars(n) for n in found.named], "perhaps": found.perhaps}
         emit({"dataset": str(dataset), **shown, "runs": [{"run": str(r.run), "certain": r.certain} for r in runs]})
         return
     answer(f"forgotten: {counted(found.items, 'item')}, and {found.left_out:,} that had been left out")

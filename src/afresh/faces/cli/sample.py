@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from afresh.runs.run import Run
 
 PICTURES, TEXTS = 16, 4  # samples if -n is not given
+SHOWN = 8  # of those that are written to files as well
 
 
 def streamed(run: Run, verb: Verb[Any, Samples], values: dict[str, Any], between: str, as_json: bool) -> Samples:
@@ -100,11 +101,13 @@ def deliver(
         emit({"verdict": (read_report(run.path).verdict or {}).get("word"), "samples": records})
     elif stream:
         show_tokens(records[0])
-    elif kind.view == "text":
-        show_texts(samples, records, between)
-    elif kind.inline:
-        show_samples(samples)
-        show_texts(samples, records, between)
+    elif kind.view == "text" or kind.inline:
+        most = None if out is None else SHOWN
+        if kind.view != "text":
+            show_samples(samples)
+        show_texts(samples, records, between, most)
+        if most is not None and len(samples) > most:
+            say(f"and {len(samples) - most:,} more in {out}")
     elif show_samples(samples):
         note_labels(samples)
     elif out is None:

@@ -21,14 +21,13 @@ def serve(
         typer.Argument(help="Runs, or folders of runs; runs/ if not given.", metavar="RUN..."),
     ] = None,
     host: Annotated[str, o.option("Address to listen at; other machines reach 0.0.0.0.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 = a free one.", min=0, max=65535)] = 8080,
+    port: o.Port = 8080,
     key_file: Annotated[
         Path | None,
         o.option("Keys that clients must send, one a line: NAME KEY ROLE; roles: use, train, own.", metavar="FILE"),
     ] = None,
     local_files: Annotated[
-        bool,
-        typer.Option("--local-files", help="Keys of the role `own` may name folders of this machine on the page."),
+        bool, o.setting("Keys of the role `own` may name folders of this machine on the page.")
     ] = False,
     allow_host: Annotated[
         list[str] | None, o.option("A name under which the server is reached; may be repeated.")
@@ -41,19 +40,19 @@ def serve(
         ),
     ] = None,
     memory: Annotated[
-        float | None, o.option("GiB of weights that may be held; half of the free memory if not given.")
+        float | None, o.setting("GiB of weights that may be held; half of the free memory if not given.")
     ] = None,
-    requests: Annotated[int, typer.Option(help="Requests at once; others are asked to try again.", min=1)] = 64,
+    requests: Annotated[int, o.setting("Requests at once; others are asked to try again.", min=1)] = 64,
     evaluations: Annotated[
-        int, typer.Option(help="Evaluations of a network that one request may take; larger ones are refused.", min=1)
+        int, o.setting("Evaluations of a network that one request may take; larger ones are refused.", min=1)
     ] = 100_000,
     rate: Annotated[
-        float | None, typer.Option(help="Requests a minute that one key may send; others are refused.", min=0.01)
+        float | None, o.setting("Requests a minute that one key may send; others are refused.", min=0.01)
     ] = None,
     upload_quota: Annotated[
-        float, typer.Option(help="GiB of data that one key may send and keep through the page.", min=0)
+        float, o.setting("GiB of data that one key may send and keep through the page.", min=0)
     ] = QUOTA,
-    root_path: Annotated[str, o.option("Path under which a proxy shows the server.")] = "",
+    root_path: Annotated[str, o.setting("Path under which a proxy shows the server.")] = "",
     proxy: Annotated[
         list[str] | None,
         o.option(
@@ -62,20 +61,12 @@ def serve(
         ),
     ] = None,
     log_requests: Annotated[
-        bool,
-        typer.Option("--log-requests", help="A line of JSON for each request on standard error, without its content."),
+        bool, o.setting("A line of JSON for each request on standard error, without its content.")
     ] = False,
     open_page: Annotated[bool, o.open_option("Open the page in the browser.")] = False,
-    no_marks: Annotated[
-        bool, typer.Option("--no-marks", help="Neither mark nor sign what is made; its records say so.")
-    ] = False,
-    on: Annotated[
-        str | None,
-        o.option(
-            "A Ray cluster whose machines serve instead, without a page: ray://HOST, or local.", metavar="ADDRESS"
-        ),
-    ] = None,
-    replicas: Annotated[int, typer.Option(help="With --on: servers that share the requests.", min=1)] = 1,
+    no_marks: o.Unmarked = False,
+    on: o.On = None,
+    replicas: Annotated[int, o.setting("With --on: servers that share the requests.", min=1)] = 1,
 ) -> None:
     """Serve runs: OpenAI's API for programs, and a page for people.
 
@@ -87,12 +78,12 @@ def serve(
     from afresh.core import UserError
     from afresh.core.plural import counted
     from afresh.data.preferences import preferences, variable
-    from afresh.faces.http.app import ServeSettings
+    from afresh.faces.http.app import ServeSettings, memory_budget
+    from afresh.faces.http.app import serve as serve_runs
     from afresh.faces.http.keys import NO_KEYS, read_keys
     from afresh.faces.http.origins import ANY, origin_of
     from afresh.faces.http.rights import LOCAL, OWN, Holder
-    from afresh.faces.http.run import memory_budget
-    from afresh.faces.http.run import serve as serve_runs
+    from afresh.faces.http.sessions import Sessions
     from afresh.runs.run_store import opened
 
     if no_marks:
@@ -107,9 +98,11 @@ def serve(
         raise UserError("Replicas are processes of a Ray cluster. Say which: --on ray://HOST, or --on local.")
     if on is not None:
         require("cluster", "A server on a cluster")
-        given = {"--open": open_page, "--local-files": local_files, "--upload-quota": upload_quota != QUOTA}
-        given |= {"--rate": rate is not None, "--log-requests": log_requests, "--port 0": port == 0}
+        given = {"--open": open_page, "`local_files`": local_files, "`upload_quota`": upload_quota != QUOTA}
+        given |= {"`rate`": rate is not None, "`log_requests`": log_requests, "--port 0": port == 0}
         check_shared([name for name, is_given in given.items() if is_given])
+    owner = Holder("", LOCAL if local_files else OWN)
+    kept = preferences().works_folder.parent / f"sessions-{port}.json" if key_file is None and port else None
     keys = NO_KEYS if key_file is None else read_keys(key_file, local_files)
     names = ("127.0.0.1", "localhost", "::1", *([] if host in ("0.0.0.0", "::") else [host]), *(allow_host or ()))
     shown = places or [preferences().runs]
@@ -118,6 +111,7 @@ def serve(
         memory=memory_budget() // replicas if memory is None else int(memory * 2**30),
         hosts=names,
         keys=keys,
+        sessions=Sessions(kept=kept, owner=owner),
         most_requests=requests,
         most_evaluations=evaluations,
         rate=rate,
@@ -126,13 +120,14 @@ def serve(
         uploads=int(upload_quota * 2**30),
         origins=tuple(map(origin_of, allow_origin or ())),
     )
-    ticket = settings.sessions.ticket(Holder("", LOCAL if local_files else OWN)) if key_file is None else ""
+    ticket = settings.sessions.ticket(owner) if key_file is None else ""
 
     def ready(address: str) -> None:
         say(f"serving at {address}; OpenAI's API is at {address}/v1 (Ctrl-C ends)")
         page = f"{address}/studio/enter?ticket={ticket}" if ticket else f"{address}/studio/"
         if ticket:
             note(f"To train and remove as well, open {page} in one browser, once.")
+            note("Every user of this machine sees its chats, works and votes: --key-file FILE gives each their own.")
         if open_page:
             import webbrowser
 

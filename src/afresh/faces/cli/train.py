@@ -16,7 +16,7 @@ from afresh.faces.cli import options as o
 from afresh.faces.cli.commands import flag_of, flags_of, keyword, named, one_word, parameter_of, show_line, value_of
 from afresh.faces.cli.completion import runs
 from afresh.faces.cli.paths import existing_run
-from afresh.faces.cli.show import answer, emit, quoted, say
+from afresh.faces.cli.show import answer, emit, say
 from afresh.faces.cli.wording import as_typed
 from afresh.verbs.training_spec import AlignSpec, DistillSpec, RunSpec, TrainSpec, TuneSpec
 
@@ -34,12 +34,7 @@ AT_THE_END = (
     keyword(
         "measure", Annotated[bool, o.option("Measure the model at the end.", None, "--measure/--no-measure")], True
     ),
-    keyword(
-        "verbose",
-        Annotated[
-            bool, o.option("Show every decision about the data and the plan, with its reason.", None, "--verbose")
-        ],
-    ),
+    keyword("verbose", Annotated[bool, o.common("--verbose")]),
     keyword("as_json", Annotated[bool, o.json_of("{run, steps, heldout_loss, seconds, ...}")]),
 )
 
@@ -76,7 +71,7 @@ def resumes(context: typer.Context, values: Mapping[str, Any], offered: Sequence
                 "without --resume."
             )
         return True
-    for name, flag in (("trust", "--trust"), ("ignore_stop", "--ignore-stop")):
+    for name, flag in (("trust", "--trust"), ("ignore_stop", "--set ignore_stop")):
         if values[name]:
             raise UserError(f"{flag} is for a run that exists: give --resume RUN with it.")
     if values["path"] is None:
@@ -120,7 +115,7 @@ def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) ->
     from afresh.verbs.report import final_record
     from afresh.verbs.training_job import learn
 
-    again = f"go on with: afresh train --resume {quoted(job.run.path)}"
+    again = f"go on with: afresh train --resume {called(job.run.path)}"
     try:
         seconds = learn(job, log or ())
     except Interrupted as e:
@@ -138,6 +133,14 @@ def finish(job: Job, measure: bool, as_json: bool, log: Sequence[str] | None) ->
         show(job, seconds, measured, samples)
 
 
+def called(run: Path) -> str:
+    """A run as it is typed in a shell: by its address if it lives in a store."""
+    from afresh.core.safe_text import shell_word
+    from afresh.runs.run_store import place
+
+    return shell_word(place(run))
+
+
 def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples | None]:
     """The measurement, and the samples of the report, which is written to the run's folder; None for what fails."""
     from afresh.core.errors import Interrupted, left_out
@@ -146,7 +149,7 @@ def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples | None]
 
     path = job.run.path
     try:
-        with left_out(f"Training is done and saved, but not reported. To report it: afresh measure {quoted(path)}."):
+        with left_out(f"Training is done and saved, but not reported. To report it: afresh measure {called(path)}."):
             measured = None
             if measure:
                 measured = measure_run(job.run, prepared=job.prepared, seconds=job.measuring_seconds())
@@ -155,7 +158,7 @@ def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples | None]
             return measured, shown.samples
     except KeyboardInterrupt:
         raise Interrupted(
-            f"Stopped while measuring; training is done and saved. Measure with: afresh measure {quoted(path)}"
+            f"Stopped while measuring; training is done and saved. Measure with: afresh measure {called(path)}"
         ) from None
     return None, None
 
@@ -165,6 +168,7 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
     from afresh.core.plural import counted
     from afresh.engine.sampling.request import converses
     from afresh.engine.training.progress import clock
+    from afresh.engine.training.training_clock import compared
     from afresh.faces.cli.show_samples import show_samples
     from afresh.runs.about import AboutRun
     from afresh.verbs.measuring import verdict_lines
@@ -184,7 +188,9 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
     if measured is not None:
         for line in verdict_lines(run_verdict(job.run, measured)):
             show_line(line)
-    answer(f"{job.run.path}: {about.model}, {counted(about.steps, 'step')}, {clock(spent)} in all")
+    minutes = job.run.record.minutes
+    took = clock(spent) if job.clock is None or minutes is None else compared(spent, minutes)
+    answer(f"{called(job.run.path)}: {about.model}, {counted(about.steps, 'step')}, {took} in all")
     if (steered := alignment_of(about)) is not None:
         answer("; ".join(f"{name} {value}" for name, value in steered.facts))
     answer(f"next: {use_command(job.run)}")
@@ -200,16 +206,7 @@ train = training(
         ],
         None,
     ),
-    keyword(
-        "trust",
-        Annotated[bool, o.option("With --resume: run and read what a run of somebody else names.", None, "--trust")],
-    ),
-    keyword(
-        "ignore_stop",
-        Annotated[
-            bool,
-            o.option("With --resume: train to the planned steps though training was stopped.", None, "--ignore-stop"),
-        ],
-    ),
+    keyword("trust", o.Trust),
+    keyword("ignore_stop", Annotated[bool, o.setting("With --resume: train to the planned steps though stopped.")]),
 )
 tune, distill, align = training(TuneSpec), training(DistillSpec), training(AlignSpec)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from afresh.core import UserError
+from afresh.faces.cli import full_command
 from afresh.faces.cli.paths import run_here
-from afresh.faces.cli.train import align, distill, train, tune
 
-TRAINING: Mapping[str, Callable[..., None]] = {v.__name__: v for v in (train, tune, distill, align)}
+TRAINING = ("train", "tune", "distill", "align")
 PARTS = re.compile(r"[\s=:+*,!]+")  # between the parts of a value: reward.py:score, captions=names.csv
 
 
-def check_verb(words: Sequence[str]) -> None:
-    """Raises UserError unless the words begin with a verb that trains."""
+def values_of(words: Sequence[str]) -> dict[str, Any]:
+    """The values of the options of a command that trains. Raises UserError for another command, and a usage error for
+    options that the command does not have."""
     if not words:
         raise UserError("Say what to launch: afresh launch ENGINE -- train PATH --minutes 60 --out RUN", "no_command")
     if words[0] not in TRAINING:
@@ -27,16 +26,8 @@ def check_verb(words: Sequence[str]) -> None:
             "measure, need one machine: run them there.",
             "not_training",
         )
-
-
-def values_of(words: Sequence[str]) -> dict[str, Any]:
-    """The values of the options of a command that trains. Raises UserError for another command, and a usage error for
-    options that the command does not have."""
-    check_verb(words)
     verb, *rest = words
-    alone = typer.Typer(add_completion=False)
-    alone.command(verb)(TRAINING[verb])
-    command = typer.main.get_command(alone)
+    command = full_command(verb)
     for parameter in command.params:
         parameter.callback = None  # which would look for the paths on this machine
     return dict(command.make_context(f"afresh {verb}", rest).params)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,8 @@ def run_or_works(name: str) -> str:
     if on_the_web(name):
         return name
     found = run_path(path) or path
+    if found == path and path.is_dir() and not any(path.iterdir()):
+        raise Refusal(f"{name} is an empty folder. Give a run, or works: a file, a folder of files, or an address.")
     if path.suffix and not found.exists():
         raise Refusal(f"There is no file {name}. Give a run, or works: a file, a folder of files, or an address.")
     return name if is_works(found) and path.exists() else str(existing_run(path))
@@ -43,23 +46,17 @@ def is_works(path: Path) -> bool:
 
 
 def verify(
-    name: Annotated[
-        str,
+    names: Annotated[
+        list[str],
         typer.Argument(
-            help="A run: its folder, or its name in runs/. Or works: a file, a bundle, a folder, or a file on the web.",
-            metavar="RUN|WORKS",
-            callback=run_or_works,
+            help="A run: its folder, or its name in runs/. Or works: files, bundles, folders, and files on the web.",
+            metavar="RUN|WORKS...",
+            callback=lambda names: [run_or_works(name) for name in names],
             autocompletion=completion.runs,
         ),
     ],
-    trust: Annotated[
-        bool,
-        typer.Option("--trust", help="Trust a run of somebody else: run and read what it names, now and later."),
-    ] = False,
-    trust_signer: Annotated[
-        Path | None,
-        o.option("Of works: a file of certificates in PEM, whose signers are known from now on.", metavar="CERT.pem"),
-    ] = None,
+    trust: o.Trust = False,
+    trust_signer: o.TrustSigner = None,
     as_json: Annotated[bool, o.json_of("{run, passed, checks}, or of works {passed, works: [{name, layers}]}")] = False,
 ) -> None:
     """Check a run, or read where works come from.
@@ -69,15 +66,17 @@ def verify(
     have been changed since, and whether they bear the mark of your key; a bundle is checked with the works in it. A
     file on the web is fetched first. Exit code 0 when nothing is wrong and every work is valid, otherwise 1.
     """
-    path = Path(name)
-    if on_the_web(name) or is_works(path):
+    runs = [Path(name) for name in names if not on_the_web(name) and not is_works(Path(name))]
+    if runs and len(names) > 1:
+        raise Refusal(f"{runs[0]} is a run. Check it alone: afresh verify {runs[0]}.")
+    if not runs:
         if trust:
             raise Refusal("--trust is for a run. Signers of works become known with --trust-signer CERT.pem.")
-        verify_works(name, trust_signer, as_json)
+        verify_works(names, trust_signer, as_json)
     else:
         if trust_signer is not None:
-            raise Refusal(f"--trust-signer is for works, and {path} is a run. Runs are trusted with --trust.")
-        verify_run(path, trust, as_json)
+            raise Refusal(f"--trust-signer is for works, and {runs[0]} is a run. Runs are trusted with --trust.")
+        verify_run(runs[0], trust, as_json)
 
 
 def verify_run(run: Path, trust: bool, as_json: bool) -> None:
@@ -106,7 +105,7 @@ def verify_run(run: Path, trust: bool, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def verify_works(name: str, trust_signer: Path | None, as_json: bool) -> None:
+def verify_works(names: list[str], trust_signer: Path | None, as_json: bool) -> None:
     from rich.text import Text
 
     from afresh.core.plural import counted
@@ -120,7 +119,7 @@ def verify_works(name: str, trust_signer: Path | None, as_json: bool) -> None:
         note(f"Known from now on: {', '.join(keep(trust_signer))}.")
     styles = {Status.VALID: "green", Status.MARKED: "green", Status.NOTHING: "dim", Status.UNKNOWN: "yellow"}
     found = []
-    for finding in verify_address(name) if on_the_web(name) else all_works(Path(name)):
+    for finding in chain.from_iterable(verify_address(n) if on_the_web(n) else all_works(Path(n)) for n in names):
         found.append(finding)
         if not as_json:
             for status, text in lines(finding):
@@ -132,6 +131,7 @@ def verify_works(name: str, trust_signer: Path | None, as_json: bool) -> None:
     else:
         marked = sum(f.status is Status.MARKED for f in found)
         also = f", {marked:,} without valid metadata but with your mark" if marked else ""
-        answer(f"{name}: {valid:,} of {counted(len(found), 'file')} valid{also}")
+        what = names[0] if len(names) == 1 else f"{len(names):,} names"
+        answer(f"{what}: {valid:,} of {counted(len(found), 'file')} valid{also}")
     if not passed:
         raise typer.Exit(1)

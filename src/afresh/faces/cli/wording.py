@@ -21,7 +21,7 @@ ASSIGNED = re.compile(r"([a-z_]\w*(?:\.\w+)*)(?:=(.*))?", re.DOTALL)
 SETTINGS = ("train", "family", "align", "sample")  # what --set takes
 # Parameters whose option has another name.
 OPTIONS = {"n": "-n", "to": "--to", "lora": "--lora", "settings": "--set", "data": "--data"}
-OFF = {"lora": "--full", "measure": "--no-measure", "near": "--no-near"}
+OFF = {"lora": "--full", "measure": "--no-measure"}
 VERBS = {"resume": "train --resume", "load": "sample", "inspect_data": "data", "interpolate": "blend"}
 
 
@@ -90,8 +90,13 @@ def option(name: str, value: str | None, known: Container[str]) -> str | None:
     if dot and head == "data":
         return f"--data {assigned}"
     flag = OPTIONS.get(name, f"--{name.replace('_', '-')}")
+    if not dot and flag not in known:
+        flag = f"--set {name}"
     if dot or flag not in known:
         return None
+    if flag.startswith("--set "):
+        words = {"True": "yes", "False": "no"}
+        return flag if value is None else f"{flag}={words.get(value, value.strip(chr(34)))}"
     if value is None or value == "True":
         return flag
     if value == "False":

@@ -1,28 +1,31 @@
-"""The application: every endpoint of a server of runs."""
+"""The application: every endpoint of a server of runs, and its process."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from afresh import __version__
 from afresh.core import registry
-from afresh.core.memory import give_back
+from afresh.core.memory import available_memory, give_back
 from afresh.data.preferences import preferences
 from afresh.data.uploaded import MOST_KEPT as MOST_UPLOADED
 from afresh.faces.http import errors, health
+from afresh.faces.http.connection import server_for
 from afresh.faces.http.guard import Guard
 from afresh.faces.http.keys import NO_KEYS, Door, Keys
+from afresh.faces.http.listen import serve_with
 from afresh.faces.http.loaded_runs import Library
 from afresh.faces.http.native import edits, runs, verbs, verification, votes
 from afresh.faces.http.origins import Origins
@@ -31,7 +34,7 @@ from afresh.faces.http.sessions import Sessions
 from afresh.faces.studio import exports, pages, sign_in, train, vote
 from afresh.faces.studio import routes as studio
 from afresh.faces.studio import runs as runs_pages
-from afresh.faces.studio.vote_session import Sittings
+from afresh.faces.studio.vote_session import VoteSessions
 
 MOST_BYTES = 32 * 2**20  # of the body of a request
 MOST_REQUESTS = 64  # at once
@@ -39,6 +42,7 @@ MOST_EVALUATIONS = 100_000  # of a network, for one request
 GIVEN_BACK = 60  # times of looking after which freed memory is given back
 WATCH_SECONDS = 1.0  # after which the server knows at the latest that an adapter was removed
 LOADED = "afresh.loaded"  # in the scope of a request for which the dialect of its path was added
+SHARE = 0.5  # of the free memory, for weights
 PARTS = (runs, edits, verbs, health, verification)
 
 
@@ -111,6 +115,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
         hosts=settings.hosts,
         door=door,
         most_bytes=settings.most_bytes,
+        metrics=desk.metrics,
         rate=settings.rate,
         origins=settings.origins,
     )
@@ -121,7 +126,7 @@ def make_app(settings: ServeSettings) -> FastAPI:
 
 def add_page(app: FastAPI, desk: Desk, door: Door, settings: ServeSettings) -> None:
     """Add the page for people, and the comparisons that it shares with programs."""
-    app.state.sittings = Sittings()
+    app.state.sittings = VoteSessions()
     app.include_router(sign_in.routes(door))
     app.include_router(studio.routes(desk, settings.works, settings.most_bytes))
     app.include_router(train.routes(desk, settings.uploads))
@@ -140,7 +145,7 @@ def speak_protocols(app: FastAPI, desk: Desk) -> None:
     def load(path: str | None) -> None:
         """Add the dialects to which the path belongs, or all. Waits for one that another request is adding."""
         with lock:
-            for dialect in [d for d in waiting if path is None or any(part in path for part in d[0])]:
+            for dialect in [d for d in waiting if path is None or errors.belongs(path, d[0])]:
                 app.include_router(dialect[1]().routes(desk))
                 waiting.remove(dialect)
 
@@ -159,3 +164,31 @@ def speak_protocols(app: FastAPI, desk: Desk) -> None:
 
     app.router.default = unknown
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def memory_budget() -> int:
+    """Bytes of weights that a server holds unless told otherwise: half of what is free, or 4 GiB if that is unknown."""
+    free = available_memory()
+    return 4 * 2**30 if free is None else int(SHARE * free)
+
+
+def serve(settings: ServeSettings, host: str, port: int, ready: Callable[[str], None], log_file: bool = False) -> None:
+    """Serve an application with these settings, as `serve_with` does. Raises UserError as it does, and if a place is
+    not a run."""
+    serve_with(server_of(settings), host, port, ready, log_file)
+
+
+def server_of(settings: ServeSettings) -> uvicorn.Server:
+    """The server of an application, which `app.state.stop()` ends: what is being answered is finished. Raises UserError
+    if a place is not a run."""
+    app = make_app(settings)
+    server = server_for(
+        app,
+        timeout_keep_alive=75,
+        proxy_headers=bool(settings.proxies),  # otherwise anybody could say that a request came by https, or whence
+        forwarded_allow_ips=list(settings.proxies),
+        root_path=settings.root_path,
+    )
+    app.state.ending = lambda: server.should_exit  # streams without an end of their own end then
+    app.state.stop = lambda: setattr(server, "should_exit", True)
+    return server

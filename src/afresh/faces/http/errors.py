@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import Request
@@ -18,6 +23,12 @@ from afresh.core.library_words import in_plain_words
 
 log = logging.getLogger("afresh.serve")
 
+# Set in the context of a request: what its dialect calls the parameters and routes that shared messages name, by their
+# names in OpenAI's completions.
+speaking: ContextVar[Mapping[str, str]] = ContextVar("speaking", default=MappingProxyType({}))
+ABSOLUTE = re.compile(r"(?<![\w.:/-])/[^/\s'\"`]+/[^\n'\"`]*")  # a path, and what follows on its line
+MOST_WORDS = 40  # of what may be a name with spaces
+ANTHROPIC = "anthropic-version"  # a header that clients of Anthropic's API send with every request
 NOT_FOUND = ("not_found", "model_not_found")  # codes of errors
 TYPES = {
     400: "invalid_request_error",
@@ -40,8 +51,31 @@ class RefusedRequest(Exception):
     def __init__(
         self, status: int, message: str, code: str | None = None, param: str | None = None, retry: int | None = None
     ) -> None:
-        super().__init__(in_plain_words(message))
+        super().__init__(without_paths(in_plain_words(message)))
         self.status, self.code, self.param, self.retry = status, code, param, retry
+
+
+def own(name: str) -> str:
+    """What the dialect of the request calls a parameter or a route."""
+    return speaking.get().get(name, name)
+
+
+def without_paths(text: str) -> str:
+    """A message for clients, in which a path of this machine is the name of its file or folder. Routes of the server
+    stay: no folder of this machine is at their beginning."""
+
+    def named(found: re.Match[str]) -> str:
+        given = found[0]
+        if not Path(given[: given.index("/", 1)]).exists():
+            return given
+        if text[: found.start()].endswith(("'", '"', "`")):
+            return Path(given).name
+        words = given.split(" ")
+        ends = [" ".join(words[:n]).rstrip(".,:;)") for n in range(min(len(words), MOST_WORDS), 0, -1)]
+        path = next(filter(os.path.lexists, ends), ends[-1])
+        return Path(path).name + without_paths(given[len(path) :])
+
+    return ABSOLUTE.sub(named, text)
 
 
 def body(error: RefusedRequest) -> dict[str, Any]:
@@ -98,10 +132,16 @@ def is_no_name(error: BaseException) -> bool:
     return too_long or (isinstance(error, ValueError) and "embedded null" in str(error))
 
 
-def answer(error: RefusedRequest, path: str) -> JSONResponse:
-    """The answer to a request to this path, in the form of the API that the path belongs to."""
+def belongs(path: str, parts: Sequence[str]) -> bool:
+    """Whether one of these parts, "/v1/messages", is in the path as a whole."""
+    return any(f"{part.rstrip('/')}/" in f"{path}/" for part in parts)
+
+
+def answer(error: RefusedRequest, path: str, given: Mapping[str, str] | None = None) -> JSONResponse:
+    """The answer to a request to this path with the headers `given`, in the form of the API that it belongs to."""
     headers = {} if error.retry is None else {"retry-after": str(error.retry)}
-    dialect = next((load for paths, load in registry.protocols() if any(p in path for p in paths)), None)
+    path = "/v1/messages" if path.startswith("/v1/") and ANTHROPIC in (given or ()) else path
+    dialect = next((load for parts, load in registry.protocols() if belongs(path, parts)), None)
     content = body(error) if dialect is None else dialect().error(error)
     return JSONResponse(content, error.status, headers)
 
@@ -124,7 +164,7 @@ def install(app: Any, as_page: Callable[[Request, RefusedRequest], Response | No
     """Answer every error of an application in this form, or as the page that `as_page` makes for a person."""
 
     def answered(request: Request, error: RefusedRequest) -> Response:
-        return as_page(request, error) or answer(error, request.url.path)
+        return as_page(request, error) or answer(error, request.url.path, request.headers)
 
     @app.exception_handler(RefusedRequest)
     @app.exception_handler(UserError)
@@ -145,7 +185,7 @@ def install(app: Any, as_page: Callable[[Request, RefusedRequest], Response | No
             message = f"There is nothing at {request.url.path}. What there is: GET /openapi.json."
         elif error.status_code == 405:
             message = f"{request.method} does not apply to {request.url.path}."
-        given = answer(RefusedRequest(error.status_code, message), request.url.path)
+        given = answer(RefusedRequest(error.status_code, message), request.url.path, request.headers)
         for name, value in (error.headers or {}).items():
             given.headers[name] = value
         return given

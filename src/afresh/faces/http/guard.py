@@ -22,6 +22,7 @@ from starlette.requests import Request, cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from afresh.faces.http.counts import Metrics
 from afresh.faces.http.errors import RefusedRequest, answer, log, refused
 from afresh.faces.http.keys import Door
 from afresh.faces.http.loaded_runs import asking
@@ -50,6 +51,7 @@ class Guard:
         hosts: Sequence[str],
         door: Door,
         most_bytes: int,
+        metrics: Metrics,
         rate: float | None = None,
         origins: Sequence[str] = (),
     ) -> None:
@@ -57,14 +59,14 @@ class Guard:
         one key, or of all without keys, other than those that only read. `origins`: of pages of other sites that may
         send requests; "*" for any."""
         self.app, self.hosts, self.door, self.most = app, frozenset(hosts), door, most_bytes
-        self.origins = frozenset(origins)
+        self.origins, self.metrics = frozenset(origins), metrics
         self.allowances = None if rate is None else Allowances(rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun, status = time.monotonic(), 0
+        begun, status, ended = time.monotonic(), 0, False
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
         body = Body(receive, headers)
         given = headers.get("x-request-id", "")
@@ -79,41 +81,53 @@ class Guard:
             nonlocal status
             if failed and not status:
                 status = failed[0].status
-                await answer(failed[0], scope["path"])(scope, body.receive, sending_own)
+                await answer(failed[0], scope["path"], headers)(scope, body.receive, sending_own)
             if failed:
                 return
             await sending_own(message)
 
         async def sending_own(message: Message) -> None:
-            nonlocal status
+            nonlocal status, ended
             if message["type"] == "http.response.start":
                 if not failed:
                     await body.read_rest()
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                names = (b"x-request-id", b"request-id")  # the second one is Anthropic's
+                message["headers"] = [*message["headers"], *((name, request_id.encode()) for name in names)]
+            elif scope["method"] == "HEAD":  # answered as GET, up to the body
+                if ended:
+                    return
+                ended, message = True, {"type": message["type"], "body": b""}
             await send(message)
 
         holder = NOBODY
+        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
             self.check(scope, headers)
             holder, signed_in = await self.holder(scope, headers)
             if self.allowances is not None and holder is not NOBODY and scope["method"] not in SAFE:
                 self.allowances.spend(holder.name, time.monotonic())
-            scope.setdefault("state", {}).update(holder=holder, signed_in=signed_in)
+            asked.setdefault("state", {}).update(
+                holder=holder, signed_in=signed_in, shared=self.door.keys.everybody is not None
+            )
             asking.set(None if holder.right >= OWN else holder.name or None)
-            await self.app(scope, bounded(body, self.most, failed), sending)
+            await self.app(asked, bounded(body, self.most, failed), sending)
         except Exception as error:
             if status:
                 raise
             known = refused(error)
-            await (self.page(scope, headers, known) or answer(known, scope["path"]))(scope, body.receive, sending)
+            await (self.page(scope, headers, known) or answer(known, scope["path"], headers))(
+                scope, body.receive, sending
+            )
         finally:
+            seconds = time.monotonic() - begun
+            self.metrics.answered(getattr(asked.get("route"), "path", ""), scope["method"], status, seconds)
             line = {
                 "id": request_id,
                 "method": scope["method"],
                 "path": scope["path"][:200],
                 "status": status,
-                "seconds": round(time.monotonic() - begun, 4),
+                "seconds": round(seconds, 4),
                 "key": holder.name,
             }
             log.info(json.dumps(line))

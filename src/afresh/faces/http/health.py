@@ -1,16 +1,17 @@
-"""GET /health and /metrics: whether the server answers, and what it does."""
+"""GET /health and /metrics: whether the server answers, and what it counts."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 
-from afresh.faces.http.loaded_runs import Served, may_ask
-from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import NOTHING, USE, needs
-from afresh.runs.person_adapters import SEPARATOR
+
+if TYPE_CHECKING:
+    from afresh.faces.http.loaded_runs import Served
+    from afresh.faces.http.request_threads import Desk
 
 
 def routes(desk: Desk) -> APIRouter:
@@ -27,19 +28,8 @@ def routes(desk: Desk) -> APIRouter:
         response_class=PlainTextResponse,
     )
     async def metrics() -> str:
-        held = [s for s in desk.library.held.values() if s.base is None or may_ask(s.name.rpartition(SEPARATOR)[2])]
-        lines = [
-            "# HELP afresh_requests_active Requests that are being answered.",
-            "# TYPE afresh_requests_active gauge",
-            f"afresh_requests_active {desk.busy}",
-            "# HELP afresh_weights_bytes Weights that are held, by run.",
-            "# TYPE afresh_weights_bytes gauge",
-            *(f'afresh_weights_bytes{{run="{escaped(s.name)}"}} {s.bytes}' for s in held),
-            "# HELP afresh_calls_waiting Calls that a run has not finished.",
-            "# TYPE afresh_calls_waiting gauge",
-            *(f'afresh_calls_waiting{{run="{escaped(s.name)}"}} {waiting(s)}' for s in held),
-        ]
-        return "\n".join(lines) + "\n"
+        held = {s.name: (s.bytes, waiting(s)) for s in desk.library.visible()}
+        return desk.metrics.text(desk.busy, held)
 
     return router
 
@@ -47,7 +37,3 @@ def routes(desk: Desk) -> APIRouter:
 def waiting(served: Served) -> int:
     """The calls of a run, or of an adapter, that its lane has not finished."""
     return sum(call.run is served.run for call in list(served.lane.calls))
-
-
-def escaped(name: str) -> str:
-    return name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from afresh.faces.http.errors import RefusedRequest
-from afresh.faces.http.requests.forms import IGNORED, take_extras
+from afresh.faces.http.errors import RefusedRequest, speaking
+from afresh.faces.http.requests.forms import IGNORED, form_in, take_extras
 from afresh.faces.http.rights import USE, needs
 
 DEEPEST = 100  # levels of lists and objects in each other: more than any schema of an answer needs
@@ -36,10 +36,14 @@ class JsonRoute(APIRoute):
         async def handler(request: Request) -> Response:
             if body is not None:
                 kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-                if kind != "application/json":
+                # A page of another site always sends its origin, so what has neither comes from a program.
+                bare = not kind and "origin" not in request.headers
+                if kind != "application/json" and not bare:
                     message = f"Send JSON, with content-type: application/json. Given: {kind!r}."
                     raise RefusedRequest(415, message, "not_json")
-                request = ReadRequest(request.scope, request.receive)
+                known = [*request.scope["headers"], *([(b"content-type", b"application/json")] if bare else [])]
+                request = ReadRequest({**request.scope, "headers": known}, request.receive)
+                speaking.set(getattr(form_in(body.field_info.annotation), "words", {}))
                 request.value = parsed(await request.body())
                 request.state.ignored = take_extras(body.field_info.annotation, request.value)
             response = await answer(request)

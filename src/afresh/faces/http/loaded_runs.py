@@ -82,7 +82,8 @@ class Library:
                 raise UserError(
                     f"{place} is an adapter. Give the run that it is of: it is served with it.", "not_a_run"
                 )
-        self.places, self.memory = tuple(places), memory
+        # Absolute, so that messages show none of them.
+        self.places, self.memory = tuple(place.absolute() for place in places), memory
         self.held: dict[str, Served] = {}
         self.lock = threading.RLock()
 
@@ -117,6 +118,11 @@ class Library:
             with suppress(UserError, OSError):
                 out.append(view(name, self.open(name)))
         return out
+
+    def visible(self) -> list[Served]:
+        """The runs and adapters that are held and may be asked for in this context."""
+        held = list(self.held.values())
+        return [s for s in held if s.base is None or may_ask(s.name.rpartition(SEPARATOR)[2])]
 
     def path(self, name: str) -> Path:
         """The folder of a run or an adapter. Raises UserError if there is none."""

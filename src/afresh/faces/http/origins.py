@@ -22,7 +22,13 @@ ANY = "*"
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 USUAL_PORTS = {"http": ":80", "https": ":443"}
 SECONDS = 600  # for which a browser remembers what a page may send
-READABLE = ("retry-after", "x-request-id", CAPPED, IGNORED)  # headers of answers, beside those that any page may read
+READABLE = (
+    "retry-after",
+    "x-request-id",
+    "request-id",
+    CAPPED,
+    IGNORED,
+)  # headers of answers, beside those that any page may read
 
 
 def origin_of(given: str) -> str:

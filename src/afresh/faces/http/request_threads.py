@@ -19,7 +19,8 @@ from afresh.core.cost import at_most
 from afresh.core.events import Event
 from afresh.core.solver_progress import Step, following
 from afresh.faces.http.batching import PROCESSORS, Cancelled, cancelled
-from afresh.faces.http.errors import RefusedRequest, refused
+from afresh.faces.http.counts import Metrics
+from afresh.faces.http.errors import RefusedRequest, refused, without_paths
 from afresh.faces.http.loaded_runs import Library, Served, check_held
 from afresh.faces.http.turn import Turns
 
@@ -42,6 +43,7 @@ class Desk:
             most, thread_name_prefix="request", initializer=torch.set_num_threads, initargs=(1,)
         )
         self.busy = 0
+        self.metrics = Metrics()
         self.turns = Turns()  # of requests that need no run
 
     def admit(self) -> None:
@@ -77,8 +79,9 @@ class Desk:
     def with_run(self, model: str, work: Callable[[Served], T]) -> T:
         """The result of `work` with a run, which is held meanwhile."""
         served = self.library.acquire(model)
+        counted = self.metrics.working((served.base or served).name)
         try:
-            with events.listening(unheard), following(lambda step: check_held(served)):
+            with counted, events.listening(unheard), following(lambda step: check_held(served)):
                 made = work(served)
             check_held(served)
             return made
@@ -174,7 +177,7 @@ def noted() -> Iterator[list[str]]:
 
     def listen(event: Event) -> None:
         if event.kind in ("note", "warning"):
-            notes.append(event.text)
+            notes.append(without_paths(event.text))
 
     with events.listening(listen):
         yield notes

@@ -69,8 +69,8 @@ def check(request: Request, right: Right) -> None:
         return
     if right == LOCAL:
         how = (
-            "`afresh open` gives it to the browser that it opens; `afresh serve --local-files` gives it to keys of the "
-            "role `own`. Without it, send the files themselves."
+            "`afresh open` gives it to the browser that it opens; `afresh serve --set local_files=yes` to keys "
+            "of the role `own`. Without it, send the files themselves."
         )
     else:
         role = next(name for name, given in ROLES.items() if given == right)

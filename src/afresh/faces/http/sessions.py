@@ -1,18 +1,24 @@
 """Sessions of browsers: a secret of its own for each browser that was let in, so that no key lies in a browser.
 
-A session is known by the hash of its secret, in the memory of the server alone: it ends with the server, when it is
-signed out of, and after a month. Tickets let one browser in, once.
+A session is known by the hash of its secret. It ends when it is signed out of, after a month, and with the server; on
+a server without keys, whose owner has no other secret than the session, the owner's go on after a restart. Tickets let
+one browser in, once.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
+from afresh.core import UserError
+from afresh.data.storage.files import write_json
 from afresh.faces.http.rights import Holder
 
 SECONDS = 30 * 86400  # after which a session ends
@@ -28,10 +34,14 @@ class BrowserSession:
 class Sessions:
     """The sessions and tickets of a server."""
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
-        """`now`: seconds since 1970."""
-        self.now = now
+    def __init__(
+        self, now: Callable[[], float] = time.time, kept: Path | None = None, owner: Holder | None = None
+    ) -> None:
+        """`now`: seconds since 1970. `kept`: the file for the sessions of the owner that go on after a restart."""
+        self.now, self.kept, self.owner = now, kept, owner
         self.known: dict[str, BrowserSession] = {}  # by the hash of the secret, the oldest first
+        if kept is not None and owner is not None:
+            self.known = {k: BrowserSession(owner, ends) for k, ends in read_sessions(kept).items()}
         self.tickets: dict[str, Holder] = {}  # by the hash of the ticket
         self.lock = threading.Lock()
 
@@ -55,7 +65,16 @@ class Sessions:
             for oldest in own[: len(own) - MOST + 1]:
                 del self.known[oldest]
             self.known[hashed(made)] = BrowserSession(holder, now + SECONDS)
+            self.keep()
         return made
+
+    def keep(self) -> None:
+        """Write the sessions of the owner. Where the disk is full they end with the server."""
+        if self.kept is not None:
+            with suppress(OSError, UserError):
+                self.kept.parent.mkdir(parents=True, exist_ok=True)
+                write_json(self.kept, {k: s.ends for k, s in self.known.items() if s.holder == self.owner})
+                self.kept.chmod(0o600)
 
     def holder(self, secret: str) -> Holder | None:
         """Whose session it is; None if it has ended or never began."""
@@ -65,6 +84,15 @@ class Sessions:
     def end(self, secret: str) -> None:
         with self.lock:
             self.known.pop(hashed(secret), None)
+            self.keep()
+
+
+def read_sessions(file: Path) -> dict[str, float]:
+    """When the sessions in a file end; empty where it cannot be read."""
+    try:
+        return {str(k): float(v) for k, v in json.loads(file.read_bytes()).items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
 
 
 def hashed(secret: str) -> str:

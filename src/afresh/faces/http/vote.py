@@ -6,13 +6,12 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from afresh.engine.sampling.request import labels_by_name
-from afresh.faces.http.app import ServeSettings
+from afresh.faces.http.app import ServeSettings, memory_budget, server_of
 from afresh.faces.http.keys import Keys
 from afresh.faces.http.listen import serve_with
 from afresh.faces.http.rights import TRAIN, Holder
-from afresh.faces.http.run import memory_budget, server_of
-from afresh.faces.studio.vote_request import Asking
-from afresh.faces.studio.vote_session import Sitting
+from afresh.faces.studio.vote_request import VoteRequest
+from afresh.faces.studio.vote_session import VoteSession
 from afresh.runs.run import Run
 from afresh.verbs.annotate import PairRequest, Session
 
@@ -28,7 +27,7 @@ def serve(session: Session, runs: Sequence[Run], wish: PairRequest, port: int, r
     settings = ServeSettings(places=tuple(run.path for run in runs), memory=memory_budget(), keys=Keys())
     ticket = settings.sessions.ticket(Holder("", TRAIN))
     server = server_of(settings)
-    sitting = sitting_of(session, runs, wish)
+    sitting = session_of(session, runs, wish)
     server.config.app.state.sittings.add(sitting)  # type: ignore[union-attr]
 
     def listening(address: str) -> None:
@@ -43,10 +42,10 @@ def serve(session: Session, runs: Sequence[Run], wish: PairRequest, port: int, r
             sitting.over = True
 
 
-def sitting_of(session: Session, runs: Sequence[Run], wish: PairRequest) -> Sitting:
+def session_of(session: Session, runs: Sequence[Run], wish: PairRequest) -> VoteSession:
     """A session that was begun in a terminal, for the page."""
     names = [run.path.resolve().name for run in runs]
-    asking = Asking.model_construct(
+    asking = VoteRequest.model_construct(
         run=names[0],
         other=names[1] if len(names) > 1 else "",
         n=session.of,
@@ -58,4 +57,4 @@ def sitting_of(session: Session, runs: Sequence[Run], wish: PairRequest) -> Sitt
     )
     run = runs[0].path if len(runs) == 1 else None
     id_ = secrets.token_hex(12)
-    return Sitting(id_, session, runs[0].encoder, " and ".join(names), run, wish=asking.model_dump(), whole=True)
+    return VoteSession(id_, session, runs[0].encoder, " and ".join(names), run, wish=asking.model_dump(), whole=True)

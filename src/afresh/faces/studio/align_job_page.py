@@ -9,17 +9,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from starlette.responses import Response
 
-from afresh.core import UserError
 from afresh.data.preferences import Minutes
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import TRAIN, owner_of
-from afresh.faces.studio.media_keys import Face, HeldMedia
+from afresh.faces.studio.media_keys import HeldMedia, MediaRef
 from afresh.faces.studio.pages import moved, page, page_router
-from afresh.faces.studio.train import card, own_job
-from afresh.faces.studio.vote_request import Asking
-from afresh.faces.studio.vote_session import Sittings
+from afresh.faces.studio.train import card, free_place, own_job
+from afresh.faces.studio.vote_request import VoteRequest
+from afresh.faces.studio.vote_session import VoteSessions
 from afresh.runs.run import Run
 from afresh.verbs import jobs
 from afresh.verbs.annotate import beside, default_votes
@@ -31,7 +30,7 @@ BESIDE = 4  # samples of each run that are shown side by side
 FormMinutes = Annotated[Minutes, Form(ge=0.1, le=1440, allow_inf_nan=False)]
 
 
-def routes(desk: Desk, sittings: Sittings) -> APIRouter:
+def routes(desk: Desk, sittings: VoteSessions) -> APIRouter:
     router = page_router(TRAIN)
 
     @router.post("/studio/vote/{id_}/learn")
@@ -79,12 +78,12 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
         """Samples of both runs, made from the same random numbers."""
         job = own_job(request, id_, VERB)
         base, made = (desk.library.offer(Path(job.about[name])) for name in ("base", "out"))
-        asking = Asking(**{**job.about["wish"], "run": base, "other": made, "n": BESIDE})
+        asking = VoteRequest(**{**job.about["wish"], "run": base, "other": made, "n": BESIDE})
         rows = await desk.run(request, base, lambda served: pairs(served, made, asking))
         again = asking.model_copy(update={"n": 20, "seed": asking.seed + 1, "again": False})
         return page(request, "learnt_after.html", base=base, made=made, rows=rows, fields=again.fields())
 
-    def pairs(served: Served, made: str, asking: Asking) -> list[tuple[str, Face, Face]]:
+    def pairs(served: Served, made: str, asking: VoteRequest) -> list[tuple[str, MediaRef, MediaRef]]:
         other = desk.library.acquire(made)
         try:
             runs = [served.run, other.run]
@@ -93,7 +92,7 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
         finally:
             desk.library.release(other)
 
-        def face(run: Run, item: str) -> Face:
+        def face(run: Run, item: str) -> MediaRef:
             return sittings.album.face(HeldMedia(run.encoder.kind, run.encoder, votes.parent, item))
 
         return [
@@ -106,21 +105,16 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
 
 def values(job: BackgroundJob) -> dict[str, Any]:
     outcome = jobs.outcome(job)
+    asking = VoteRequest(**{**job.about["wish"], "other": "", "again": False})
     return {
         "job": card(job, outcome),
         "outcome": outcome,
         "base": Path(job.about["base"]).name,
         "made": Path(job.about["out"]).name,
         "guesses": outcome.code == "votes_are_guesses",
-        "further": more_of(job).fields(),
+        "further": asking.model_copy(update={"n": FURTHER, "seed": asking.seed + 1}).fields(),
         "usable": (Path(job.about["out"]) / "checkpoints").is_dir(),
     }
-
-
-def more_of(job: BackgroundJob) -> Asking:
-    """New pairs of the same request."""
-    asking = Asking(**{**job.about["wish"], "other": "", "again": False})
-    return asking.model_copy(update={"n": FURTHER, "seed": asking.seed + 1})
 
 
 def start(
@@ -128,17 +122,8 @@ def start(
 ) -> BackgroundJob:
     """Begin `afresh align` with these votes. The new run stands beside the old one. `anyway`: also if the votes turn
     out to be no better than guessing. Raises UserError."""
-    base, out, votes = run.resolve(), free(run.resolve()), votes.resolve()
-    options = {"preferences": votes, "minutes": f"{minutes:g}", "out": out, "anyway": anyway or None}
+    base, votes = run.resolve(), votes.resolve()
+    out = free_place(base.parent, f"{base.name}-aligned")
+    options = {"preferences": votes, "minutes": f"{minutes:g}", "out": out, "set": "anyway=yes" if anyway else None}
     about = {"base": str(base), "out": str(out), "wish": dict(wish), "minutes": minutes}
     return jobs.start(VERB, [base], options, f"Learning from votes on {base.name}", out, whose, about)
-
-
-def free(run: Path) -> Path:
-    """A folder that neither exists nor is being made: RUN-aligned, RUN-aligned-2, ... Raises UserError."""
-    taken = {job.run for job in jobs.jobs() if jobs.is_running(job)}
-    for number in range(1, 1000):
-        out = run.with_name(f"{run.name}-aligned" + ("" if number == 1 else f"-{number}"))
-        if not out.exists() and str(out) not in taken:
-            return out
-    raise UserError(f"There are 999 aligned runs of {run.name}. Remove some: `afresh rm`.")

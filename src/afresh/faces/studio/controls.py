@@ -124,7 +124,7 @@ def controls_of(run: Run) -> Controls:
         more=tuple(s for s in settings if not SETTINGS[s.name].first),
         ways=ways_of(run, form, blends),
         blends=blends,
-        factors=factors_of(*shape),
+        factors=tuple(f for f in range(2, min(shape) // 2 + 1) if shape[0] % f == 0 == shape[1] % f),
         voices=max((c.voices(run) for c in registry.creations().values() if c.voices and c.able(run)), default=0),
         seconds=space.longest,
         shape=shape,
@@ -148,11 +148,6 @@ def ways_of(run: Run, form: Form, blends: bool) -> tuple[Way, ...]:
     if blends and of_kind(run.conds, "label"):
         ways.append(Way("move", "Towards a label"))
     return tuple(ways)
-
-
-def factors_of(height: int, width: int) -> tuple[int, ...]:
-    """The factors by which pictures are enlarged to a size."""
-    return tuple(f for f in range(2, min(height, width) // 2 + 1) if height % f == 0 == width % f)
 
 
 def sliders(run: Run) -> list[Slider]:

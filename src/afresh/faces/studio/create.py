@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
@@ -15,15 +14,15 @@ from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.requests.forms import event_stream
 from afresh.faces.studio.controls import Controls, controls_of
-from afresh.faces.studio.creation_stream import Making, Workshop
-from afresh.faces.studio.form import form_of, read_wish
+from afresh.faces.studio.creation_stream import CreationQueue, PendingCreation
+from afresh.faces.studio.form import form_of, parse_creation_request
 from afresh.faces.studio.gallery_page import works_of
-from afresh.faces.studio.pages import HEADERS, address, page, page_router
+from afresh.faces.studio.pages import HEADERS, Name, moved, page, page_router
 from afresh.faces.studio.recipe import how_made
 from afresh.faces.studio.run_card import cards, page_of
+from afresh.faces.studio.verb_page import verbs_of
 from afresh.verbs.gallery import Work
 
-Name = Annotated[str, Query(max_length=255)]
 Id = Annotated[str, Query(max_length=40)]
 MOST_WORDS = 2_000  # characters of the words that a page begins with
 NEAR = 12  # works to blend with
@@ -43,7 +42,7 @@ DEEDS = {
 
 def routes(desk: Desk, root: Path) -> APIRouter:
     router = page_router()
-    workshop = Workshop(desk)
+    workshop = CreationQueue(desk)
     deeds = DEEDS | {name: creation.title for name, creation in registry.creations().items()}
 
     @router.get("/studio/create")
@@ -55,9 +54,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         verb: Annotated[str, Query(max_length=40)] = "",
     ) -> Response:
         if verb not in {"", "again", *deeds}:
-            raise RefusedRequest(
-                400, f"There is no way {verb} to make a work. Known: {', '.join(deeds)}.", None, "verb"
-            )
+            raise RefusedRequest(400, f"Unknown verb {verb}. Known: {', '.join(deeds)}.", None, "verb")
         runs = [card for card in cards(desk.library) if card.usable and card.page == "create"]
         works = works_of(request, root)
         work = works.get(start) if start else None
@@ -68,7 +65,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         if (elsewhere := page_of(opened)) is not None:  # also for a work of a time when it had none
             asked = (work.recipe.wish.prompt or "") if work is not None else ""
             words = words or (asked if len(asked) <= MOST_WORDS else "")
-            return RedirectResponse(address(request, elsewhere.name, run=name, words=words), 303)
+            return moved(request, elsewhere.name, run=name, words=words)
         controls = controls_of(opened)
         able = {way.verb for way in controls.ways}
         if verb in deeds and verb not in able | {"blend", "continue"}:
@@ -90,6 +87,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
             going=going,
             deeds=deeds,
             creation=registry.creations().get(verb),
+            verbs=verbs_of(opened),
             near=[w for w in near if work is None or w.id != work.id],
         )
 
@@ -97,12 +95,12 @@ def routes(desk: Desk, root: Path) -> APIRouter:
     async def order(request: Request, run: Name) -> Response:
         works = works_of(request, root)
         async with request.form(max_files=4, max_fields=400, max_part_size=2 * 2**20) as form:
-            wish, files = await read_wish(form, works)
+            wish, files = await parse_creation_request(form, works)
         opened = await run_in_threadpool(lambda: desk.library.open(run))
         if page_of(opened) is not None:
             raise RefusedRequest(400, f"{run} is used on a page of its own. Choose it under Models.", None, "run")
         controls = await run_in_threadpool(lambda: controls_of(opened))
-        token = workshop.order(Making(run, wish, files, works))
+        token = workshop.order(PendingCreation(run, wish, files, works))
         return page(
             request, "making.html", token=token, wish=wish, how=how_made(wish.verb).capitalize(), controls=controls
         )

@@ -35,7 +35,7 @@ SHARPER = 6  # how often a picture is shown while it is drawn
 
 
 @dataclass
-class Making:
+class PendingCreation:
     """A wish that a page has sent. `stop` ends it."""
 
     run: str
@@ -47,22 +47,20 @@ class Making:
     begun: bool = False
 
 
-class Workshop:
+class CreationQueue:
     """The wishes of all pages by their tokens, which only the page that asked knows."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self.all: dict[str, Making] = {}
+        self.all: dict[str, PendingCreation] = {}
 
-    def order(self, making: Making) -> str:
+    def order(self, making: PendingCreation) -> str:
         """The token under which to listen. Raises Refused if the server is busy."""
         self.desk.admit()
         now = time.monotonic()
         self.all = {t: m for t, m in self.all.items() if m.begun or now - m.since < WAIT}
         if len(self.all) >= MOST_WAITING:
-            raise RefusedRequest(
-                429, "Too many wishes are waiting. Try again in a minute.", "rate_limit_exceeded", retry=60
-            )
+            raise RefusedRequest(429, "Too many requests are waiting. Try again in a minute.", "busy", retry=60)
         token = secrets.token_urlsafe(18)
         self.all[token] = making
         return token
@@ -93,7 +91,7 @@ class Workshop:
         yield event("", "end")
 
 
-def made(served: Served, making: Making, put: Callable[[Any], None]) -> None:
+def made(served: Served, making: PendingCreation, put: Callable[[Any], None]) -> None:
     """Make the works of a wish and keep each. `put` gets pieces, works, and events of pictures on the way and notes."""
     gone, run = cancelled.get(), served.run
     alone.set(True)
@@ -134,7 +132,7 @@ def made(served: Served, making: Making, put: Callable[[Any], None]) -> None:
             check()
 
 
-def shown_as(request: Request, making: Making, item: Any) -> str:
+def shown_as(request: Request, making: PendingCreation, item: Any) -> str:
     """An item as an event whose data is HTML."""
     if isinstance(item, TextPiece):
         return event(str(escape(item.text)), f"piece-{item.index}")

@@ -113,13 +113,9 @@ def routes() -> APIRouter:
         if len(files) == 1:
             return FileResponse(files[0], filename=files[0].name, headers=HEADERS)
         if len(files) > MOST_FILES:
-            raise RefusedRequest(
-                400, f"{export.folder.name} has {len(files):,} files, at most {MOST_FILES:,} are sent."
-            )
+            raise RefusedRequest(400, f"The export has {len(files):,} files. At most {MOST_FILES:,} are sent.")
         if sending >= MOST_AT_ONCE:
-            raise RefusedRequest(
-                429, "Other exports are being sent. Try again in a minute.", "rate_limit_exceeded", retry=60
-            )
+            raise RefusedRequest(429, "Other exports are being sent. Try again in a minute.", "busy", retry=60)
 
         async def content() -> AsyncIterator[bytes]:
             nonlocal sending

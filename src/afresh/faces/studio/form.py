@@ -29,7 +29,7 @@ PLAIN = [
 FILES = 2  # inputs of a wish
 
 
-async def read_wish(form: FormData, works: Works) -> tuple[CreationRequest, dict[str, bytes]]:
+async def parse_creation_request(form: FormData, works: Works) -> tuple[CreationRequest, dict[str, bytes]]:
     """The wish of a form, and the content of its files by name.
 
     `label.NAME`, `number.NAME` and `setting.NAME` are conditions and settings, `side.NAME` the pixels to add at a side.

@@ -10,17 +10,20 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from afresh.core import UserError
+from afresh.data.image.kind import png_bytes
+from afresh.engine.pages.render import data_uri
 from afresh.faces.http.batching import alone
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import owner_of
 from afresh.faces.studio.controls import controls_of
-from afresh.faces.studio.pages import HEADERS, page, page_router
+from afresh.faces.studio.pages import HEADERS, Name, page, page_router
 from afresh.faces.studio.recipe import download, kinds, recipe_lines, signed
 from afresh.verbs.creation_request import make
 from afresh.verbs.gallery import Work, Works, same
 
+KEEP = "private, max-age=31536000, immutable"  # of files that never change
 PAGE = 48  # works of a page
 TYPES = {
     "png": "image/png",
@@ -32,13 +35,17 @@ TYPES = {
     "provenance": "application/zip",
 }
 Words = Annotated[str, Query(max_length=400)]
-Name = Annotated[str, Query(max_length=255)]
 
 
 def works_of(request: Request, root: Path) -> Works:
     """The works of whoever asks: with keys, everybody has their own."""
     owner = owner_of(request)
     return Works(root / f"of {quote(owner, safe='')}" if owner else root)
+
+
+def own_folder(request: Request) -> Path:
+    """The folder in which what whoever asks makes is kept."""
+    return works_of(request, request.app.state.works).root
 
 
 def routes(desk: Desk, root: Path) -> APIRouter:
@@ -65,11 +72,19 @@ def routes(desk: Desk, root: Path) -> APIRouter:
         work = works_of(request, root).get(id_)
         return page(request, "show.html", work=work, lines=recipe_lines(work), kinds=kinds(work), **able(desk, work))
 
+    @router.get("/studio/works/{id_}/picture")
+    def picture(request: Request, id_: str) -> Response:
+        """The picture of an item that is none itself, such as a field."""
+        image = works_of(request, root).get(id_).preview.image
+        if image is None:
+            raise RefusedRequest(404, "This work has no picture.", "not_found")
+        return sent(png_bytes(image), "png", KEEP)
+
     @router.get("/studio/works/{id_}/files/{name}")
     def file(request: Request, id_: str, name: str) -> Response:
         work = works_of(request, root).get(id_)
         content = signed(work, name, work.read(name))[name]
-        return sent(content, name.rpartition(".")[2], "private, max-age=31536000, immutable")
+        return sent(content, name.rpartition(".")[2], KEEP)
 
     @router.get("/studio/works/{id_}/download/{kind}")
     def save(request: Request, id_: str, kind: str) -> Response:
@@ -95,7 +110,7 @@ def routes(desk: Desk, root: Path) -> APIRouter:
             return page(request, "gone.html", work=works.move(id_, binned=True))
         if deed == "restore":
             return page(request, "work.html", work=works.move(id_, binned=False))
-        raise RefusedRequest(404, f"A work cannot be asked to {deed[:40]}.", "not_found")
+        raise RefusedRequest(404, f"Unknown action {deed[:40]} for a gallery item.", "not_found")
 
     @router.post("/studio/bin/empty")
     def empty(request: Request) -> Response:
@@ -108,11 +123,18 @@ def routes(desk: Desk, root: Path) -> APIRouter:
 def able(desk: Desk, work: Work) -> dict[str, Any]:
     """What the run of a work can do with it, if it is still there."""
     try:
-        controls = controls_of(desk.library.open(work.recipe.run))
+        run = desk.library.open(work.recipe.run)
+        controls, pictures = controls_of(run), run.encoder.abilities.pictures
     except UserError:
-        return {"known": False, "ways": (), "blends": False, "continues": False}
+        return {"controls": None, "continues": False, "pictures": ()}
+    shown, curves = pictures(run.encoder.kind.decode(work.read(work.main))) if pictures else ((), {})
     continues = not controls.talks and (controls.writes or controls.form == "music")
-    return {"known": True, "ways": controls.ways, "blends": controls.blends, "continues": continues}
+    return {
+        "controls": controls,
+        "continues": continues,
+        "curves": curves,
+        "pictures": [(title, data_uri("image/png", png_bytes(pixels))) for title, pixels in shown],
+    }
 
 
 async def made_again(request: Request, desk: Desk, work: Work) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import secrets
 import threading
 from collections import OrderedDict
@@ -21,7 +22,7 @@ TYPES = {"image": "image/png", "sound": "audio/wav"}
 
 
 @dataclass(frozen=True)
-class Face:
+class MediaRef:
     """How a page shows an item: as a text, or as an image or a sound that it fetches by its key."""
 
     form: Literal["text", "image", "sound"]
@@ -60,31 +61,29 @@ class HeldMedia:
         return None if preview.image is None else (TYPES["image"], png_bytes(preview.image))
 
 
-class Album:
+class MediaStore:
     """Items by random keys. An item keeps its key."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.held: OrderedDict[str, HeldMedia] = OrderedDict()
-        self.keys: dict[tuple[Path, str], str] = {}
+        self.secret = secrets.token_bytes(32)
 
-    def face(self, held: HeldMedia) -> Face:
+    def face(self, held: HeldMedia) -> MediaRef:
         """Raises UserError if a text cannot be read."""
         kind = held.kind
         if kind.inline and kind.view == "text" and held.encoder.hear(held.value) is None:
-            return Face("text", visible(kind.preview(held.value).text or ""))
-        return Face("image" if kind.view == "image" else "sound", key=self.key(held))
+            return MediaRef("text", visible(kind.preview(held.value).text or ""))
+        return MediaRef("image" if kind.view == "image" else "sound", key=self.key(held))
 
     def key(self, held: HeldMedia) -> str:
+        name = f"{held.folder}\n{held.item}".encode("utf-8", "surrogatepass")
+        key = hmac.new(self.secret, name, "sha256").hexdigest()[:24]
         with self.lock:
-            name = (held.folder, held.item)
-            if name not in self.keys:
-                self.keys[name] = secrets.token_urlsafe(12)
-                self.held[self.keys[name]] = held
-                if len(self.held) > KEPT:
-                    _, oldest = self.held.popitem(last=False)
-                    del self.keys[oldest.folder, oldest.item]
-            return self.keys[name]
+            self.held[key] = held
+            if len(self.held) > KEPT:
+                self.held.popitem(last=False)
+        return key
 
     def content(self, key: str) -> tuple[str, bytes] | None:
         """The media type and the content of an item; None if there is none under this key."""

@@ -13,15 +13,17 @@ TYPED = re.compile(
     r"|\bafresh [a-z]+ (?=[A-Z]{2}|--|\S*/)|\bmodel\.\w+\(|\bpip install\b|\bhf download\b"
 )
 SENTENCES = re.compile(r"(?<=[.!?])\s+")
+# An absolute path of the server, of which a page shows the last part; not that of an example, nor of an address.
+PATH = re.compile(r"(?<![\w:/.~])/(?!home/you\b)(?:[^\s/`'\",;]+/)+([^\s/`'\",;]+)")
 CLAUSES = re.compile(r"(; |: |, or |, and |, )")
 PURPOSE = re.compile(r"(To|For|If) [^,]*")  # what is left of a sentence that gave advice
 
 
 def plain_words(text: str) -> str:
     """A message without advice that only helps in a terminal or in Python, but all of it if it says nothing else; marks
-    of code go."""
+    of code go, and paths of the server are names."""
     lines = [" ".join(filter(None, map(_without_typed, SENTENCES.split(line)))) for line in text.split("\n")]
-    return ("\n".join(filter(None, lines)) or text).replace("`", "")
+    return PATH.sub(r"\1", "\n".join(filter(None, lines)) or text).replace("`", "")
 
 
 def _without_typed(sentence: str) -> str:

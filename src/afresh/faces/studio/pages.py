@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
@@ -20,7 +20,8 @@ from afresh.core import UserError, registry
 from afresh.engine.pages.render import environment
 from afresh.faces.http.errors import RefusedRequest, invalid, refused
 from afresh.faces.http.request_threads import Desk
-from afresh.faces.http.rights import TRAIN, USE, Right, holder_of, needs
+from afresh.faces.http.requests.forms import event, event_stream
+from afresh.faces.http.rights import OWN, TRAIN, USE, Right, check, holder_of, needs
 from afresh.faces.studio.page_words import plain_words
 from afresh.runs.run import Run
 
@@ -35,6 +36,7 @@ HEADERS = {
     "referrer-policy": "same-origin",
     "cache-control": "no-store",
 }
+Name = Annotated[str, Query(max_length=255)]  # of a run, in an address
 FRESH = {"cache-control": "no-cache"}  # ask whether a file has changed
 # Pages of the navigation: path below /studio/, name, and the right that it needs.
 PLACES = (
@@ -52,17 +54,18 @@ class RunPage:
     """The page on which runs of one kind of data are used.
 
     name: its path below /studio/. invitation: what the button that leads to it says. able: why a run has no such page,
-    or None. routes: the router of the page. templates: the folder of its templates. excerpt: a few words of what a run
-    is about. judged: whether what is made there is judged in pairs. static: the folder of its scripts and styles, which
-    are at static/NAME/; None if it has none. verbs: those that are asked for on the page, and have no form beside it.
+    or None. routes: the router of the page; None of the form of a verb. excerpt: a few words of what a run is about.
+    templates: the folder of its templates. judged: whether what is made there is judged in pairs. static: the folder
+    of its scripts and styles, which are at static/NAME/; None if it has none. verbs: those that are asked for on the
+    page, and have no form beside it.
     """
 
     name: str
     invitation: str
     able: Callable[[Run], str | None]
-    routes: Callable[[Desk], APIRouter]
-    templates: Path
+    routes: Callable[[Desk], APIRouter] | None
     excerpt: Callable[[Run], str]
+    templates: Path | None = None
     judged: bool = False
     static: Path | None = None
     verbs: tuple[str, ...] = ()
@@ -71,7 +74,7 @@ class RunPage:
 @cache
 def templates() -> Environment:
     """The templates of the studio, and those of plug-ins."""
-    return environment(HERE / "templates", *(page.templates for page in registry.pages()))
+    return environment(HERE / "templates", *(page.templates for page in registry.pages() if page.templates))
 
 
 def static_file(path: str) -> Path | None:
@@ -100,7 +103,8 @@ def moved(request: Request, path: str, **query: Any) -> Response:
 
 
 def rendered(request: Request, template: str, **values: Any) -> str:
-    """A template as HTML. `may`: the names of the rights of who asks."""
+    """A template as HTML. `may`: the names of the rights of who asks. `shared`: whether all who ask are one
+    person to the server, as it has no keys."""
 
     def link(path: str = "", **query: Any) -> str:
         return address(request, path, **query)
@@ -110,6 +114,7 @@ def rendered(request: Request, template: str, **values: Any) -> str:
     common: dict[str, Any] = {
         "places": [(path, name) for path, name, right in PLACES if holder.right >= right],
         "may": [right.name.lower() for right in Right if holder.right >= right],
+        "shared": getattr(request.state, "shared", False),
         "signed_in": getattr(request.state, "signed_in", False),
     }
     return templates().get_template(template).render(link=link, here=here, **common, **values)
@@ -134,20 +139,38 @@ def failure_for_people(request: Request, error: RefusedRequest) -> Response | No
 
 
 class PageRoute(APIRoute):
-    """A route whose errors are shown as pages."""
+    """A route whose errors are shown as pages, and whose answers have the headers of pages."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
             try:
-                return await handler(request)
+                response = await handler(request)
             except RequestValidationError as error:
                 return failure(request, invalid(error))
             except (RefusedRequest, UserError) as error:
                 return failure(request, refused(error))
+            for name, value in HEADERS.items():
+                response.headers.setdefault(name, value)
+            return response
 
         return handle
+
+
+def owner_only(request: Request) -> None:
+    """Raises RefusedRequest unless whoever asks owns what the runs learnt from."""
+    check(request, OWN)
+
+
+def stream(parts: AsyncIterator[tuple[str, str]]) -> Response:
+    """HTML for named places of a page, (place, html) each, as it comes."""
+
+    async def events() -> AsyncIterator[str]:
+        async for place, html in parts:
+            yield event(html, place)
+
+    return event_stream(events(), headers={**HEADERS, "x-accel-buffering": "no"})
 
 
 def page_router(right: Right = USE) -> APIRouter:

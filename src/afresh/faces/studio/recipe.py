@@ -14,7 +14,7 @@ from afresh.runs.works import Credentials
 from afresh.services.provenance.work import Ingredient
 from afresh.verbs.gallery import Work
 
-VERBS = {"sample": "drawn anew", "edit": "a change of another work", "blend": "between two works"}
+VERBS = {"sample": "drawn anew", "edit": "a change of a picture or sound", "blend": "between two works"}
 VERBS |= {"complete": "completed at a cursor", "move": "moved towards a label"}
 
 

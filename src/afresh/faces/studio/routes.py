@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, UploadFile
+from fastapi import APIRouter, Request, UploadFile
 from fastapi.responses import FileResponse, RedirectResponse
 from starlette.responses import Response
 
@@ -15,12 +14,11 @@ from afresh.faces.http.native.verification import verified
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.studio import create, gallery_page, verb_page
 from afresh.faces.studio.gallery_page import works_of
-from afresh.faces.studio.pages import FRESH, HEADERS, address, page, page_router
+from afresh.faces.studio.pages import FRESH, HEADERS, Name, address, page, page_router
 from afresh.faces.studio.run_card import cards
 from afresh.runs.about import previews
 from afresh.services.provenance.layers import lines as provenance_lines
 
-Name = Annotated[str, Query(max_length=255)]
 LATEST = 6  # works on the first page
 
 

@@ -10,12 +10,11 @@ from pathlib import Path
 from afresh.core import UserError, registry
 from afresh.data.storage.files import bytes_on_disk
 from afresh.faces.http.loaded_runs import Library
+from afresh.faces.http.request_threads import Desk
 from afresh.faces.studio.page_words import plain_words
 from afresh.faces.studio.pages import RunPage
-from afresh.runs.about import AboutRun, first_text, previews
+from afresh.runs.about import AboutRun, newest_text, previews
 from afresh.runs.run import Run
-
-EXCERPT = 420  # characters of a text
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,13 @@ def card_of(name: str, run: Run, names: Mapping[Path, str] | None = None) -> Run
 
 
 def page_of(run: Run) -> RunPage | None:
-    """The page on which a run is used, if its kind of data has one of its own."""
-    return next((p for p in registry.pages() if p.able(run) is None), None)
+    """The page on which a run is used, if its kind of data has one of its own, or a verb that leads there."""
+    forms = [
+        RunPage(f"verb/{v.name}", v.leads, v.able, None, newest_text, judged=True)
+        for v in registry.verbs().values()
+        if v.leads
+    ]
+    return next((p for p in (*registry.pages(), *forms) if p.able(run) is None), None)
 
 
 def cards(library: Library) -> list[RunCard]:
@@ -94,6 +98,6 @@ def cards(library: Library) -> list[RunCard]:
     return out
 
 
-def newest_text(run: Run) -> str:
-    """The beginning of what it wrote last during training."""
-    return "".join(first_text(file)[:EXCERPT] for file in previews(run.path, ".txt")[-1:])
+def runs_on(desk: Desk, page: str) -> list[str]:
+    """The names of the runs that are used on a page."""
+    return [card.name for card in cards(desk.library) if card.usable and card.page == page]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, Request
-from fastapi.responses import RedirectResponse
 from starlette.responses import Response
 
 from afresh.core import UserError
@@ -23,21 +22,17 @@ from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import OWN, TRAIN, needs, owner_of
 from afresh.faces.studio.exports import exports_of
 from afresh.faces.studio.page_words import plain_words
-from afresh.faces.studio.pages import address, page, page_router
+from afresh.faces.studio.pages import Name, address, moved, page, page_router
 from afresh.faces.studio.run_card import RunCard, card_of, cards
 from afresh.faces.studio.train import card, enclosed, own_jobs, resumed, sample_file
 from afresh.faces.studio.verb_page import verbs_of
 from afresh.runs.about import AboutRun, first_text, previews
-from afresh.runs.run import Run
 from afresh.runs.trash import BinnedRun, binned, delete, restore, throw
-from afresh.services.labels.run_label import label_of
-from afresh.services.labels.words import rows_of
 from afresh.verbs import jobs
 from afresh.verbs.exporting import FIELD_FORMATS, TEXT_FORMATS
 from afresh.verbs.run_comparison import RunPair, compare_runs, scores_in
 from afresh.verbs.training_progress import loss_curves, named_curves
 
-Name = Annotated[str, Query(max_length=255)]
 RunName = Annotated[str, Form(max_length=255)]
 FORMATS = {
     "hf": "for transformers and vLLM",
@@ -47,15 +42,6 @@ FORMATS = {
     "safetensors": "the weights by name",
 }
 Order = Literal["name", "kind", "family", "size", "steps", "verdict", "age", "disk"]
-
-
-def label_rows(run: Run) -> list[tuple[str, str]]:
-    """What a run is made of, and what it cost, without reading its weights; nothing before its first checkpoint."""
-    try:
-        label = label_of(run, load=False)
-    except UserError:
-        return []
-    return [row for row in rows_of(label) if row[0] not in label.facts] + [("", note) for note in label.notes]
 
 
 KEYS: Mapping[Order, Callable[[RunCard], Any]] = {
@@ -136,7 +122,6 @@ def routes(desk: Desk) -> APIRouter:
             "children": [r for r in rows if r.parent == run],
             "questions": questions_view(scores_in(known), opened.record.modality),
             "plan": [(name, value, plain_words(why)) for name, value, why in opened.record.decisions],
-            "label": label_rows(opened),
             "curves": json.dumps(named_curves(loss_curves(path))),
             "seen": previews(path),
             "text": first_text,
@@ -163,13 +148,13 @@ def routes(desk: Desk) -> APIRouter:
     @router.post("/studio/run/resume", dependencies=[needs(TRAIN)])
     def resume(request: Request, run: RunName) -> Response:
         job = resumed(library.path(run).resolve(), owner_of(request), {}, ignore_stop=True)
-        return RedirectResponse(address(request, f"train/{job.id}"), 303)
+        return moved(request, f"train/{job.id}")
 
     @router.post("/studio/run/measure", dependencies=[needs(TRAIN)])
     def measure(request: Request, run: RunName) -> Response:
         path = library.path(run).resolve()
         job = jobs.start("measure", [path], {}, f"Measure {run}", path, owner_of(request))
-        return RedirectResponse(address(request, f"train/{job.id}"), 303)
+        return moved(request, f"train/{job.id}")
 
     @router.post("/studio/run/export", dependencies=[needs(TRAIN)])
     def export(request: Request, run: RunName, to: RunName) -> Response:
@@ -180,7 +165,7 @@ def routes(desk: Desk) -> APIRouter:
         about = {"to": to, "out": str(out)}
         options = {"to": to, "out": out, "force": True}  # replaces an earlier export, and nothing else
         job = jobs.start("export", [path], options, f"Export {run} to {to}", path, owner_of(request), about)
-        return RedirectResponse(address(request, f"train/{job.id}"), 303)
+        return moved(request, f"train/{job.id}")
 
     return router
 
@@ -216,7 +201,15 @@ def bin_routes(desk: Desk) -> APIRouter:
 
     @router.get("/studio/runs/bin")
     def show(request: Request) -> Response:
-        return page(request, "runs_bin.html", rows=[row_of(thrown) for thrown in thrown_away(library)])
+        return page(
+            request,
+            "runs_bin.html",
+            rows=thrown_away(library),
+            age=age,
+            bytes=bytes_on_disk,
+            now=time.time(),
+            size=size,
+        )
 
     @router.post("/studio/run/remove")
     def remove(request: Request, run: RunName) -> Response:
@@ -228,7 +221,7 @@ def bin_routes(desk: Desk) -> APIRouter:
         throw(path)
         for job in own:  # a new model may get the name
             jobs.forget(job)
-        return RedirectResponse(address(request, "runs/bin"), 303)
+        return moved(request, "runs/bin")
 
     @router.post("/studio/runs/bin/restore")
     def bring_back(request: Request, id: RunName) -> Response:
@@ -236,7 +229,7 @@ def bin_routes(desk: Desk) -> APIRouter:
         if thrown is None:
             raise RefusedRequest(404, "This model is not in the bin any more.", "not_found")
         place = restore(thrown)
-        return RedirectResponse(address(request, "run", run=library.offer(place)), 303)
+        return moved(request, "run", run=library.offer(place))
 
     @router.post("/studio/runs/bin/empty")
     def empty(request: Request, sure: Annotated[bool, Form()] = False) -> Response:
@@ -245,10 +238,8 @@ def bin_routes(desk: Desk) -> APIRouter:
         left = {thrown.path: names for thrown in thrown_away(library) if (names := delete(thrown))}
         if left:
             folders = "; ".join(f"{path}: {', '.join(names)}" for path, names in left.items())
-            raise RefusedRequest(
-                409, f"The bin is empty, but for what is not of a model and stays where it is: {folders}."
-            )
-        return RedirectResponse(address(request, "runs/bin"), 303)
+            raise RefusedRequest(409, f"These files are not of a model, so the bin keeps them: {folders}.")
+        return moved(request, "runs/bin")
 
     return router
 
@@ -260,9 +251,3 @@ def thrown_away(library: Library) -> list[BinnedRun]:
         found |= {t.id: t for t in binned(place)}
         found |= {t.id: t for t in binned(place.parent) if t.origin == place}
     return sorted(found.values(), key=lambda t: t.id, reverse=True)
-
-
-def row_of(thrown: BinnedRun) -> dict[str, str]:
-    """A model in the bin, for people."""
-    about = {"id": thrown.id, "name": thrown.origin.name, "size": size(bytes_on_disk(thrown.path))}
-    return {**about, "age": age(time.time() - thrown.thrown)}

@@ -14,9 +14,7 @@ from afresh.faces.http.guard import address_of, cookie_name
 from afresh.faces.http.keys import Door
 from afresh.faces.http.rights import NOTHING, Holder
 from afresh.faces.http.sessions import SECONDS
-from afresh.faces.studio.pages import FRESH, HEADERS, address, page, page_router, static_file
-
-Name = Annotated[str, Query(max_length=255)]
+from afresh.faces.studio.pages import FRESH, HEADERS, Name, address, page, page_router, static_file
 
 
 def routes(door: Door) -> APIRouter:

@@ -30,7 +30,7 @@ from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.requests.forms import event, event_stream
 from afresh.faces.http.rights import LOCAL, OWN, TRAIN, holder_of, needs, owner_of
 from afresh.faces.studio.page_words import plain_words
-from afresh.faces.studio.pages import HEADERS, address, page, page_router, rendered
+from afresh.faces.studio.pages import HEADERS, address, moved, page, page_router, rendered
 from afresh.runs.about import first_text, is_preview, previews, read_report
 from afresh.verbs import jobs
 from afresh.verbs.inspect_data import describe_numbers, describe_sizes, read_examples
@@ -40,7 +40,7 @@ from afresh.verbs.training_progress import loss_curves, named_curves
 EVERY = 0.5  # seconds between looks at a process
 ALIVE = 15.0  # seconds after which a stream says that it lives
 MOST_WATCHED = 64  # streams at once
-BY_HAND = "Whoever started this server can look at it and trust it in a terminal."
+BY_HAND = "The server's owner can review and trust it from a terminal."
 SHOWN = 24  # classes of a label, refused files
 MOST_PIECES = 400  # files in one request
 MOST_RANKS = 16  # processes whose speed is shown
@@ -91,7 +91,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
                 return RedirectResponse(address(request), 303)  # it is there already
             options = {"out": out, "force": out.exists() or None}
             running = jobs.start("demo", [], options, "The demonstration", None, owner_of(request))
-        return RedirectResponse(address(request, f"train/{running.id}"), 303)
+        return moved(request, f"train/{running.id}")
 
     @router.post("/studio/train/look", dependencies=[needs(LOCAL)])
     def look(request: Request, path: Text = "", modality: Text = "") -> Response:
@@ -99,16 +99,14 @@ def routes(desk: Desk, most: int) -> APIRouter:
             raise RefusedRequest(400, "Name a folder or a file, such as /home/you/photos.", "missing", "path")
         given = Path(path.strip()).expanduser()
         if not given.is_absolute() or not given.exists():
-            raise RefusedRequest(
-                400, f"There is no folder or file {path}. Give its whole path, such as /home/you/photos."
-            )
-        return RedirectResponse(address(request, f"train/{started_look(request, given, modality).id}"), 303)
+            raise RefusedRequest(400, f"There is no {path}. Give a whole path, such as /home/you/photos.")
+        return moved(request, f"train/{started_look(request, given, modality).id}")
 
     @router.post("/studio/train/{id}/again")
     def look_again(request: Request, id: str, modality: Text = "") -> Response:
         job = own_job(request, id, "data")
         again = started_look(request, Path(job.about["path"]), modality)
-        return RedirectResponse(address(request, f"train/{again.id}"), 303)
+        return moved(request, f"train/{again.id}")
 
     @router.post("/studio/train/{id}/start")
     def start(
@@ -126,12 +124,12 @@ def routes(desk: Desk, most: int) -> APIRouter:
         options = {"minutes": minutes, "out": out, "family": family or None, "modality": looked.about.get("modality")}
         about = {"data": path.name, "minutes": minutes}
         job = jobs.start("train", [path], options, f"Train {out.name}", out, owner_of(request), about)
-        return RedirectResponse(address(request, f"train/{job.id}"), 303)
+        return moved(request, f"train/{job.id}")
 
     @router.post("/studio/train/{id}/stop")
     def stop(request: Request, id: str) -> Response:
         jobs.stop(own_job(request, id))
-        return RedirectResponse(address(request, f"train/{id}"), 303)
+        return moved(request, f"train/{id}")
 
     @router.post("/studio/train/{id}/resume")
     def resume(request: Request, id: str) -> Response:
@@ -139,7 +137,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
         if job.run is None:
             raise RefusedRequest(400, f"{job.title} made no model that could go on.")
         again = resumed(Path(job.run), owner_of(request), job.about)
-        return RedirectResponse(address(request, f"train/{again.id}"), 303)
+        return moved(request, f"train/{again.id}")
 
     @router.get("/studio/train/{id}")
     def show(request: Request, id: str) -> Response:
@@ -161,6 +159,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
                 else run_name(Path(job.about["path"])),
                 modalities=registry.modality_names(),
                 chosen=job.about.get("modality") or "",
+                kinds={n: registry.modality(n).kind.plural for n in made.kinds if n in registry.modality_names()},
                 page_there=(job.folder / PAGE).is_file(),
                 examples=read_examples(job.folder / EXAMPLES),
                 **live_parts(request, job, made),
@@ -263,15 +262,11 @@ def look_card(found: Mapping[str, Any]) -> dict[str, Any]:
     facts = [("To learn from", f"{train:,}"), ("Held back, to check what was learnt", f"{heldout:,}")]
     facts.append(("Size", describe_sizes(found["sizes"])))
     facts += [(name, describe_numbers(values)) for name, values in found["numbers"].items()]
-    if found["captions"]:
-        facts.append(("Descriptions", f"of {counted(found['captions'], 'item')}"))
     exact, near = len(found["exact_duplicates"]), found["near_duplicates"]
-    if exact:
-        facts.append(("Duplicates", f"{exact:,}, left out"))
-    if near:
-        facts.append(("Nearly the same", f"{counted(len(near), 'pair')}, kept"))
-    if found["licences"]:
-        facts.append(("Licence files", ", ".join(list(found["licences"])[:SHOWN])))
+    facts += [("Descriptions", f"of {counted(found['captions'], 'item')}")] if found["captions"] else []
+    facts += [("Duplicates", f"{exact:,}, left out")] if exact else []
+    facts += [("Nearly the same", f"{counted(len(near), 'pair')}, kept")] if near else []
+    facts += [("Licence files", ", ".join(list(found["licences"])[:SHOWN]))] if found["licences"] else []
     labels = {name: counts for name, counts in found["labels"].items() if len(counts) > 1}
     return {
         "name": PurePath(found["path"]).name,
@@ -306,17 +301,13 @@ def own_job(request: Request, id: str, verb: str = "") -> BackgroundJob:
     """Raises Refused if there is none of this id, or if it is somebody else's."""
     job = jobs.read(id)
     if job is None or not holder_of(request).sees(job.owner) or (verb and job.verb != verb):
-        raise RefusedRequest(
-            404, "This is not known any more. Begin again from the page on which one trains.", "not_found"
-        )
+        raise RefusedRequest(404, "This session has expired. Start again from the Train page.", "not_found")
     return job
 
 
 def started_look(request: Request, path: Path, modality: str) -> BackgroundJob:
     if modality and modality not in registry.modality_names():
-        raise RefusedRequest(
-            400, f"There is no kind of data {modality}. Known: {', '.join(registry.modality_names())}."
-        )
+        raise RefusedRequest(400, f"Unknown kind of data {modality}. Known: {', '.join(registry.modality_names())}.")
     options = {"modality": modality or None}
     about = {"path": str(path), "modality": modality or None}
     title = f"Look at {path.name}"
@@ -329,7 +320,7 @@ def resumed(run: Path, owner: str, about: dict[str, Any], ignore_stop: bool = Fa
     """Go on with a run, with `ignore_stop` also with one whose training was stopped early. What its run.json names is
     not trusted more than in a terminal: `afresh train` refuses it."""
     about = {k: v for k, v in about.items() if k != "minutes"}
-    options = {"resume": run, "ignore-stop": ignore_stop or None}
+    options = {"resume": run, "set": "ignore_stop=yes" if ignore_stop else None}
     return jobs.start("train", [], options, f"Train {run.name}", run, owner, about)
 
 
@@ -338,9 +329,7 @@ def runs_folder(desk: Desk) -> Path:
     for place in desk.library.places:
         if not (place / "run.json").is_file():
             return place.resolve()
-    raise RefusedRequest(
-        409, "This server offers single models only. Start it with a folder of runs: afresh serve runs/"
-    )
+    raise RefusedRequest(409, "This server serves single models. Start it with a folder: afresh serve runs/")
 
 
 def run_name(path: Path) -> str:
@@ -349,13 +338,13 @@ def run_name(path: Path) -> str:
 
 
 def free_place(root: Path, name: str) -> Path:
-    """The folder of a new run. A name that is taken is numbered. Raises Refused for a name that is none."""
+    """The folder of a new run. A name that is taken, also by a run that is being made, is numbered. Raises
+    RefusedRequest if the name is invalid."""
     if not name or name.startswith((".", "-")) or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > 100:
-        raise RefusedRequest(
-            400, f"A model cannot be called {name[:100]!r}. Use letters, digits and spaces.", None, "name"
-        )
+        raise RefusedRequest(400, f"{name[:99]!r} is not a name. Use letters, digits and spaces.", None, "name")
+    taken = {job.run for job in jobs.jobs() if jobs.is_running(job)}
     number, place = 2, root / name
-    while place.exists():
+    while place.exists() or str(place) in taken:
         place, number = root / f"{name}-{number}", number + 1
     return place
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Query, Request
+from fastapi import APIRouter, Form, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
@@ -21,18 +20,17 @@ from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import owner_of
 from afresh.faces.studio import align_job_page
 from afresh.faces.studio.page_words import plain_words
-from afresh.faces.studio.pages import HEADERS, moved, page, page_router
+from afresh.faces.studio.pages import HEADERS, Name, moved, page, page_router
 from afresh.faces.studio.run_card import cards
-from afresh.faces.studio.vote_request import Asking, comparable, read_asking
-from afresh.faces.studio.vote_session import Sitting, Sittings
+from afresh.faces.studio.vote_request import VoteRequest, comparable, parse_vote_request
+from afresh.faces.studio.vote_session import VoteSession, VoteSessions
 from afresh.verbs.annotate import Session, begin_again, default_votes, make_plan
 
 FURTHER, MOST_FURTHER = 10, 100  # pairs that are offered next
-Name = Annotated[str, Query(max_length=255)]
 Text = Annotated[str, Form(max_length=100)]
 
 
-def routes(desk: Desk, sittings: Sittings) -> APIRouter:
+def routes(desk: Desk, sittings: VoteSessions) -> APIRouter:
     router = page_router()
     album = sittings.album
 
@@ -43,18 +41,16 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
     @router.post("/studio/vote")
     async def ask(request: Request) -> Response:
         async with request.form(max_files=0, max_fields=200, max_part_size=2**16) as form:
-            asking = read_asking(form.multi_items())
+            asking = parse_vote_request(form.multi_items())
         whose = owner_of(request)
-        await desk.run(request, asking.run, lambda served: sittings.add(sitting_of(desk, served, asking, whose)))
+        await desk.run(request, asking.run, lambda served: sittings.add(session_of(desk, served, asking, whose)))
         return moved(request, f"vote/{asking.id(whose)}", **asking.fields())
 
     @router.get("/studio/vote/items/{key}")
     async def item(key: str) -> Response:
         found = await run_in_threadpool(album.content, key)
         if found is None:
-            raise RefusedRequest(
-                404, "This item is not here: its file is gone, or the server was started again.", "not_found"
-            )
+            raise RefusedRequest(404, "This item is gone. Load the page again.", "not_found")
         kind, content = found
         return Response(content, media_type=kind, headers={**HEADERS, "cache-control": "private, max-age=3600"})
 
@@ -74,7 +70,7 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
 
     @router.post("/studio/vote/{id_}/undo")
     def undo(request: Request, id_: str) -> Response:
-        return changed(request, id_, Sitting.undo)
+        return changed(request, id_, VoteSession.undo)
 
     @router.post("/studio/vote/{id_}/said")
     def said(request: Request, id_: str) -> Response:
@@ -87,9 +83,7 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
         """The person has finished with a program that is there for this session alone."""
         sitting = sittings.find(request, id_)
         if not sitting.whole:
-            raise RefusedRequest(
-                404, "This server is not there for one session alone; it is ended where it was started."
-            )
+            raise RefusedRequest(404, "This server serves more than one session. Stop it where it was started.")
         with sitting.lock:
             sitting.over = True
             saved = sitting.session.saved()
@@ -113,11 +107,15 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
             answer.headers["hx-retarget"], answer.headers["hx-reswap"] = "#vote-error", "innerHTML"
             return answer
 
-    def now(sitting: Sitting) -> dict[str, Any]:
+    def now(sitting: VoteSession) -> dict[str, Any]:
         pair = sitting.pair(album)
-        return {"pair": pair} if pair is not None else {"pair": None, **saying(sitting, False)}
+        if pair is None:
+            return {"pair": None, **saying(sitting, False)}
+        asking = VoteRequest.model_validate(sitting.wish) if sitting.wish else None
+        fresh = {} if asking is None else asking.model_copy(update={"seed": asking.seed + 1, "again": False}).fields()
+        return {"pair": pair, "fresh": fresh}
 
-    def saying(sitting: Sitting, whole: bool = True) -> dict[str, Any]:
+    def saying(sitting: VoteSession, whole: bool = True) -> dict[str, Any]:
         """What the votes say, with the strongest and the weakest items to look at."""
         tally = sitting.session.summary()
         ends = [(s, album.face(sitting.held(s.item))) for s in (*tally.strongest, *tally.weakest)]
@@ -142,7 +140,7 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
     return router
 
 
-def sitting_of(desk: Desk, served: Served, asking: Asking, whose: str) -> Sitting:
+def session_of(desk: Desk, served: Served, asking: VoteRequest, whose: str) -> VoteSession:
     """Draw the samples of a session, unless they are kept beside the votes already. Raises UserError."""
     others = [desk.library.acquire(asking.other)] if asking.other else []
     try:
@@ -157,15 +155,15 @@ def sitting_of(desk: Desk, served: Served, asking: Asking, whose: str) -> Sittin
             desk.library.release(other)
     title = asking.run + (f" and {asking.other}" if asking.other else "")
     run = None if asking.other else served.run.path
-    return Sitting(asking.id(whose), session, served.run.encoder, title, run, whose, asking.model_dump())
+    return VoteSession(asking.id(whose), session, served.run.encoder, title, run, whose, asking.model_dump())
 
 
-def further(sitting: Sitting, evidence: VoteEvidence) -> list[tuple[str, Mapping[str, Any]]]:
+def further(sitting: VoteSession, evidence: VoteEvidence) -> list[tuple[str, Mapping[str, Any]]]:
     """What to vote on next to teach more: the words of a button and the fields of the form that it sends. Pairs that
     were not shown yet, and those that this person decided long enough ago to be asked once more."""
     if sitting.run is None or sitting.whole:
         return []
-    asking = Asking.model_validate(sitting.wish)
+    asking = VoteRequest.model_validate(sitting.wish)
     fresh = asking.model_copy(update={"n": min(MOST_FURTHER, max(FURTHER, evidence.wanted)), "again": False})
     fresh = fresh.model_copy(update={"seed": asking.seed + 1})
     ways: list[tuple[str, Mapping[str, Any]]] = [(f"Vote on {fresh.n} new pairs", fresh.fields())]
@@ -193,15 +191,6 @@ def choices(desk: Desk, run: str, other: str) -> dict[str, Any]:
         "captioned": bool(of_kind(chosen.conds, "prompt", "vector")),
         "writes": writes_text(chosen.encoder, chosen.space),
         "talks": converses(chosen.encoder, chosen.space),
-        "votes": count(votes),
+        "votes": len(votes.read_bytes().splitlines()) if votes.is_file() else 0,
         "file": votes.name,
     }
-
-
-def count(votes: Path) -> int:
-    """Lines of a file of votes."""
-    try:
-        with votes.open("rb") as stream:
-            return sum(1 for _ in stream)
-    except OSError:
-        return 0

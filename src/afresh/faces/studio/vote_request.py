@@ -16,7 +16,7 @@ from afresh.verbs.annotate import PairRequest
 Words = Annotated[str, Field(max_length=2_000)]
 
 
-class Asking(BaseModel):
+class VoteRequest(BaseModel):
     """`other`: the second run, empty to compare samples of one. `prompts`: beginnings, one a line. `labels`: the class
     of each label that is not left to chance. `again`: pairs that were decided before are asked once more."""
 
@@ -51,7 +51,7 @@ class Asking(BaseModel):
         return values | {f"label.{name}": label for name, label in self.labels.items()}
 
 
-def read_asking(fields: Sequence[tuple[str, Any]]) -> Asking:
+def parse_vote_request(fields: Sequence[tuple[str, Any]]) -> VoteRequest:
     """The request of a form or of an address. Empty fields are left out. Raises UserError."""
     values: dict[str, Any] = {}
     labels: dict[str, Any] = {}
@@ -64,7 +64,7 @@ def read_asking(fields: Sequence[tuple[str, Any]]) -> Asking:
         else:
             values[name] = value
     try:
-        return Asking(**values, **({"labels": labels} if labels else {}))
+        return VoteRequest(**values, **({"labels": labels} if labels else {}))
     except ValidationError as error:
         raise UserError(f"This cannot be asked: {faults(error)}.") from None
 

@@ -16,7 +16,7 @@ from afresh.core.safe_text import visible
 from afresh.engine.alignment.feedback.preferences import Winner
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.rights import owner_of
-from afresh.faces.studio.media_keys import Album, Face, HeldMedia
+from afresh.faces.studio.media_keys import HeldMedia, MediaRef, MediaStore
 from afresh.verbs.annotate import Session, VoteQuestion
 
 MOST = 500  # sessions that are held; the votes of those that are forgotten are on the disk
@@ -32,8 +32,8 @@ class ShownPair:
     of: int
     question: str
     asked: Sequence[str]
-    a: Face
-    b: Face
+    a: MediaRef
+    b: MediaRef
     counts: str
     undo: bool
 
@@ -44,7 +44,7 @@ class ShownPair:
 
 
 @dataclass(eq=False)
-class Sitting:
+class VoteSession:
     """A session of votes as a page sees it. Changes are made under `lock`.
 
     `title` names the runs; `run`: the one that can learn from the votes, None if two runs are compared; `owner`: whose
@@ -57,18 +57,22 @@ class Sitting:
     title: str
     run: Path | None
     owner: str = ""
-    wish: dict[str, object] = field(default_factory=dict)  # as `Asking` stores it
+    wish: dict[str, object] = field(default_factory=dict)  # as `VoteRequest` stores it
     whole: bool = False
     over: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
     shown: dict[str, VoteQuestion] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
     open: str = ""  # the pair that has no answer yet
+    before: int = field(init=False)  # pairs that were judged before the session began
+
+    def __post_init__(self) -> None:
+        self.before = len(self.session.judged)
 
     def held(self, item: str) -> HeldMedia:
         return HeldMedia(self.session.plan.kind, self.encoder, self.session.path.parent, item)
 
-    def pair(self, album: Album) -> ShownPair | None:
+    def pair(self, album: MediaStore) -> ShownPair | None:
         """The open pair; None if all are answered or skipped. Raises UserError if a text cannot be read."""
         session = self.session
         question = session.next()
@@ -124,20 +128,20 @@ class Sitting:
         self.open = ""
 
 
-class Sittings:
+class VoteSessions:
     """The sessions of a server by their ids."""
 
     def __init__(self) -> None:
-        self.all: OrderedDict[str, Sitting] = OrderedDict()
-        self.album = Album()
+        self.all: OrderedDict[str, VoteSession] = OrderedDict()
+        self.album = MediaStore()
 
-    def add(self, sitting: Sitting) -> None:
+    def add(self, sitting: VoteSession) -> None:
         self.all[sitting.id] = sitting
         self.all.move_to_end(sitting.id)
         while len(self.all) > MOST:
             self.all.popitem(last=False)
 
-    def find(self, request: Request, id_: str) -> Sitting:
+    def find(self, request: Request, id_: str) -> VoteSession:
         """A session of whoever asks. Raises Refused."""
         sitting = self.all.get(id_)
         if sitting is None or sitting.owner != owner_of(request):

@@ -49,7 +49,7 @@ class AfreshFlowPipeline(DiffusionPipeline):
         """Samples. `conditions` maps a name to one value, or to a list of a value a sample, where None leaves it open:
         a class by name or number, a number, or an array of the input's shape. `num_inference_steps`: those of the run
         by default; a student has learnt 1, 2, 4, ... up to these. `latents` (B, ...) is the noise to start from. With
-        `output_type="np"`, or for what is no image, samples are arrays (B, C, ...), of images in -1 ... 1.
+        `output_type="np"`, or for what is not an image, samples are arrays (B, C, ...), of images in -1 ... 1.
         """
         shape = tuple(self.config.about["space"]["shape"])
         x = torch.randn((batch_size, *shape), generator=generator) if latents is None else latents.float()

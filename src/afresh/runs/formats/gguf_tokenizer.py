@@ -84,7 +84,7 @@ def _token(file: GGUFFile, tokens: Sequence[str], name: str) -> str | None:
 
 
 def _afresh_tokenizer(file: GGUFFile, table: TokenTable, template: str | None) -> Tokenizer | None:
-    """A tokenizer of afresh, from the tokenizer.json within the file; None if there is none.
+    """A tokenizer of afresh, from the tokenizer.json within the file; None without one.
 
     Raises UserError if it is not the tokenizer of the file's tokens.
     """
@@ -166,7 +166,7 @@ def table_of(t: Tokenizer) -> TokenTable:
 
 
 def rule_of(t: Tokenizer) -> str:
-    """llama.cpp's name for a tokenizer's splitting rule. Raises UserError if there is none."""
+    """llama.cpp's name for a tokenizer's splitting rule. Raises UserError if none exists."""
     saved = json.loads(t.inner.to_str())
     normal = saved["normalizer"]
     steps = _steps(saved["pre_tokenizer"])

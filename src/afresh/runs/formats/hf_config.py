@@ -149,7 +149,7 @@ def rope(c: HFConfig, file: Path) -> tuple[float, tuple[float, float, float, int
 
 
 def architecture(c: TransformerConfig) -> str:
-    """The public architecture that computes the network. Raises UserError if there is none."""
+    """The public architecture that computes the network. Raises UserError if none exists."""
     if c.qk_norm and c.qkv_bias:
         raise UserError(
             "No public architecture has both qk_norm and qkv_bias, so this model cannot be exported. Train with one."

@@ -19,7 +19,7 @@ def load_base(name: str | Path) -> Base:
     model name on the Hugging Face hub.
 
     Folders and hub names may hold models of the types Llama, Mistral, Qwen2 and Qwen3. Raises UserError, naming the
-    tensors or fields, if the name is none of these, or if a file is damaged or inconsistent.
+    tensors or fields, if the name is not one of these, or if a file is damaged or inconsistent.
     """
     path = Path(name).expanduser()
     if path.is_file():

@@ -115,7 +115,7 @@ def padded(data: bytes) -> bytes:
 
 
 def size_of_signature(block: bytes) -> int | None:
-    """The size of the signature by the first block of a bundle; None if that is no bundle."""
+    """The size of the signature by the first block of a bundle; None if that is not a bundle."""
     stated = re.fullmatch(rb"([0-7]{11})\0", block[124:136])
     size = int(stated[1], 8) if stated else 0
     return size if size and block == header(SIGNATURE, size) else None

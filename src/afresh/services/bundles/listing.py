@@ -29,7 +29,7 @@ FILE, FORMAT, VERSION = "catalogue.json", "afresh-catalogue", 1
 
 
 class Listing(BaseModel):
-    """What `get` needs of a listing. bundle: where it is, from the catalogue; None if it is to be bought."""
+    """What `get` needs of a listing. bundle: where it is, from the catalogue; None if it is for sale."""
 
     model_config = ConfigDict(frozen=True)
     id: str = Field(max_length=200)
@@ -77,7 +77,7 @@ def catalogue_of(source: str) -> str:
 
 
 def find(catalogue: str, wanted: str | None, accepted: tuple[str, ...]) -> Offer:
-    """A listing by its id. Raises UserError if the catalogue is not signed, by somebody unknown, or damaged, and if it
+    """A listing by its id. Raises UserError if the catalogue is not signed, by an unknown signer, or damaged, and if it
     has no such listing, or is asked for none: it then says which there are."""
     content, sidecar = _texts(catalogue)
     if purpose_of(content) is not Purpose.CATALOGUE:  # which the sidecar must be signed as
@@ -108,11 +108,11 @@ def find(catalogue: str, wanted: str | None, accepted: tuple[str, ...]) -> Offer
 
 def place_of(listing: Listing, catalogue: str) -> Wanted | Path:
     """Where the bundle of a listing is: at an address, or in the folder of a catalogue on this machine. Raises
-    UserError if it is to be bought, or if its place is none."""
+    UserError if it is for sale, or if its place is invalid."""
     if listing.bundle is None:
         where = listing.buy if listing.buy is not None and is_url(listing.buy) else f"{shown(catalogue)}#{listing.id}"
         raise UserError(
-            f"{listing.title or listing.id} is to be bought: {where}. What you get there is a link, which `get` takes.",
+            f"{listing.title or listing.id} is for sale at {where}. After payment you get a link, which `get` takes.",
             "to_be_bought",
             where=where,
         )

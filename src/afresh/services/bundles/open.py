@@ -66,7 +66,7 @@ def checked(bundle: Path, called: str = "", whom: Trusted | None = None) -> Bund
     """Check a bundle: its signature, the time of the certificate, and every byte. Whether the signer is known is said
     and not judged: `check_signer` does. Nothing is extracted. called: how messages name it, if not by its path.
 
-    Raises UserError if it is no bundle, if it is damaged or not what was signed, and if its certificate has expired,
+    Raises UserError if it is not a bundle, if it is damaged or not what was signed, and if its certificate has expired,
     is not valid yet, or may not sign.
     """
     with readable(called or bundle), _regular(bundle) as stream:
@@ -173,7 +173,7 @@ def _same(called: str, found: bytes, wanted: bytes, where: str) -> None:
 
 
 def _regular(path: Path) -> BinaryIO:
-    """Raises OSError, or UserError for what is no regular file."""
+    """Raises OSError, or UserError for what is not a regular file."""
     stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()

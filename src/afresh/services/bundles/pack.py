@@ -115,7 +115,7 @@ def _listed(name: str, file: File) -> Listed:
 
 @contextmanager
 def _opened(file: File) -> Iterator[BinaryIO]:
-    """A stream over a file of a bundle, following no link. Raises UserError if it is no regular file."""
+    """A stream over a file of a bundle, following no link. Raises UserError if it is not a regular file."""
     if isinstance(file, bytes):
         yield io.BytesIO(file)
         return

@@ -43,6 +43,7 @@ from afresh.services.catalogue.listing import Preview
 
 FREE = "free"
 LABELS: Mapping[str, Format] = {"card.md": "card", "label.json": "label", "cdx.json": "cyclonedx"}
+OWN_WORDS = 4  # from which on a licence that SPDX does not know is a text
 
 
 def add(
@@ -65,13 +66,13 @@ def add(
     run: the run that the file is a bundle of, for its measured quality, its label and its preview, or that made a work,
     for the lineage of that. parents:
     `ID_OR_SHA256` or `ID_OR_SHA256=PERCENT`, the share of each payment that is due to it. texts: summary, terms, maker,
-    safety. Raises UserError for facts that are not valid, a licence that is no expression of SPDX or not that of a
+    safety. Raises UserError for facts that are not valid, a licence that is not an expression of SPDX or not that of a
     bundle, and a circular lineage.
     """
     if not file.is_file():
         raise UserError(f"There is no file {file}. Give the file that is to be delivered.", "no_file")
     name = re.sub(r"[^A-Za-z0-9._-]", "_", file.name).lstrip(".-")[-200:] or "file"
-    licence = spdx(licence)
+    licence, texts["terms"] = own_terms(licence, texts.get("terms", ""))
     check_licence(file, licence)
     with catalogue.changing():
         id = id or id_of(title or file.stem)
@@ -113,7 +114,8 @@ def add_run(catalogue: Catalogue, run: Path, *, licence: str, accept: Sequence[s
 
     with TemporaryDirectory(dir=catalogue.folder, prefix=".pack.") as aside:
         target = Path(aside) / f"{run.resolve().name}.bundle"
-        packed = pack_run(Run.open(run), target, spdx(licence), accept, force=False)
+        licence, facts["terms"] = own_terms(licence, facts.get("terms") or "")
+        packed = pack_run(Run.open(run), target, licence, accept, force=False)
         return add(catalogue, target, licence=licence, run=run, **{"kind": packed.bundle.kind, **facts})
 
 
@@ -124,13 +126,24 @@ def validated(facts: dict[str, Any]) -> Listing:
         raise UserError(f"A listing cannot have these facts: {faults(error)}.", "listing") from None
 
 
+def own_terms(licence: str, terms: str) -> tuple[str, str]:
+    """The licence as SPDX writes it, and the terms: a licence of one's own, of at least `OWN_WORDS` words, becomes
+    LicenseRef-own and terms. Raises UserError as `spdx`."""
+    try:
+        return spdx(licence), terms
+    except UserError:
+        if len(licence.split()) < OWN_WORDS:
+            raise
+        return "LicenseRef-own", "\n\n".join(filter(None, (licence.strip(), terms)))
+
+
 def spdx(licence: str) -> str:
     """The licence as SPDX writes it. Raises UserError for none: what is offered says what may be done with it."""
     found = normalised(licence)
     if found == UNKNOWN:
         raise UserError(
-            f"{licence!r} states no licence. Give an expression of SPDX, as licence='CC-BY-4.0', or LicenseRef- and a "
-            "name for terms of your own, with terms='...'.",
+            f"{licence!r} states no licence. Give an expression of SPDX, as licence='CC-BY-4.0', or the text of a "
+            "licence of your own.",
             "no_licence",
         )
     return found
@@ -171,7 +184,7 @@ def check_licence(file: Path, licence: str) -> None:
 
 def facts_of_run(run: Path, licence: str, work: Path | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What a listing says of a run: its measured quality, and what its label says; or of a work that the run made what
-    the label of the work says; and the files of that label. Raises UserError if it is no run, or one that has no label
+    the label of the work says; and the files of that label. Raises UserError for what is not a run, or has no label
     yet."""
     from afresh.runs.run import Run
     from afresh.services.labels.words import rows_of
@@ -198,8 +211,9 @@ def quality_of(run: Path) -> Quality | None:
     if report.damaged:
         raise UserError(f"{run / REPORT} cannot be read. Measure the run again, or remove the file.", "damaged")
     scores = [{key: s[key] for key in keys if s.get(key) is not None} for s in report.scores]
+    facts = {"verdict": (report.verdict or {}).get("sentence", ""), "scores": scores, "card": report.card}
     try:
-        return Quality.model_validate({"scores": scores, "card": report.card}) if scores else None
+        return Quality.model_validate(facts) if scores else None
     except ValidationError as error:
         raise UserError(f"{run / REPORT} is not the report of a run: {faults(error)}.", "damaged") from None
 

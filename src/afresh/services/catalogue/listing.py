@@ -78,8 +78,10 @@ class Preview(Stored):
 
 
 class Quality(Stored):
-    """Scores that were measured, and the protocol card that says how. Scores without a card are refused."""
+    """Scores that were measured, the sentence of their verdict, and the protocol card that says how. Scores without a
+    card are refused."""
 
+    verdict: Text = ""
     scores: tuple[dict[str, JsonValue], ...] = Field(min_length=1)
     card: dict[str, JsonValue] = Field(min_length=1)
 
@@ -147,7 +149,7 @@ class Listing(Stored):
 
     @property
     def download(self) -> str | None:
-        """Where the bundle is in the site; None if it is to be bought."""
+        """Where the bundle is in the site; None if it is for sale."""
         return f"bundles/{self.id}/{self.bundle.name}" if self.money is None else None
 
     @property

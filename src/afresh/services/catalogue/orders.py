@@ -307,7 +307,7 @@ class Orders:
         append(what, **more, order=order, **facts, **money, shares=shares, buyer=hashed, expires=self._expiry())
 
     def _lineage_of(self, x: Listing) -> Lineage:
-        """The lineage that a listing is in, which is read anew only if a listing was written since."""
+        """The lineage that a listing is in, which is read again only if a listing was written since."""
         if not x.parents:
             return Lineage([x])
         written = (self.catalogue.folder / "listings").stat().st_mtime_ns
@@ -359,7 +359,7 @@ class Orders:
 
     def delivered(self, link: Link, signature: str) -> Path:
         """The file of a bundle for whoever shows a link. Raises UserError (forged, expired, no_such_order, removed) if
-        there is none for it."""
+        it has none."""
         if not hmac.compare_digest(self._signature(link).encode(), signature.encode()):
             raise UserError(
                 "This link was not made by this catalogue, or was changed. Use the one you were sent.", "forged"

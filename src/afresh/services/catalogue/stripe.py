@@ -120,7 +120,7 @@ def check_signature(payload: bytes, header: str, secret: str) -> None:
 
 
 def notice_of(payload: bytes) -> Notice | str:
-    """What an event says, or why it is of no concern here. Raises UserError for what is no event of Stripe."""
+    """What an event says, or why it is of no concern here. Raises UserError for what is not an event of Stripe."""
     try:
         return _notice(Event.model_validate(parse_json(payload)))
     except (ValidationError, ValueError, KeyError) as error:

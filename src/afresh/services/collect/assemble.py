@@ -29,6 +29,7 @@ from afresh.services.collect.exact_duplicates import Originals, firsts, read_ids
 from afresh.services.collect.leakage import LEAKS, Leaks, Other
 from afresh.services.collect.near.finder import Finder
 from afresh.services.collect.record import EXCERPT, Rejection, people_of
+from afresh.services.collect.rules.personal import PERSONAL
 from afresh.services.collect.split_sides import SplitSides, border
 
 ROWS, CHARACTERS = 1_000, 8 << 20  # of rows that are read and written at a time
@@ -68,6 +69,7 @@ def assemble(
         shutil.rmtree(scratch, ignore_errors=True)
         kept: Counter[str] = Counter()
         left: Counter[str] = Counter()
+        personal: Counter[str] = Counter()
         digest = blake3()
         leaks = Leaks(others, scratch / "leaks") if others else None
         with (
@@ -87,11 +89,13 @@ def assemble(
                     continue
                 del found["near"]
                 kept[found["kind"]] += 1
+                personal.update({what: int(n) for what, n in found["scores"] or () if what.startswith(PERSONAL)})
                 digest.update(json.dumps(found, sort_keys=True, ensure_ascii=True).encode())
                 out.write(found)
         shutil.rmtree(scratch, ignore_errors=True)
         common = {place: dict(counts) for place, counts in leaks.counts.items()} if leaks else {}
-        return {"digest": digest.hexdigest(), "items": dict(kept), "left_out": dict(left), "leakage": common}
+        counts = {"items": dict(kept), "left_out": dict(left), "leakage": common, "personal": dict(personal)}
+        return {"digest": digest.hexdigest(), **counts}
 
     sides = SplitSides(choices.split_by, choices.heldout, last)
     made, better = written(sides), sides.better()

@@ -5,6 +5,7 @@ Kept are hashes alone, which tell a name or a place that one knows already, but 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,11 +24,26 @@ def mark(kind: str, *words: str) -> str:
     return blake3("\0".join((FORGOTTEN, kind, *words)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+ADDRESS = re.compile(r"[^\s<>()\[\]\"',;:@]+@[^\s<>()\[\]\"',;:@]+")
+
+
+def person_keys(written: str) -> frozenset[str]:
+    """What a person is known by who is written as "Ann Smith", "Smith, Ann" or "Ann Smith <ann@example.org>".
+
+    These are the name, the address, and "bare ADDRESS" where it stands without a name, all without regard to case.
+    """
+    addresses = {found.casefold() for found in ADDRESS.findall(written)}
+    name = re.sub(r"[<>()\[\]\"']|mailto:", " ", ADDRESS.sub(" ", written))
+    last, comma, first = name.partition(",")
+    name = " ".join((f"{first} {last}" if comma and "," not in first else name).casefold().split())
+    return frozenset(addresses | ({name} if name else {f"bare {address}" for address in addresses}))
+
+
 def is_forgotten(marks: Collection[str], source: str, where: str, person: str, item: str) -> bool:
     """Whether one of the people, the item or its place was to be forgotten."""
     if not marks:
         return False
-    known = [("person", name) for name in person.split("; ") if name]
+    known = [("person", key) for name in person.split("; ") if name for key in (name, *person_keys(name))]
     known += [("item", item)] if item else []
     return any(mark(*words) in marks for words in (*known, ("where", source, where)))
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +16,24 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from afresh.core import UserError
+from afresh.core.plural import counted
 from afresh.data.collected import BLOBS, ITEMS, MANIFEST, kept_aside, manifest, rows
 from afresh.data.imported import remove_data
 from afresh.data.storage.files import replace_file, write_json
 from afresh.services.collect.dataset_store import JOURNAL, WORK, SourceParts, Store, write_table
-from afresh.services.collect.deletion_marks import FORGOTTEN, left_behind, mark, marks_of
+from afresh.services.collect.deletion_marks import FORGOTTEN, is_forgotten, left_behind, mark, marks_of, person_keys
 from afresh.services.collect.gather import put_together
 from afresh.services.collect.record import people_of
 
 REPORT = "report.html"
+LISTED = 20  # items that name a person
 FORGETTING = "forgetting"  # in the manifest, the marks of sources until nothing of them is left
 
 
 @dataclass(frozen=True)
 class ForgetRequest:
-    """What is to be forgotten: a source by its place, a person by name, or an item by its id. One is given."""
+    """What is to be forgotten: a source by its place, a person by name or address of e-mail, or items by their ids with
+    commas between. One is given."""
 
     source: str | None = None
     person: str | None = None
@@ -55,16 +61,27 @@ class ForgetRequest:
                 listed = ", ".join(s["place"] for s in known["sources"]) or "none"
                 raise UserError(f"The data set has no source {self.source!r}. Its sources: {listed}.", "no_such_source")
             return found
-        return [s for s in known["sources"] if self.person and s["about"].get("person") == self.person]
+        return [s for s in known["sources"] if self.keys & person_keys(s["about"].get("person", ""))]
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """What the person is known by in the columns of a data set."""
+        return person_keys(self.person or "")
 
     @property
     def marks(self) -> frozenset[str]:
-        """The hash by which a person or an item is known again; none of a source, which may be collected again."""
-        words = ("person", self.person) if self.person else ("item", self.item) if self.item else None
-        return frozenset() if words is None else frozenset({mark(words[0], words[1] or "")})
+        """The hashes by which a person or items are known again; none of a source, which may be collected again."""
+        people = {mark("person", key) for key in (self.person, *self.keys) if key}
+        return frozenset(people | {mark("item", i) for i in (self.item or "").split(",") if i})
 
-    def matches(self, person: str, item: str) -> bool:
-        return bool(self.person and self.person in person.split("; ")) or bool(self.item and item == self.item)
+
+@dataclass(frozen=True)
+class Naming:
+    """An item of others that names a person: how often, and where it was found."""
+
+    item: str
+    where: str
+    times: int
 
 
 @dataclass(frozen=True)
@@ -81,10 +98,16 @@ class HeldItems:
 @dataclass(frozen=True)
 class Forgotten:
     """What was, or would be, forgotten: the parts that held it. instead: the ids of items that were left out as
-    duplicates of what was forgotten and are items of the data set now."""
+    duplicates of what was forgotten and are items of the data set now. people: how the person is written in what goes,
+    with the number of items. named: items of others that name the person, which stay; perhaps: people with the same
+    initial and last name, who stay."""
 
     parts: tuple[HeldItems, ...]
     instead: tuple[str, ...] = ()
+    people: Mapping[str, int] = field(default_factory=dict)
+    named: tuple[Naming, ...] = ()
+    perhaps: tuple[str, ...] = ()
+    marks: frozenset[str] = frozenset()
 
     @property
     def items(self) -> int:
@@ -94,29 +117,84 @@ class Forgotten:
     def left_out(self) -> int:
         return sum(p.left_out for p in self.parts)
 
+    def lines(self, wish: ForgetRequest) -> Iterator[str]:
+        """What goes, and what stays that names the person, in words."""
+        for written, count in self.people.items():
+            yield f"{counted(count, 'item')} of {written}"
+        if self.named:
+            times = counted(sum(n.times for n in self.named), "time")
+            yield f"{wish.person} is named {times} in {counted(len(self.named), 'item')} of others, not removed:"
+            yield from (f"  {n.where}: {counted(n.times, 'time')}" for n in self.named[:LISTED])
+            ids = ",".join(n.item for n in self.named[:LISTED])
+            yield f"Remove {'them' if len(self.named) <= LISTED else 'the first of them'} with `item={ids}`"
+        if self.perhaps:
+            yield f"not removed, but perhaps the same person: {', '.join(self.perhaps[:LISTED])}"
+
 
 def find(dataset: Path, wish: ForgetRequest) -> Forgotten:
     """What would be forgotten. Raises UserError if the folder is no data set, or holds nothing of the kind."""
     known = manifest(dataset)
     whole = {s["key"] for s in wish.source_of(known)}
+    stores = [(source["key"], Store(dataset).parts(source["key"])) for source in known["sources"]]
+
+    def tables() -> Iterator[tuple[str, int, list[list[dict[str, Any]]]]]:
+        for key, held in stores:
+            for number, name in enumerate(held.names()):
+                pairs = zip(held.tables(name), COLUMNS, strict=True)
+                yield key, number, [pq.read_table(table, columns=columns).to_pylist() for table, columns in pairs]
+
+    written = Counter(p for _, _, (items, _) in tables() for row in items for p in people(row).split("; ") if p)
+    his = {p: n for p, n in written.items() if wish.keys & person_keys(p)}
+    bare = {f"bare {key}" for p in his for key in person_keys(p) if "@" in key and not key.startswith("bare ")}
+    his |= {p: n for p, n in written.items() if bare & person_keys(p)}
+    marks = wish.marks | {mark("person", key) for key in bare}
     parts = []
-    for source in known["sources"]:
-        held = Store(dataset).parts(source["key"])
-        for number, name in enumerate(held.names()):
-            items, left = (pq.read_table(t, columns=c) for t, c in zip(held.tables(name), COLUMNS, strict=True))
-            mine = [r for r in items.to_pylist() if source["key"] in whole or wish.matches(people(r), r["id"])]
-            out = [r for r in left.to_pylist() if source["key"] in whole or wish.matches(people(r), r["item"])]
-            if mine or out:
-                parts.append(HeldItems(source["key"], number, len(mine), len(out), frozenset(r["kind"] for r in mine)))
+    for key, number, (items, left) in tables():
+        mine = [r for r in items if key in whole or is_forgotten(marks, "", "", people(r), r["id"])]
+        out = [r for r in left if key in whole or is_forgotten(marks, "", "", people(r), r["item"])]
+        if mine or out:
+            parts.append(HeldItems(key, number, len(mine), len(out), frozenset(r["kind"] for r in mine)))
+    named = tuple(namings(dataset, wish, marks, {s["place"] for s in wish.source_of(known)})) if wish.person else ()
+    perhaps = tuple(p for p in written if p not in his and may_be(wish.keys, person_keys(p)))
+    found = Forgotten(tuple(parts), (), his, named, perhaps, marks)
     if not parts and not wish.source and not whole and not wish.marks & marks_of(known):  # else it is repeated
+        others = f" {' '.join(found.lines(wish))}." if named or perhaps else ""
         raise UserError(
-            f"{dataset} holds nothing of {wish}. Give a name as it stands in the columns person and "
+            f"{dataset} holds nothing of {wish}.{others} Give a name or an address of e-mail of the columns person and "
             f"extra of its {ITEMS}, or an id of the column id.",
             "nothing_to_forget",
         )
-    return Forgotten(tuple(parts))
+    return found
 
 
+def may_be(one: frozenset[str], other: frozenset[str]) -> bool:
+    """Whether a name of one is a name of the other with an initial, as "T. Brandt"."""
+    for a, b in product(one, other):
+        (first, *rest), (initial, *last) = sorted(
+            (n.replace(".", " ").split() or [""] for n in (a, b)), key=lambda n: -len(n[0])
+        )
+        if len(initial) == 1 and last and last == rest and first.startswith(initial):
+            return True
+    return False
+
+
+def namings(dataset: Path, wish: ForgetRequest, marks: frozenset[str], going: Collection[str]) -> Iterator[Naming]:
+    """The items that stay and name the person in their text, or in what describes them."""
+    forms = []
+    for key in wish.keys:
+        first, *rest = map(re.escape, key.split())
+        forms += [r"\s+".join((first, *rest))] + (
+            [rf"{rest[-1]}\s*,\s*{' '.join((first, *rest[:-1]))}"] if rest else []
+        )
+    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(forms)})(?!\w)", re.IGNORECASE)
+    for row in rows(dataset, ["id", "where", "source", "person", "extra", *TEXTS]):
+        if row["source"] in going or is_forgotten(marks, "", "", people(row), row["id"]):
+            continue
+        if times := sum(len(pattern.findall(row[column] or "")) for column in TEXTS):
+            yield Naming(row["id"], row["where"], times)
+
+
+TEXTS = ("text", "title", "caption", "label")
 COLUMNS = (["id", "kind", "person", "extra"], ["item", "person"])
 
 
@@ -136,7 +214,7 @@ def forget(dataset: Path, wish: ForgetRequest) -> Forgotten:
     with store.locked():
         found, known = find(dataset, wish), manifest(dataset)
         before = {row["id"] for row in rows(dataset, ["id"])}
-        marks = marks_of(known) | wish.marks
+        marks = marks_of(known) | found.marks
         known[FORGOTTEN] = sorted(marks)
         if wish.source:
             known[FORGETTING] = sorted({*known.get(FORGETTING, ()), mark("source", wish.source)})
@@ -148,7 +226,7 @@ def forget(dataset: Path, wish: ForgetRequest) -> Forgotten:
             if source in whole:
                 parts.remove()
             elif wish.marks:
-                marks |= clean(parts, source["place"], wish)
+                marks |= clean(parts, source["place"], marks)
         known["sources"] = [s for s in known["sources"] if s not in whole]
         known[FORGOTTEN] = sorted(marks)
         put_together(store, known)
@@ -161,24 +239,25 @@ def forget(dataset: Path, wish: ForgetRequest) -> Forgotten:
         kind = "source" if wish.source else "person" if wish.person else "item"
         store.note(FORGOTTEN, kind=kind, items=found.items, left_out=found.left_out)
         after = {row["id"] for row in rows(dataset, ["id"])}
-    return Forgotten(found.parts, tuple(sorted(after - before)))
+        named = tuple(namings(dataset, wish, frozenset(marks), ())) if wish.person else ()
+    return replace(found, instead=tuple(sorted(after - before)), named=named)
 
 
-def clean(parts: SourceParts, place: str, wish: ForgetRequest) -> set[str]:
+def clean(parts: SourceParts, place: str, marks: frozenset[str]) -> set[str]:
     """Write the parts of a source again without what is forgotten; returns hashes of where it was."""
     places: set[str] = set()
     for name in parts.names():
-        places |= clean_part(parts, name, wish)
+        places |= clean_part(parts, name, marks)
     if places:
         parts.fetched.forget(places)
     return {mark("where", place, where) for where in places}
 
 
-def clean_part(parts: SourceParts, name: str, wish: ForgetRequest) -> set[str]:
+def clean_part(parts: SourceParts, name: str, marks: frozenset[str]) -> set[str]:
     """Write a part again; returns where in the source that was which is gone."""
     paths = parts.tables(name)
     items, left = pq.read_table(paths[0]), pq.read_table(paths[1])
-    gone, out = chosen_rows(items, "id", wish), chosen_rows(left, "item", wish)
+    gone, out = chosen_rows(items, "id", marks), chosen_rows(left, "item", marks)
     if not pc.any(gone).as_py() and not pc.any(out).as_py():
         return set()
     rows_gone = [*items.filter(gone).to_pylist(), *left.filter(out).to_pylist()]
@@ -193,10 +272,10 @@ def clean_part(parts: SourceParts, name: str, wish: ForgetRequest) -> set[str]:
     return places - set(items["where"].to_pylist())
 
 
-def chosen_rows(table: pa.Table, item: str, wish: ForgetRequest) -> pa.BooleanArray:
+def chosen_rows(table: pa.Table, item: str, marks: frozenset[str]) -> pa.BooleanArray:
     """Which rows of a table, whose column `item` holds the ids, are to be forgotten."""
     known = table.select([c for c in (item, "person", "extra") if c in table.column_names]).to_pylist()
-    return pa.array([wish.matches(people(row), row[item] or "") for row in known], pa.bool_())
+    return pa.array([is_forgotten(marks, "", "", people(row), row[item] or "") for row in known], pa.bool_())
 
 
 def remove_unused(store: Store, known: dict[str, Any]) -> None:

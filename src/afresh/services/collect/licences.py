@@ -16,12 +16,13 @@ Source files state theirs by identifiers of SPDX in their heads, or by the text 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from afresh.core import UserError
@@ -54,56 +55,14 @@ class Terms:
         return tuple(word for word, yes in (*asked, *bounds) if yes)
 
 
-def _alike(about: str, *models: str, non_commercial: bool = False) -> Terms:
-    return Terms(about, True, True, non_commercial, models)
+def _row(of: str, models: str | None = None, **stated: Any) -> tuple[str, Terms]:
+    return of, Terms(**stated, models=None if models is None else tuple(models.split()))
 
 
-def _own(pattern: str, about: str, non_commercial: bool = False) -> tuple[str, Terms]:
-    """The row of licences of models."""
-    return rf"LicenseRef-({pattern})", Terms(about, True, False, non_commercial, own=True)
-
-
-CHANGED = "changed versions alike"
-GPL3 = ("GPL-3.0-only", "GPL-3.0-or-later", "AGPL-3.0-only", "AGPL-3.0-or-later")
-GPL2 = ("GPL-2.0-only", "GPL-2.0-or-later")
-LGPL3 = ("LGPL-3.0-only", "LGPL-3.0-or-later")
-NC = (*(f"CC-BY-NC-{v}" for v in ("4.0", "3.0", "2.5", "2.0")), "CC-BY-NC-SA-4.0", "CC-BY-NC-SA-3.0")
-# Patterns of whole identifiers of SPDX; the first that matches counts. A licence that none matches is not judged.
-TABLE: tuple[tuple[str, Terms], ...] = (
-    (r"CC0-1\.0|CC-PDDC|PDDL-1\.0|Unlicense|0BSD|MIT-0|WTFPL", Terms("given to the public domain")),
-    (r"CC-BY-(NC-)?(ND|NC-ND)-.*", Terms("no changed versions may be shared", True, models=())),
-    (r"CC-BY-NC-SA-4\.0", _alike(f"{CHANGED}, no commerce", "CC-BY-NC-SA-4.0", non_commercial=True)),
-    (r"CC-BY-NC-SA-.*", _alike(f"{CHANGED}, no commerce", "CC-BY-NC-SA-3.0", "CC-BY-NC-SA-4.0", non_commercial=True)),
-    (r"CC-BY-NC-.*", Terms("no commerce", True, False, True, NC)),
-    (r"CC-BY-SA-4\.0", _alike(CHANGED, "CC-BY-SA-4.0", "GPL-3.0-only")),
-    (r"CC-BY-SA-[23]\..*", _alike(CHANGED, "CC-BY-SA-3.0", "CC-BY-SA-4.0")),
-    (r"CC-BY-SA-1\.0", _alike(CHANGED, "CC-BY-SA-1.0")),
-    (r"ODbL-1\.0", _alike("data bases made of it alike", "ODbL-1.0")),
-    (r"CDLA-Sharing-1\.0", _alike("changed data alike", "CDLA-Sharing-1.0")),
-    (r"GFDL-1\.3.*", _alike(CHANGED, "GFDL-1.3-only", "GFDL-1.3-or-later")),
-    (r"GPL-2\.0-only", _alike(CHANGED, "GPL-2.0-only")),
-    (r"GPL-2\.0-or-later", _alike(CHANGED, *GPL2, *GPL3)),
-    (r"GPL-3\.0-(only|or-later)", _alike(CHANGED, *GPL3)),
-    (r"AGPL-3\.0-(only|or-later)", _alike(CHANGED, "AGPL-3.0-only", "AGPL-3.0-or-later")),
-    (r"LGPL-2\.[01]-only", _alike(CHANGED, "LGPL-2.1-only", *GPL2, "GPL-3.0-only", "GPL-3.0-or-later")),
-    (r"LGPL-2\.[01]-or-later", _alike(CHANGED, "LGPL-2.1-only", "LGPL-2.1-or-later", *LGPL3, *GPL2, *GPL3)),
-    (r"LGPL-3\.0-(only|or-later)", _alike(CHANGED, *LGPL3, *GPL3)),
-    (r"MPL-2\.0", _alike("changed files alike", "MPL-2.0", "LGPL-2.1-or-later", *LGPL3, "GPL-2.0-or-later", *GPL3)),
-    (r"EPL-2\.0", _alike(CHANGED, "EPL-2.0")),
-    (r"EUPL-1\.2", _alike(CHANGED, "EUPL-1.2", *GPL2, *GPL3, "MPL-2.0", "EPL-2.0", "CC-BY-SA-3.0")),
-    (
-        r"MIT|X11|ISC|BSD-[234]-Clause|Apache-[12]\.[01]|Zlib|BSL-1\.0|PostgreSQL|PSF-2\.0|Python-2\.0|NCSA|UPL-1\.0"
-        r"|Artistic-2\.0|BlueOak-1\.0\.0|CC-BY-\d.*|ODC-By-1\.0|CDLA-Permissive-[12]\.0|OGL-UK-.*|etalab-2\.0",
-        Terms("its notice is kept, or its authors are named", attribution=True),
-    ),
-    # Licences of models, which SPDX does not have, by their names on the hub.
-    _own(r".*\b(non-?commercial|nc|research)\b.*|mnpl.*|deepfloyd-if-license|apple-amlr", "no commerce", True),
-    _own(r"(\w+-)*openrail(-[\w.-]+)?|bigscience-bloom-rail-1\.0", "any use but those that it lists"),
-    _own(r"llama[\w.-]*", "any use within its policy, commerce below 700 million users a month"),
-    _own(r"gemma", "any use within its policy"),
-    _own(r"stabilityai-ai-community|stabilityai-community", "commerce below a million dollars a year"),
-    _own(r"qwen|tongyi-qianwen", "commerce below 100 million users a month"),
-)
+# Patterns of whole identifiers of SPDX, and of licences of models, which SPDX does not have, by their names on the hub;
+# the first that matches counts. A licence that none matches is not judged.
+DATA = json.loads(Path(__file__).with_name("licences.json").read_text(encoding="utf-8"))
+TABLE: tuple[tuple[str, Terms], ...] = tuple(_row(**row) for row in DATA["terms"])
 
 
 @lru_cache(1)
@@ -301,26 +260,7 @@ IDENTIFIER = re.compile(rb"SPDX-License-Identifier:[ \t]*([\w.+() -]+)")
 
 # Words that only one licence has, in the order in which they are looked for: some licences name others. A text of the
 # GNU licences does not say whether later versions are meant, so that none are.
-PHRASES: tuple[tuple[str, str], ...] = (
-    ("gnu affero general public license version 3", "AGPL-3.0-only"),
-    ("gnu lesser general public license version 3", "LGPL-3.0-only"),
-    ("gnu lesser general public license version 2.1", "LGPL-2.1-only"),
-    ("gnu general public license version 3", "GPL-3.0-only"),
-    ("gnu general public license version 2", "GPL-2.0-only"),
-    ("mozilla public license version 2.0", "MPL-2.0"),
-    ("eclipse public license - v 2.0", "EPL-2.0"),
-    ("apache license version 2.0", "Apache-2.0"),
-    ("attribution-sharealike 4.0 international", "CC-BY-SA-4.0"),
-    ("attribution-noncommercial 4.0 international", "CC-BY-NC-4.0"),
-    ("attribution 4.0 international", "CC-BY-4.0"),
-    ("cc0 1.0 universal", "CC0-1.0"),
-    ("boost software license - version 1.0", "BSL-1.0"),
-    ("this is free and unencumbered software released into the public domain", "Unlicense"),
-    ("do what the fuck you want to public license", "WTFPL"),
-    ("the origin of this software must not be misrepresented", "Zlib"),
-    ("permission to use, copy, modify, and/or distribute this software for any purpose with or without fee", "ISC"),
-    ("permission to use, copy, modify, and distribute this software for any purpose with or without fee", "ISC"),
-)
+PHRASES: tuple[tuple[str, str], ...] = tuple(DATA["phrases"].items())
 MIT = "permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated"
 NOTICE = "the above copyright notice and this permission notice"  # which MIT No Attribution does not have
 BSD = "redistribution and use in source and binary forms, with or without modification, are permitted"

@@ -32,62 +32,11 @@ BEGINNINGS = (
 PLACES = ("cove", "lighthouse", "harbour", "bay")
 WISHES = ("a night without clouds", "enough bread for the winter", "a letter from far away", "a song that nobody knows")
 # For each find the sentences of a tale: a paragraph each, in which every line is a choice.
-TEXTS = {
-    "boat": """{time} {p} finds a {colour} boat on the shore.
-{time} {p} finds a {colour} boat under the bridge.
-{time} {p} finds a {colour} boat between the reeds.
-
-{P} pushes it into the water, and the wind carries {o} to a {place}.
-The boat is so light that {p} sails all day, until {p} comes to a {place}.
-
-At the {place} an old sailor gives {o} a {other} stone and asks for nothing.
-At the {place} children are waiting with {other} flags, and they sing for {o}.
-Nobody lives at the {place}, but a {other} bell rings whenever the tide turns.
-
-At sunset the {colour} boat brings {o} home.
-When the sun goes down, {p} turns the {colour} boat around and sails home.
-{P} sleeps in the {colour} boat and is home before breakfast.""",
-    "fish": """{time} {p} meets a {colour} fish that can speak.
-
-It is caught in an old net, and {p} sets it free.
-It has lost its way, and {p} shows it the way to the sea.
-
-For this the fish grants {o} one wish, and {p} wishes for {wish}.
-Make a wish, says the fish, and {p} wishes for {wish}.
-
-The {colour} fish jumps once, and the wish comes true.
-Before the sun goes down, {p} has {q} wish, and the {colour} fish is gone.
-Since that day {p} leaves crumbs at the water for the {colour} fish.""",
-    "flower": """{time} a {colour} flower opens beside the door.
-{time} a {colour} flower opens where the path ends.
-{time} a {colour} flower opens between two stones.
-
-It smells of honey, and {p} cannot work any more.
-It smells of rain, and {p} cannot work any more.
-It sings softly like a bell, and {p} sits down to listen.
-
-The next day there are a hundred of them, and the whole village comes to see {o}.
-In the night a {other} moth comes and tells {o} where the flower comes from.
-A {other} bird carries a seed of it away, over the hills.
-
-In autumn the {colour} flower falls asleep, and {p} covers it with leaves.
-{P} never picks the {colour} flower, and every spring it opens again.
-To this day {p} waters the {colour} flower before breakfast.""",
-    "balloon": """{time} a {colour} balloon lands on the roof.
-{time} a {colour} balloon lands in the apple tree.
-{time} a {colour} balloon lands in the middle of the road.
-
-Nobody is in the basket, so {p} climbs in and rises above the hills.
-In the basket sits a {other} cat, and {p} asks if there is room for two.
-
-From above {p} sees the river, the village and the house, all as small as toys.
-Over the forest the wind tells {o} its name.
-
-At sunset the {colour} balloon comes down, and {p} walks home through the grass.
-{P} ties the {colour} balloon to the chimney, in case it wants to stay.
-When the stars come out, {p} lets the {colour} balloon fly on alone.""",
+PLOTS = {
+    find: [sentence.split("\n") for sentence in sentences]
+    for text in Path(__file__).with_name("tales.txt").read_text("utf-8").strip().split("\n\n\n")
+    for find, *sentences in [text.split("\n\n")]
 }
-PLOTS = {find: [sentence.split("\n") for sentence in text.split("\n\n")] for find, text in TEXTS.items()}
 
 
 def tale(seed: int, index: int) -> str:

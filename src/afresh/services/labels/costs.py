@@ -58,7 +58,7 @@ def parse_price(text: str, name: str) -> Price:
 
 
 def stated_prices() -> Prices:
-    """The prices in the user's preferences. Raises UserError if one of them is no amount of money."""
+    """The prices in the user's preferences. Raises UserError if one of them is not an amount of money."""
     stated = {name: getattr(preferences(), name) for name in ("price_kwh", "price_hour")}
     return Prices(*(None if text is None else parse_price(text, name) for name, text in stated.items()))
 

@@ -29,7 +29,7 @@ class CoseError(ValueError):
 
 
 def signer_of(manifest: Box) -> list[Certificate]:
-    """The certificates of whoever signed a manifest, that of the signer first. Raises CoseError."""
+    """The certificates of the signer of a manifest, that of the signer first. Raises CoseError."""
     content = {box.label: box.content for box in manifest.boxes}
     claims = [content[label] for label in CLAIMS if label in content]
     if SIGNATURE not in content or len(claims) != 1:

@@ -17,7 +17,7 @@ from afresh.services.provenance.work import Work, definition, ingredient
 def embedded(content: bytes, name: str, work: Work, signer: Signer) -> bytes:
     """The content of a file of this name or suffix, with its signed manifest. Pixels and samples stay as they are.
 
-    Raises UserError if the format carries none, if the content is none of that format, or if the time-stamping
+    Raises UserError if the format carries none, if the content is not one of that format, or if the time-stamping
     authority does not answer.
     """
     media = media_type(name)

@@ -74,7 +74,8 @@ def lines(finding: Provenance) -> list[tuple[Status, str]]:
     """A line for each layer, with its status: what is found, and what the work says about itself and what it was made
     from."""
     if not finding.layers:
-        return [(Status.NOTHING, f"{finding.name}: no manifest ({NAMES} can have one) and no sidecar")]
+        looked = f"no manifest ({NAMES} can have one), no sidecar, and no mark of your key in pixels, sound or text"
+        return [(Status.NOTHING, f"{finding.name}: {looked}. Marks in turned pictures are not looked for")]
     out = []
     for layer in finding.layers:
         text = f"{finding.name}: {layer.detail}"

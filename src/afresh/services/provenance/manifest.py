@@ -33,7 +33,7 @@ OF_SIGNER = (*UNTRUSTED, *TIME, *CREDENTIAL)
 
 
 def manifest_layer(stream: BinaryIO, trusted: Trusted) -> Layer | None:
-    """What the manifest in a file says; None if there is none."""
+    """What the manifest in a file says; None without one."""
     try:
         found = manifest_in(stream)
         if found is None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from afresh.core import UserError
-from afresh.core.results import SIDECAR
-from afresh.data.storage.files import replace_file
 from afresh.services.provenance.formats import can_embed, media_type
 from afresh.services.provenance.work import Work
 
@@ -50,15 +48,3 @@ def signed_work(content: bytes, name: str, work: Work, by: Signer | None = None)
 
         return Signed(embedded(content, name, work, by), None)
     return Signed(content, sidecar(content, PurePath(name).name, work, by))
-
-
-def write_work(path: Path, content: bytes, work: Work, by: Signer | None = None) -> list[Path]:
-    """Write a signed work, and its sidecar beside it if it gets one. A sidecar of an older file of that name goes."""
-    signed = signed_work(content, path.name, work, by)
-    beside = path.with_name(path.name + SIDECAR)
-    replace_file(path, signed.content)
-    if signed.sidecar is None:
-        beside.unlink(missing_ok=True)
-        return [path]
-    replace_file(beside, signed.sidecar)
-    return [path, beside]

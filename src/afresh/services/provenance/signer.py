@@ -83,7 +83,7 @@ class Signer:
 
 
 def signer() -> Signer:
-    """The signer in force, made if there is none. Raises UserError if it cannot be made or may not sign, with what to
+    """The signer in force, made if none exists. Raises UserError if it cannot be made or may not sign, with what to
     do about it."""
     given = preferences()
     if given.certificate is None and given.certificate_key is None:

@@ -22,7 +22,7 @@ def folder() -> Path:
 
 def trust(file: Path) -> list[str]:
     """Keep the certificates of a PEM file as known signers, and return their names. That of an authority makes known
-    whomever it has issued one for. Raises UserError if there is none in the file."""
+    whomever it has issued one for. Raises UserError if none exists in the file."""
     found = read_certificates(file)
     for certificate in found:
         pem = certificate.public_bytes(serialization.Encoding.PEM)

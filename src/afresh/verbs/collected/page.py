@@ -60,6 +60,7 @@ def render(found: Survey) -> str:
         title=visible_line(found.path.resolve().name),
         name=quote(visible_line(str(found.path))),
         facts=found.facts,
+        personal=found.personal,
         manifest=found.manifest,
         stages=found.stages,
         words={"found": "found", **STAGES},
@@ -93,7 +94,7 @@ def item_view(folder: Path, row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def media(folder: Path, row: Mapping[str, Any]) -> tuple[str, str]:
-    """A thumbnail and a sound as data: URIs, each empty if there is none."""
+    """A thumbnail and a sound as data: URIs, each empty if none exists."""
     if not row.get("file"):
         return "", ""
     try:

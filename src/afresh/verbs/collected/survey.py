@@ -22,6 +22,7 @@ from afresh.services.collect.cards import CardFacts, facts_of
 from afresh.services.collect.dataset_store import SourceParts, Store, all_rows
 from afresh.services.collect.process import Changed
 from afresh.services.collect.rules import rules
+from afresh.services.collect.rules.personal import summary
 
 SHOWN = 6  # of what a rule left out or changed, and of the items beside it
 LISTED = 12  # sources, languages and rules in words
@@ -126,7 +127,13 @@ class Survey:
         out += [f"source: {s['place']} was not collected to its end" for s in m["sources"] if not s["finished"]]
         left = sorted((j for j in self.judged if j.left_out), key=lambda j: -j.left_out)
         out += [f"left out: {j.left_out:,} by {j.stage}/{j.rule}" for j in left[:LISTED]]
-        return out + [f"changed: {j.changed:,} by {j.rule}" for j in self.judged if j.changed]
+        out += [f"changed: {j.changed:,} by {j.rule}" for j in self.judged if j.changed]
+        return [*out, *self.personal]
+
+    @property
+    def personal(self) -> list[str]:
+        """What personal data the items hold, or held before it was masked, and what was not searched for."""
+        return list(summary(self.manifest.get("personal", {}), self.manifest["rules"].get("personal")))
 
     def json(self) -> dict[str, Any]:
         """The numbers as plain values."""
@@ -145,6 +152,7 @@ class Survey:
             "sources": {s: n for s, (n, _) in f.sources.items()},
             "left_out": {f"{j.stage}/{j.rule}": j.left_out for j in self.judged if j.left_out},
             "changed": {j.rule: j.changed for j in self.judged if j.changed},
+            "personal": self.manifest.get("personal", {}),
         }
 
 

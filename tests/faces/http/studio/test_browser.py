@@ -205,7 +205,7 @@ def test_pages_have_no_accessibility_fault(open_page: Open, scheme: str, screen:
     page.click("#make")
     page.wait_for_selector("#results .work")
     found = {"as it is made": faults(page, rules)}
-    for path in [*PAGES, f"works/{shelf.find()[0].id}", "verb?run=stories&verb=score"]:
+    for path in [*PAGES, f"works/{shelf.find()[0].id}", "verb/score?run=stories"]:
         page.goto(f"/studio/{path}")
         found[path] = faults(page, rules)
     assert not any(found.values()), {path: what for path, what in found.items() if what}

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from afresh.domains.text import answers
 from afresh.faces.http.app import ServeSettings
 from afresh.faces.http.keys import Keys
 from afresh.faces.http.requests.text import TextPiece
 from afresh.faces.http.rights import Holder
+from afresh.faces.studio import answers
 from afresh.verbs.conversations import Conversation, Conversations
 from tests import needs
 from tests.faces.http.conftest import OWNER, serving
@@ -108,12 +108,17 @@ def test_it_is_branched_from_any_message(talker: Talker) -> None:
     talker.say("Say 3?")
     talker.post(message="Say 4?")
     talker.wait()
-    for index, said, draft in ((1, ["Say 3?"], ""), (2, ["Say 3?"], "Say 4?"), (0, [], "Say 3?")):
+    for index, said, draft in ((1, ["Say 3?"], ""), (2, ["Say 3?"], "Say 4?")):
         branch = talker.http.post(f"{talker.where}/branch", data={"index": str(index)}).headers["location"]
         kept = talker.chats.get(branch.rpartition("/")[2])
         assert [m.text for m in kept.messages if m.role == "user"] == said and kept.draft == draft
         assert "branched from" in talker.http.get(branch).text
+        assert kept.title == ("Edit of: Say 4?" if draft else talker.kept.title)
     assert len(talker.kept.messages) == 4
+    kept = len(talker.chats.listed())
+    edited = talker.http.post(f"{talker.where}/branch", data={"index": "0"}).headers["location"]
+    assert ">Say 3?</textarea>" in talker.http.get(edited).text
+    assert len(talker.chats.listed()) == kept, "nothing is kept of a conversation in which nothing was said"
 
 
 def test_it_is_named_taken_along_thrown_away_and_brought_back(talker: Talker) -> None:
@@ -266,7 +271,7 @@ def test_a_conversation_in_a_browser(
     page.screenshot(path=tmp_path / "chat.png", full_page=True)
     first = page.url
     with page.expect_navigation():
-        page.click("text=Say it otherwise")
+        page.click("text=Edit")
     assert page.input_value("#message") == "How do I **count**?" and page.url != first
     page.go_back()
     page.wait_for_selector("text=2 of 2")

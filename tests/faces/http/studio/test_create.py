@@ -113,7 +113,17 @@ def test_tunes_are_heard_and_go_on(web: httpx.Client, shelf: Works) -> None:
 
 def test_code_is_completed_at_the_cursor(web: httpx.Client, shelf: Works) -> None:
     assert "Complete at the cursor" in web.get("/studio/create?run=code").text
-    (work,) = created(web, shelf, "code", verb="complete", prompt="def f(x):\n", suffix="\n# end", setting__length=8)
+    (work,) = created(
+        web,
+        shelf,
+        "code",
+        verb="complete",
+        prompt="def f(x):\n",
+        suffix="\n# end",
+        setting__length=8,
+        setting__temperature=1,
+        seed=1,
+    )
     first, last = work.recipe.written
     assert work.text()[:first] == "def f(x):\n" and work.text()[last:] == "\n# end"
 

@@ -31,7 +31,7 @@ from afresh.faces.http.app import ServeSettings
 from afresh.faces.http.keys import Keys
 from afresh.faces.http.rights import LOCAL, Holder
 from afresh.faces.http.listen import bound
-from afresh.faces.http.run import server_of
+from afresh.faces.http.app import server_of
 port, works, *places = sys.argv[1:]
 keys = Keys(everybody=Holder("", LOCAL))
 settings = ServeSettings([Path(p) for p in places], 2**30, keys=keys, works=Path(works))
@@ -171,15 +171,15 @@ def test_practising_goes_on_after_the_server_was_gone(page: Any, server: Killabl
 
 
 def test_a_refusal_keeps_what_was_typed(page: Any, server: Killable) -> None:
-    page.goto("/studio/verb?run=stories&verb=score")
+    page.goto("/studio/verb/score?run=stories")
     address = page.url
     page.fill("textarea", "Once there was a cat.")
     page.evaluate("document.querySelector('#main form').insertAdjacentHTML('beforeend', '<input name=run2 value=x>')")
-    page.route("**/studio/verb?**", lambda route: route.fulfill(status=400, body=REFUSED, content_type="text/html"))
+    page.route("**/studio/verb/**", lambda route: route.fulfill(status=400, body=REFUSED, content_type="text/html"))
     page.click("button.main")
     page.wait_for_selector("#main form [role=alert]:text-is('Not so.')")
     assert page.input_value("textarea") == "Once there was a cat." and page.url == address
-    page.unroute("**/studio/verb?**")
+    page.unroute("**/studio/verb/**")
     page.click("button.main")
     page.wait_for_selector("#result")
     assert page.input_value("textarea") == "Once there was a cat."
@@ -208,7 +208,7 @@ def test_a_folder_becomes_a_model_that_creates_and_edits(page: Any, server: Kill
     assert not faults(page)
     page.fill("#name", ".hidden")
     page.click("button:text-is('Train')")
-    page.wait_for_selector("form [role=alert]:has-text('A model cannot be called')")
+    page.wait_for_selector("form [role=alert]:has-text('is not a name')")
     page.fill("#name", "shades")
     page.click("summary:has-text('Choose more')")
     page.check("input[value=vae]")

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from afresh.faces.studio.markdown import markdown
+from afresh.domains.text.markdown import markdown
 
 TAGS = {"a", "code", "div", "h3", "p", "pre", "strong", "table", "tbody", "td", "th", "thead", "tr"}
 

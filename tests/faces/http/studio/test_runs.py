@@ -274,7 +274,7 @@ def test_a_run_that_was_changed_goes_on_only_from_a_terminal(web: httpx.Client, 
     place = web.post("/studio/run/resume", data={"run": "digits"}).headers["location"]
     while "sse-connect" in (page := web.get(place).text):
         time.sleep(0.2)
-    assert "was not made here" in page and "Not finished" in page and "trust it in a terminal" in page
+    assert "was not made here" in page and "Not finished" in page and "trust it from a terminal" in page
 
 
 def test_what_was_made_of_what_ends_even_in_a_circle() -> None:

@@ -9,7 +9,7 @@ import pytest
 from afresh.core import UserError
 from afresh.services.collect.record import Record
 from afresh.services.collect.rules import chosen
-from afresh.services.collect.rules.personal import find, luhn
+from afresh.services.collect.rules.personal import find, luhn, summary
 from afresh.services.collect.rules.secrets import find as find_secrets
 from afresh.services.collect.rules.spans import Span, apart
 from tests.services.collect.rules.judged import judged, text_after
@@ -117,8 +117,93 @@ def test_all_are_counted_masked_or_a_reason() -> None:
     assert judged("personal", text, ("drop",)) == "2 of the kind email, 1 of the kind phone"
 
 
-def test_national_numbers_need_their_country() -> None:
-    text = "Ruf an: 030 901820."
+GERMAN = "Hallo Tante Käthe, wir sind umgezogen und freuen uns auf deinen Besuch am Sonntag."
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "number"),
+    [
+        ("de", "Ruf an: 030 901820.", "030 901820"),
+        ("de", "Wir wohnen jetzt hier: 030/901820, bis bald", "030/901820"),
+        ("de", "Tel. 0123 456789", "0123 456789"),
+        ("de", "Du erreichst mich mit 030 / 90 18 20 immer", "030 / 90 18 20"),
+        ("de", "Mobil: 01701234567", "01701234567"),
+        ("de", "Am 03.04.2021 unter (030) 901820", "(030) 901820"),
+        ("de", "Aus dem Ausland 0049 30 901820.", "0049 30 901820"),
+        ("fr", "Le soir au 06.12.34.56.78 ou plus tard", "06.12.34.56.78"),
+        ("en", "She is at 020 7946 0958 all day", "020 7946 0958"),
+        ("en", "Ask for (415) 555-2671 at the desk", "(415) 555-2671"),
+        ("es", "Teléfono: 912 345 678", "912 345 678"),
+        ("ru", "Пишите или 8 (912) 345-67-89 вечером", "8 (912) 345-67-89"),
+        ("", "Telefon: 030 901820", "030 901820"),
+        ("", "It is +49 30\n901820 now", "+49 30\n901820"),
+    ],
+)
+def test_national_numbers_are_found_by_the_language(language: str, text: str, number: str) -> None:
+    assert [text[s.start : s.end] for s in find(text, (), language)] == [number]
+
+
+NO_TELEPHONES = {
+    "de": (
+        "Bestellnummer 0301234567",
+        "Auftrag Nr. 030 123456",
+        "am 03.04.2021 und am 03.04.21",
+        "Version 0.12.345.678",
+        "Preis: 1.234.567,00 EUR oder 0800 1200 €",
+        "von 08 - 12 / 14 - 18 Uhr",
+        "ISBN 978-3-16-148410-0",
+        "Kundennummer: 030 4711 0815",
+        "Rechnung 2024-00123-01 vom 01.02.2024",
+        "Steuernummer 030/123/45678",
+        "0301234567 EUR",
+        "Seite 012 - 015",
+    ),
+    "en": (
+        "Order 415-555-2671",
+        "call 1999-2004",
+        "12 000 000 people",
+        "part no. 555-123-4567",
+        "at 12.30.2020 and 12/30/2020",
+        "3.14159265358979",
+        "ISBN 0-306-40615-2",
+        "release 020.7946.0958",
+    ),
+    "es": ("600 123 456 habitantes", "una deuda de 912.345.678"),
+    "": ("030 901820",),
+}
+
+
+@pytest.mark.parametrize(("language", "text"), [(lang, t) for lang, texts in NO_TELEPHONES.items() for t in texts])
+def test_orders_dates_prices_and_versions_are_no_telephones(language: str, text: str) -> None:
+    assert find(text, (), language) == []
+
+
+def test_the_language_of_a_text_is_found_and_its_numbers_are_masked() -> None:
+    assert text_after("personal", f"{GERMAN} 030/901820", ("mask",)) == f"{GERMAN} <phone>"
+    shown = judged("personal", "xyzzy 030 901820", ("mask",))  # in no language
+    assert isinstance(shown, Record) and shown.scores == {"personal_unsearched": 1}
+    assert text_after("personal", "xyzzy 030 901820", ("mask", "DE")) == "xyzzy <phone>"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n> ", " \n"])
+def test_what_a_line_end_divides_is_found(end: str) -> None:
+    for what, text in (("iban", f"DE89 3704 0044{end}0532 0130 00"), ("card", f"4111 1111{end.strip(' >')}1111 1111")):
+        assert text_after("personal", f"Pay to {text} soon.", ("mask",)) == f"Pay to <{what}> soon."
+    assert find(f"DE89 3704 0044{end}0532 0130 01") == []
+
+
+def test_what_was_masked_is_counted_and_what_was_not_searched_for_is_named() -> None:
+    counts = {"personal_email": 2, "personal_phone": 1, "personal_unsearched": 3}
+    masked, names, numbers = summary(counts, ["mask"])
+    assert masked == "personal data masked: 2 e-mail addresses, 1 telephone number"
+    assert names == "not searched for: names and postal addresses of persons"
+    assert "(3 numbers may be such)" in numbers and numbers.endswith("`rule=personal=mask,DE`")
+    assert next(summary(counts, ["count"])).endswith("Mask it with `rule=personal=mask`")
+    assert list(summary({}, ["count"])) == [] == list(summary(counts, None))
+
+
+def test_countries_are_codes() -> None:
+    text = "xyzzy 030 901820."
     assert find(text) == [] and [s.what for s in find(text, ("DE",))] == ["phone"]
     assert chosen(["personal=mask,DE,US"])["personal"] == ["mask", "DE", "US"]
     with pytest.raises(UserError, match="'XX' is no code of a country"):

@@ -52,7 +52,7 @@ def padded(rows: Sequence[NDArray[np.bool_]]) -> tuple[NDArray[np.int64], NDArra
 
 def forward(skill: Skill, y: NDArray[np.int64], there: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
     """The chance of each state after (N, T, 2) and before (N, T, 2) each outcome is seen, and that of each outcome
-    given those before it (N, T), 1 where there is none."""
+    given those before it (N, T), 1 where none exists."""
     n, t = y.shape
     before, after, likely = np.zeros((n, t, 2)), np.zeros((n, t, 2)), np.ones((n, t))
     state = np.tile([1 - skill.known, skill.known], (n, 1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 import numpy as np
 
@@ -91,10 +90,7 @@ class System:
         what cannot be computed, and where the solution leaves the finite numbers.
         """
         grid = self.grid(points)
-        for name, count, least in (("trajectories", trajectories, 1), ("steps", steps, 0), ("first", first, 0)):
-            if count < least:
-                raise UserError(f"{name} is {count}. Give a whole number of at least {least}.", name)
-        given = self.check_parameters(parameters or {}, trajectories)
+        given = self.numbers(parameters or {})
         out = np.empty((trajectories, steps + 1, len(self.channels), *grid.shape), np.float32)
         size = max(1, BLOCK // (len(self.channels) * grid.points**grid.dimensions))
         for start in range(0, trajectories, size):
@@ -118,7 +114,7 @@ class System:
         or after `warm_up` steps, and the states after. Raises UserError as `states` does.
         """
         grid = self.grid(fields.shape[-1])
-        given = self.check_parameters(parameters or {}, len(fields))
+        given = self.numbers(parameters or {})
         equation = self.equation(grid, self._beside(given, grid.dimensions + 1))
         with np.errstate(over="ignore", invalid="ignore"):
             states = solve(equation, fields, self.step, self.substeps, steps, warm_up)
@@ -131,33 +127,9 @@ class System:
             )
         return states
 
-    def check_parameters(self, given: Given, trajectories: int) -> dict[str, Array]:
-        """Every parameter by name, (trajectories or 1,) in float64. Raises UserError for a name that there is not, a
-        number that is not accepted, and another count than that of the trajectories."""
-        for name in given:
-            if name not in self.parameters:
-                near = get_close_matches(name, self.parameters, n=1)
-                hint = f" Did you mean {near[0]}?" if near else ""
-                known = ", ".join(self.parameters) or "none"
-                raise UserError(f"{self.title} has no parameter {name!r}.{hint} It has: {known}.", "parameter")
-        out = {}
-        for name, parameter in self.parameters.items():
-            numbers = np.atleast_1d(np.asarray(given.get(name, parameter.default), np.float64))
-            if numbers.shape not in ((1,), (trajectories,)):
-                raise UserError(
-                    f"{numbers.size:,} values of {name} are given for {trajectories:,} trajectories. Give one, or one "
-                    "for each.",
-                    "parameter",
-                )
-            wrong = numbers[~((numbers >= parameter.lowest) & (numbers <= parameter.highest))]
-            if wrong.size:
-                raise UserError(
-                    f"{name} is {wrong[0]:g}. {self.title} takes {parameter.lowest:g} to {parameter.highest:g}; the "
-                    f"default is {parameter.default:g}.",
-                    "parameter",
-                )
-            out[name] = numbers
-        return out
+    def numbers(self, given: Given) -> dict[str, Array]:
+        """Every parameter by name, (trajectories or 1,) in float64."""
+        return {k: np.atleast_1d(np.asarray(given.get(k, p.default), np.float64)) for k, p in self.parameters.items()}
 
     @staticmethod
     def _beside(parameters: Mapping[str, Array], axes: int) -> dict[str, Array]:

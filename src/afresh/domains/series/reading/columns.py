@@ -11,7 +11,7 @@ import numpy as np
 
 from afresh.core import UserError
 from afresh.data.tables.numbers import Floats, as_number, is_missing
-from afresh.data.tables.roles import are_labels, check_given, is_prose, plain_name, share, time_column
+from afresh.data.tables.roles import are_labels, check_given, is_prose, plain_name, share, shown, time_column
 from afresh.data.tables.times import seconds
 from afresh.domains.series.reading.options import ReadingOptions
 
@@ -37,7 +37,7 @@ class SeriesColumns:
     texts: tuple[str, ...] = ()
 
     def words(self) -> str:
-        out = f"times in {self.time}, values in {', '.join(self.values)}"
+        out = f"times in {shown(self.time)}, values in {', '.join(self.values)}"
         out += f", series told apart by {', '.join(self.series)}" if self.series else ""
         return out + (f", known in advance: {', '.join(self.known)}" if self.known else "")
 
@@ -78,7 +78,7 @@ def series_columns(table: Mapping[str, Sequence[Any]], options: ReadingOptions) 
         why = f"; {', '.join(ids)} look like identifiers, and `data.values` takes them all the same" if ids else ""
         if apart and options.series is None:
             why += f"; times recur, so that {', '.join(apart)} tells series apart: `data.values` names what to forecast"
-        return f"no column of numbers beside the times in {when}{why}"
+        return f"no column of numbers beside the times in {shown(when)}{why}"
     return SeriesColumns(when, tuple(values), tuple(apart), tuple(options.known or ()), tuple(ids), tuple(texts))
 
 

@@ -18,6 +18,7 @@ from afresh.data.tables import TABLES
 from afresh.data.tables.batches import read_tables
 from afresh.data.tables.delimited import Unusable
 from afresh.data.tables.numbers import Floats, numbers_of
+from afresh.data.tables.roles import shown
 from afresh.data.tables.times import COUNTED, seconds_of
 from afresh.domains.series.reading.columns import SeriesColumns, series_columns
 from afresh.domains.series.reading.inline import arrow_table
@@ -62,7 +63,7 @@ class _Measurements:
         times, units = seconds_of(table.column(columns.time).combine_chunks())
         without = int((~np.isfinite(times)).sum())
         if without:
-            self.notes.append(Omission(f"{counted(without, 'row')} without a time in {columns.time!r} left out"))
+            self.notes.append(Omission(f"{counted(without, 'row')} without a time in {shown(columns.time)} left out"))
         values, known = (
             np.array([numbers_of(table.column(c).combine_chunks()) for c in names]).reshape(len(names), len(times)).T
             for names in (columns.values, columns.known)
@@ -90,8 +91,8 @@ class _Measurements:
             others = [*columns.texts, *columns.ids]
             hint = f" Columns that may tell them apart: {', '.join(others)}." if others else ""
             raise UserError(
-                f"{np.mean(differences == 0):.0%} of the times in {columns.time!r} occur several times, as those of "
-                f"several series do. Set `data.series` to the columns that tell them apart.{hint}",
+                f"{np.mean(differences == 0):.0%} of the times in {shown(columns.time)} occur several times, as those "
+                f"of several series do. Set `data.series` to the columns that tell them apart.{hint}",
                 "doubled_times",
             )
         series = [regular(name, r.times, r.values, r.known, step, usual.length) for name, r in raw.items()]
@@ -137,7 +138,7 @@ def read_inline(given: Mapping[str, Sequence[Any]], options: ReadingOptions) -> 
         raise UserError(f"The table is no series: {columns}. It has {', '.join(given)}.")
     found.add(table, columns, "")
     if not found.raw:
-        raise UserError(f"No row of the table has a time in {columns.time!r}.")
+        raise UserError(f"No row of the table has a time in {shown(columns.time)}.")
     return found.series(columns, options, [])
 
 

@@ -153,13 +153,13 @@ function future() {
 }
 
 // What is given of each step of a column: what was set, a straight line between two values that were set, and of columns
-// that are known in advance what the table says elsewhere; null where nothing is.
+// that are known in advance what the table says before the first and the last one set after it; null where nothing is.
 function line(name) {
   const values = [...(set.get(name) ?? [])].sort(([a], [b]) => a - b);
   const out = base(name);
   values.forEach(([step, value], i) => {
     out[step] = value;
-    const [next, then] = values[i + 1] ?? [step, value];
+    const [next, then] = values[i + 1] ?? [name in table.known ? table.ahead : step, value];
     for (let k = step + 1; k < next; k++) out[k] = value + ((then - value) * (k - step)) / (next - step);
   });
   return out;

@@ -105,7 +105,7 @@ class RewardCaller:
         return self.each(items, requests, lambda item, request: number(self.call(item, request)))
 
     def each(self, items: Sequence[Any], requests: Sequence[Any], value: Callable[[Any, Any], float]) -> Values:
-        """The values of items one after another. Raises CallError if there is none."""
+        """The values of items one after another. Raises CallError if none exists."""
         values, reasons = [math.nan] * len(items), {}
         for i, (item, request) in enumerate(zip(items, requests, strict=True)):
             try:

@@ -94,7 +94,7 @@ def whole_file(argument: str) -> tuple[str, str]:
 
 
 def required(name: str, what: str, argument: str | None) -> str:
-    """The text after the colon. Raises UserError if there is none."""
+    """The text after the colon. Raises UserError if none exists."""
     if not argument:
         raise UserError(f"The reward {name} needs {what} after a colon: {name}:{what}, in quotes if it has spaces.")
     return argument

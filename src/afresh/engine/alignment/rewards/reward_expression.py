@@ -7,7 +7,7 @@ The grammar, in which white space is optional and `_` stands for white space tha
     word    = built-in [":" argument]  |  FILE.py:function  |  module:function  |  "!" program
 
 A word ends at white space, and a sign inside a word (near:my-cat.png) is a part of it. Text in '...' or "..." inside a
-word is literal, including white space and signs. There is no escape character; a quote of one kind is written in quotes
+word is literal, including white space and signs. Nothing escapes a quote; one of one kind is written in quotes
 of the other kind. A program without quotes extends to the end of the text, and is split into words like by a shell. Two
 forms are refused as ambiguous: a separate sign in such a program, and a sign inside a word that is followed by the name
 of a built-in reward (contains:well-parses).

@@ -151,7 +151,7 @@ def train_reward_model(
 
     `run`: for images, it determines their size, and an encoder is trained on its training images according to `recipe`;
     without a run, on the images with votes. Sounds need a run, whose encoder is copied. `seconds`: that training
-    encoders may take; it has fewer steps then, or there is no encoder (None: as many as it takes). Raises UserError for
+    encoders may take; it has fewer steps then, or no encoder (None: what it takes). Raises UserError for
     votes that `read_votes` or `bradley_terry.learn` refuse, images or sounds that cannot be read, and a folder that
     already has a model.
     """

@@ -1,5 +1,5 @@
 """Files and programs in the words of a reward: made absolute, so that a run can be resumed from any folder, or refused,
-where the words come from somebody else."""
+where the words come from someone else."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def anchored(text: str) -> str:
 
 def programs_in(text: str) -> list[str]:
     """The words of a reward that name code which building the reward would execute: '!program', FILE.py:function and
-    module:function. A word that is none of the other forms counts as such, whether or not it exists."""
+    module:function. A word that is not one of the other forms counts as such, whether or not it exists."""
     return [t.word for t in parse(text) if t.word.startswith("!") or not is_data(t.word)]
 
 

@@ -31,7 +31,7 @@ unused = False  # by what this process trains now
 
 
 def compiler() -> str | None:
-    """The C++ compiler, $CXX or g++; None if there is none."""
+    """The C++ compiler, $CXX or g++; None without one."""
     return shutil.which(os.environ.get("CXX", "g++"))
 
 

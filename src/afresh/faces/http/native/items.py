@@ -15,7 +15,7 @@ from afresh.core.events import json_line
 from afresh.core.results import SIDECAR
 from afresh.data.audio.sounds import decode_sound, header
 from afresh.data.files import FileError
-from afresh.engine.sampling.samples import Samples, preview_wav, requests, signed_content, text_records
+from afresh.engine.sampling.samples import Samples, grid_png, preview_wav, requests, signed_content, text_records
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.image_files import from_base64, read_image
 from afresh.runs.run import Run
@@ -82,6 +82,12 @@ def written(samples: Samples) -> list[dict[str, Any]]:
             row["wav"] = base64.b64encode(signed_content(samples, number, wav, "sample.wav")["sample.wav"]).decode()
         rows.append(row)
     return rows
+
+
+def grid_file(samples: Samples) -> str:
+    """One PNG of all samples, in base64."""
+    content = signed_content(samples, None, grid_png(samples.published), "grid.png")["grid.png"]
+    return base64.b64encode(content).decode()
 
 
 def answer(value: Any) -> Response:

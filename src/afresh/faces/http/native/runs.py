@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 
 from afresh.core import UserError
-from afresh.faces.http.errors import RefusedRequest
+from afresh.faces.http.errors import RefusedRequest, without_paths
 from afresh.faces.http.loaded_runs import Library
 from afresh.faces.http.native.items import answer
 from afresh.faces.http.request_threads import Desk
@@ -28,7 +28,7 @@ def listed(library: Library) -> list[dict[str, Any]]:
         try:
             row |= AboutRun(library.open(name)).json()
         except (UserError, OSError) as error:
-            row["fault"] = str(error)
+            row["fault"] = without_paths(str(error))
         out.append(row)
     return out
 

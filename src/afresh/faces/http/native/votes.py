@@ -16,10 +16,10 @@ from afresh.faces.http.native.items import answer
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.requests.forms import Form, Words
 from afresh.faces.http.rights import USE, needs, owner_of
-from afresh.faces.studio.media_keys import Album, Face
-from afresh.faces.studio.vote import sitting_of
-from afresh.faces.studio.vote_request import Asking
-from afresh.faces.studio.vote_session import Sitting, Sittings
+from afresh.faces.studio.media_keys import MediaRef, MediaStore
+from afresh.faces.studio.vote import session_of
+from afresh.faces.studio.vote_request import VoteRequest
+from afresh.faces.studio.vote_session import VoteSession, VoteSessions
 
 Text = Annotated[str, Field(max_length=2_000)]
 
@@ -36,10 +36,10 @@ class ComparisonForm(Form):
     question: Text = ""
     seed: Annotated[int, Field(ge=0, le=2**53)] = 0
 
-    def asking(self) -> Asking:
+    def asking(self) -> VoteRequest:
         """The same as the form of the page."""
         values = self.model_dump(exclude={"model", "prompts", "label"})
-        return Asking(run=self.model, prompts="\n".join(self.prompts), labels=self.label, **values)
+        return VoteRequest(run=self.model, prompts="\n".join(self.prompts), labels=self.label, **values)
 
 
 class VoteForm(Form):
@@ -47,7 +47,7 @@ class VoteForm(Form):
     vote: Literal["a", "b", "tie", "skip"]
 
 
-def state(sitting: Sitting, album: Album) -> dict[str, Any]:
+def state(sitting: VoteSession, album: MediaStore) -> dict[str, Any]:
     """{id, model, pair, judged, ties, skipped, file}; `pair` is None when all are answered."""
     pair, session = sitting.pair(album), sitting.session
     shown = None
@@ -65,7 +65,7 @@ def state(sitting: Sitting, album: Album) -> dict[str, Any]:
     }
 
 
-def item(face: Face, album: Album) -> dict[str, str]:
+def item(face: MediaRef, album: MediaStore) -> dict[str, str]:
     """{text} or {base64, media_type}; the latter is empty if its file is gone."""
     if face.form == "text":
         return {"text": face.text}
@@ -73,10 +73,10 @@ def item(face: Face, album: Album) -> dict[str, str]:
     return {"base64": base64.b64encode(content).decode(), "media_type": media_type}
 
 
-def routes(desk: Desk, sittings: Sittings) -> APIRouter:
+def routes(desk: Desk, sittings: VoteSessions) -> APIRouter:
     router = APIRouter(tags=["afresh"], dependencies=[needs(USE)])
 
-    async def changed(request: Request, id_: str, change: Callable[[Sitting], None]) -> Response:
+    async def changed(request: Request, id_: str, change: Callable[[VoteSession], None]) -> Response:
         def work() -> dict[str, Any]:
             sitting = sittings.find(request, id_)
             with sitting.lock:
@@ -91,7 +91,7 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
 
         def work(served: Any) -> dict[str, Any]:
             known = sittings.all.get(asking.id(whose))
-            sitting = known or sitting_of(desk, served, asking, whose)
+            sitting = known or session_of(desk, served, asking, whose)
             sittings.add(sitting)
             with sitting.lock:
                 return state(sitting, sittings.album)
@@ -108,6 +108,6 @@ def routes(desk: Desk, sittings: Sittings) -> APIRouter:
 
     @router.delete("/afresh/v1/comparisons/{comparison}/votes", summary="Withdraw the last vote; its pair again")
     async def undo(comparison: str, request: Request) -> Response:
-        return await changed(request, comparison, Sitting.undo)
+        return await changed(request, comparison, VoteSession.undo)
 
     return router

@@ -12,7 +12,7 @@ from afresh.core import Item, UserError
 from afresh.data.text.chat import Turns
 from afresh.data.text.tool_calls import OPEN, RESULT
 from afresh.engine.sampling.request import check_fits, converses
-from afresh.faces.http.errors import RefusedRequest
+from afresh.faces.http.errors import RefusedRequest, own
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.requests.forms import TextConditions, constraint
 from afresh.faces.http.requests.text import Begun, Put, TextPiece, WrittenTexts, check_writes, write
@@ -88,7 +88,7 @@ def check_converses(run: Run) -> None:
     if not converses(run.encoder, run.space):
         raise UserError(
             f"The model {run.path.name} was not trained on conversations, so it has no chat template. Use "
-            "/v1/completions, or tune it on questions and answers: `afresh.tune(BASE, PATH)`.",
+            f"{own('/v1/completions')}, or tune it on questions and answers: `afresh.tune(BASE, PATH)`.",
             "not_chat",
             param="model",
         )
@@ -99,7 +99,7 @@ def conversation_ids(run: Run, ask: Ask) -> Tensor:
     tools that its template has no place for, and for a conversation that is too long whatever its tokens are."""
     check_converses(run)
     if (ask.tools or any(role == RESULT for role, _ in ask.turns)) and not run.encoder.template.has_tools:  # type: ignore[attr-defined]
-        raise UserError(NO_TOOLS, "unsupported_tools", param="tools")
+        raise UserError(NO_TOOLS.format(own("response_format")), "unsupported_tools", param="tools")
     turns = ask.turns if ask.tools is None else (ask.tools.turn, *ask.turns)
     check_fits(run.encoder, run.space, sum(len(text) for _, text in turns), "The conversation")
     return run.encoder.encode([Item(ask.turns[-1][1], turns=turns)]).x

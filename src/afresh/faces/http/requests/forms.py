@@ -83,11 +83,12 @@ def describe_extras(schema: dict[str, Any], form: type[BaseModel]) -> None:
 class Form(BaseModel):
     """A request whose unknown parameters are refused. Those in `ignored` are known to the dialect and have no effect
     here: they are accepted, and the header IGNORED of the answer names them. Those in `only` are accepted at a value
-    that changes nothing."""
+    that changes nothing. `words`: what the dialect calls what shared messages name."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=describe_extras)
     ignored: ClassVar[tuple[str, ...]] = ()
     only: ClassVar[Mapping[str, Only]] = {}
+    words: ClassVar[Mapping[str, str]] = {}  # see afresh.faces.http.errors.speaking
 
 
 def form_in(annotation: Any) -> type[Form] | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from afresh.core import UserError
 from afresh.engine.sampling.request import Request
+from afresh.faces.http.counts import count_tokens
 from afresh.faces.http.requests.text import Begun, Put, TextPiece, WrittenText, WrittenTexts, check_length, check_writes
 from afresh.runs.run import Run
 from afresh.verbs.cursor import FILL_IN, Completion, Hole, Prompt, complete_many, mode_of, most_tokens
@@ -75,6 +76,7 @@ def fill(
     length = min(length, most_tokens(run))
     completions, prompts, _ = complete_many(run, holes, seed=seed, request=request, settings=settings, length=length)
     filled = FilledHoles(completions, prompts, length, seed)
+    count_tokens(filled.texts.prompt_tokens, filled.texts.usage["completion_tokens"])
     if put is not None:
         put(Begun(run, filled.texts.prompt_tokens))
         for i, text in enumerate(filled.texts.texts):

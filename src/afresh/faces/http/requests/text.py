@@ -12,8 +12,13 @@ from afresh.core import UserError
 from afresh.engine.sampling.request import Prompt, Request, check_fits, converses, prompt_ids, writes_text
 from afresh.engine.sampling.text_stream import BROKEN, TextRow, Token
 from afresh.faces.http.batching import Cancelled, cancelled
+from afresh.faces.http.counts import count_tokens
+from afresh.faces.http.errors import RefusedRequest, own
+from afresh.faces.http.loaded_runs import Served
+from afresh.faces.http.request_threads import alone
 from afresh.faces.http.requests.forms import check_context
 from afresh.runs.run import Run
+from afresh.verbs.embed import Embeddings, embed
 from afresh.verbs.sample import Sampler
 
 FINISH = {"stop": "stop", "end": "stop", "length": "length"}
@@ -117,7 +122,7 @@ def check_writes(run: Run) -> None:
     if not writes_text(run.encoder, run.space):
         plural = run.encoder.kind.plural
         raise UserError(
-            f"The model {run.path.name} makes {plural}, not texts. GET /v1/models says which model makes what.",
+            f"The model {run.path.name} makes {plural}, not texts. {own('GET /v1/models')} lists the models.",
             "wrong_modality",
             param="model",
         )
@@ -140,7 +145,7 @@ def check_length(settings: Mapping[str, Any]) -> None:
     """Raises UserError for settings with a length, which requests for texts have a parameter for."""
     if "length" in settings:
         raise UserError(
-            "The request has a parameter for the number of tokens. Give that, and leave `length` out of `settings`.",
+            f"The number of tokens is `{own('max_tokens')}` here. Give that, and leave `length` out of `settings`.",
             "given_twice",
             param="settings.length",
         )
@@ -183,7 +188,26 @@ def write(
         WrittenText(value, FINISH[w.finish], w.tokens or ())
         for value, w in zip(samples.values, samples.written, strict=True)
     ]
-    return WrittenTexts(texts, sum(counts), seed)
+    made = WrittenTexts(texts, sum(counts), seed)
+    count_tokens(made.prompt_tokens, made.usage["completion_tokens"])
+    return made
+
+
+def embedded(served: Served, texts: Sequence[Prompt], dimensions: int | None) -> Embeddings:
+    """The vectors of texts. Raises Refused for another number of dimensions than the model has."""
+    with alone(served):
+        found = embed(served.run, texts)
+    count_tokens(found.tokens, 0)
+    width = found.vectors.shape[1]
+    if dimensions not in (None, width):
+        raise RefusedRequest(
+            400,
+            f"Vectors of {served.run.path.name} have {width} numbers, and a part of them says little. Leave dimensions "
+            f"out. Given: {dimensions}.",
+            "unsupported_dimensions",
+            "dimensions",
+        )
+    return found
 
 
 def prompt_text(run: Run, prompt: Prompt) -> str:

@@ -20,7 +20,7 @@ from afresh.runs.run import Run
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
 NO_TOOLS = (
     "This model did not learn to call tools: its chat template has no place for them. Leave them out, or ask for JSON "
-    "with response_format; or tune a base model whose template has tools, such as Qwen's."
+    "with `{}`; or tune a base model whose template has tools, such as Qwen's."
 )
 
 

@@ -16,7 +16,9 @@ export function curves(element) {
 }
 
 function paint(element, text) {
-  const { step, ...lines } = JSON.parse(text || "{}");
+  let { step, ...lines } = JSON.parse(text || "{}");
+  const log = "log" in element.dataset, scale = (v) => (log ? 10 ** v : v);
+  if (log && step) [step, lines] = logarithms(step, lines);
   const names = Object.keys(lines);
   const values = names.flatMap((name) => lines[name]).filter((y) => y !== null);
   if (!step || new Set(step).size < 2 || !values.length || !element.clientWidth) return;
@@ -27,12 +29,12 @@ function paint(element, text) {
   const x = (v) => EDGE.left + ((v - x0) / (x1 - x0)) * (width - EDGE.left - EDGE.right);
   const y = (v) => HEIGHT - EDGE.bottom - ((v - y0) / (y1 - y0 || 1)) * (HEIGHT - EDGE.top - EDGE.bottom);
 
-  const chart = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": described(names, lines) });
+  const chart = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": described(names, lines, scale) });
   for (const v of ys) {
     chart.append(svg("line", { class: "grid", x1: EDGE.left, x2: width - EDGE.right, y1: y(v), y2: y(v) }));
-    chart.append(svg("text", { x: EDGE.left - 8, y: y(v) + 4, "text-anchor": "end" }, number(v)));
+    chart.append(svg("text", { x: EDGE.left - 8, y: y(v) + 4, "text-anchor": "end" }, number(scale(v))));
   }
-  for (const v of xs) chart.append(svg("text", { x: x(v), y: HEIGHT - 6, "text-anchor": "middle" }, number(v)));
+  for (const v of xs) chart.append(svg("text", { x: x(v), y: HEIGHT - 6, "text-anchor": "middle" }, number(scale(v))));
   names.forEach((name, i) => {
     const points = step.map((s, k) => [s, lines[name][k]]).filter(([, v]) => v !== null);
     const path = points.map(([s, v]) => `${x(s).toFixed(1)},${y(v).toFixed(1)}`).join(" ");
@@ -41,16 +43,24 @@ function paint(element, text) {
       for (const [s, v] of points) chart.append(svg("circle", { class: `dot line-${(i % 4) + 1}`, cx: x(s), cy: y(v), r: 3.5 }));
     }
   });
-  element.replaceChildren(chart, legend(names, lines));
+  element.replaceChildren(chart, legend(names, lines, scale));
 }
 
-function legend(names, lines) {
+// Both axes, from 12 decades below the greatest value on; places at 0 have none.
+function logarithms(step, lines) {
+  const least = Math.max(...Object.values(lines).flat()) * 1e-12 || 1e-12;
+  const there = step.map((s) => s > 0);
+  const of = (values) => values.filter((_, k) => there[k]).map((v) => Math.log10(Math.max(v, least)));
+  return [of(step), Object.fromEntries(Object.entries(lines).map(([name, values]) => [name, of(values)]))];
+}
+
+function legend(names, lines, scale) {
   const list = document.createElement("ul");
   list.className = "legend small soft";
   names.forEach((name, i) => {
     const item = document.createElement("li");
     item.className = `line-${(i % 4) + 1}`;
-    item.textContent = `${name} ${number(last(lines[name]))}`;
+    item.textContent = `${name} ${number(scale(last(lines[name])))}`;
     list.append(item);
   });
   return list;
@@ -74,8 +84,8 @@ function ticks(low, high, count) {
 }
 
 const last = (values) => values.findLast((v) => v !== null);
-const number = (v) => (v || 0).toLocaleString("en", { maximumSignificantDigits: 4 }); // -0 is 0
+const number = (v) => v && Math.abs(v) < 1e-3 ? v.toExponential(0) : (v || 0).toLocaleString("en", { maximumSignificantDigits: 4 }); // -0 is 0
 
-function described(names, lines) {
-  return names.map((name) => `${name}: from ${number(lines[name].find((v) => v !== null))} to ${number(last(lines[name]))}`).join("; ");
+function described(names, lines, scale) {
+  return names.map((name) => `${name}: from ${number(scale(lines[name].find((v) => v !== null)))} to ${number(scale(last(lines[name])))}`).join("; ");
 }

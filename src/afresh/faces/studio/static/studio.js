@@ -2,6 +2,7 @@
 // set up as those that were there from the beginning.
 
 import { brush } from "./brush.js";
+import { curves } from "./curves.js";
 import { form } from "./form.js";
 import { sendForms } from "./send.js";
 import { watchRequests } from "./server.js";
@@ -9,6 +10,7 @@ import { waves } from "./wave.js";
 
 function arrived(part) {
   waves(part);
+  for (const chart of part.querySelectorAll?.("[data-log]:empty") ?? []) curves(chart);
 }
 
 // Small images show their pixels; those of photos are smoothed when they are enlarged.

@@ -33,7 +33,7 @@ def extract(source: str, found: Found, known: dict[str, Extractor]) -> list[Reco
     if suffix not in known:
         reason = (
             f"no text, image, sound or score that is read ({suffix or found.media_type or 'no suffix'}). Convert it to "
-            "a format that is, as .txt, .pdf, .png, .wav or .mid"
+            f"a format that is, as {'.docx' if suffix in OFFICE else '.txt, .pdf, .png, .wav or .mid'}"
         )
         return [Rejection(source, found.where, "extract", "format", reason)]
     items: list[Record | Rejection] = []
@@ -45,6 +45,9 @@ def extract(source: str, found: Found, known: dict[str, Extractor]) -> list[Reco
     except FileError as error:
         items.append(Rejection(source, found.where, "extract", "format", str(error)))
     return items
+
+
+OFFICE = frozenset({".rtf", ".doc", ".wpd", ".pages"})  # which Word, Pages and LibreOffice save as .docx
 
 
 def size(item: Record | Rejection) -> int:

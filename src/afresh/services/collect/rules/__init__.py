@@ -44,7 +44,8 @@ class Rule:
     name: as `words_few`. about: a sentence, with the source of its numbers. kinds: of the records that it judges.
     judge: a function of the record, and of the value if the rule takes one. default: whether it is on unless it is
     switched off. value: what it judges by unless another value is given. accepts: the type of the value, which pydantic
-    checks and which is written as JSON; None if the rule takes no value. needs: a module of the extra `collect`.
+    checks and which is written as JSON; None if the rule takes no value. needs: modules of the extra
+    `collect`, with spaces between.
     concealing: of a rule that finds what is private, what masks it in a record by the value, or None if the value only
     counts it. A record that comes back with another text counts as changed.
     """
@@ -131,8 +132,8 @@ def chosen(on: Sequence[str] = (), off: Sequence[str] = (), before: Mapping[str,
             raise UserError(f"The rule {name} is switched on and off. Do one of both.", "rule_value")
     values = {n: r.value for n, r in known.items() if r.default} if before is None else dict(before)
     values = {name: value for name, value in values.items() if name in known and name not in off}
-    for name, needs in ((name, known[name].needs) for name in (*values, *given)):
-        if needs and find_spec(needs) is None:
+    for name, needs in [(n, needs) for n in (*values, *given) for needs in known[n].needs.split()]:
+        if find_spec(needs) is None:
             raise UserError(
                 f"The rule {name} needs the package {needs}: pip install 'afresh[collect]'. Or switch it off.",
                 "missing_package",

@@ -49,6 +49,15 @@ def _identifier() -> LanguageIdentifier:
     return found
 
 
+def language_of_text(text: str) -> tuple[str, float]:
+    """The language (ISO 639), empty if it is left open, and the probability of the likeliest; 0 for a short text."""
+    sample = _sample(text)
+    if len(sample.strip()) < SHORTEST:
+        return "", 0.0
+    best, certainty = _identifier().classify(sample)
+    return best if certainty >= LIKELY else "", float(certainty)
+
+
 @rule(
     ("text", "conversation"),
     value=[],
@@ -59,12 +68,10 @@ def language(record: Record, value: tuple[str, ...]) -> Verdict:
     """The language is noted with its certainty, by py3langid; with a value as `en,de`, others are left out. On
     manuals in 26 languages, 97.8% of what was named was right for 25 characters (a quarter was left open), 98.9%
     for 50 (6% open) and 99.9% for 100 and more."""
-    text = _sample(readable(record))
-    if len(text.strip()) < SHORTEST:
+    best, certainty = language_of_text(readable(record))
+    if not certainty:
         return record
-    best, certainty = _identifier().classify(text)
-    if certainty < LIKELY:
-        best = record.language
+    best = best or record.language
     if value and best and best not in value:
         return f"it is in {best}, with probability {certainty:.2f}"
     scores = {**record.scores, "language_certainty": round(certainty, 3)}

@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator
 
+from afresh.core.plural import counted
 from afresh.services.collect.record import Record
 from afresh.services.collect.rules import Mask, Names, Verdict, rule
+from afresh.services.collect.rules.language import language_of_text
 from afresh.services.collect.rules.mail import mail_addresses
-from afresh.services.collect.rules.spans import ACTIONS, COUNT, KINDS, Span, apart, concealed, treated
+from afresh.services.collect.rules.spans import ACTIONS, COUNT, DROP, KINDS, MASK, Span, apart, concealed, treated
+from afresh.services.collect.rules.text import readable
 
+PERSONAL = "personal_"  # of the scores that count what is found
+NAMES = {"email": "e-mail address", "phone": "telephone number", "iban": "IBAN", "card": "card number"}
+NAMES |= {"ip": "IP address", "id": "identity number"}
 # Digits with what people write between them. Everything below but e-mail addresses is looked for around these only.
-DIGITS = re.compile(r"\d[\d .:/()\u00a0\-]{5,40}\d|[A-Z]\d\d[A-Z]\d\d[A-Z]\d{3}[A-Z]")
+DIGITS = re.compile(r"\d[\d\s.:/()\-]{5,40}\d|[A-Z]\d\d[A-Z]\d\d[A-Z]\d{3}[A-Z]")
 IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d|\.\w)")
 # Of those that are given out, which begin with 2 or 3 (RFC 4291): elsewhere, two colons stand in programs.
 IPV6 = re.compile(
     r"(?<![\w:])[23][0-9a-fA-F]{3}:(?:[0-9a-fA-F]{1,4}:){0,6}"
     r"(?:[0-9a-fA-F]{1,4}|:(?:[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{1,4}){0,5})?)(?![\w:])"
 )
-BETWEEN = r"[ \u00a0\u202f.-]?"  # the groups of an IBAN
+BETWEEN = r"(?:[ \u00a0\u202f.-]?|[ \t]*\r?\n[>| \t]*)"  # the groups of an IBAN, which a line's end may divide
 HEAD = re.compile(rf"(?<![A-Za-z0-9])([A-Za-z]{{2}}){BETWEEN}\d{BETWEEN}\d(?={BETWEEN}[A-Za-z0-9])")
-CARD = re.compile(r"(?<![\d.,-])[2-6]\d{3}(?:[ -]?\d){8,15}(?![\d-])")
+CARD = re.compile(r"(?<![\d.,-])[2-6]\d{3}(?:(?:[ -]?|\r?\n)\d){8,15}(?![\d-])")
 PHONE = re.compile(r"(?<![\w.+])(?:\(?[+＋][ ]?\(?|\()?\d[\d ()./\u00a0\u2010-\u2013\-]{5,24}\d(?!\w)")
+DATE = re.compile(
+    r"(?<![\d.])(?:(?:0?[1-9]|[12]\d|3[01])([./-])(?:0?[1-9]|1[0-2])\1(?:19|20)?\d\d|"
+    r"(?:19|20)\d\d([./-])(?:0[1-9]|1[0-2])\2[0-3]\d)(?![./-]?\d)"
+)
+# What begins as a number within a country does, in the countries that dial 0 or 8 first, and the groups of America.
+NATIONAL = re.compile(r"\(?0\d|8[ -]?\(\d|\(?[2-9]\d\d(?:\) ?|[ .-])[2-9]\d\d[ .-]\d{4}$")
+LINE_END = re.compile(r"(?<=\d)[ \t]*\r?\n[>| \t]*(?=\d)")  # within a number
+PAIRS = re.compile(r"\(?0\d{2,5}\)?[ /-]+\d\d(?: \d\d){1,3}\d?")  # as Germans group: 030 / 90 18 20
+PRICE = re.compile(r"\s*(?:[€$£¥%]|EUR|USD|CHF)|[.,:]\d")  # what stands after other numbers
 VERSION = re.compile(r"(?:\bv|version|release|section|chapter|oid)\W{0,5}$", re.IGNORECASE)
-LENGTHS = {  # of IBANs, by country (SWIFT's registry, release 99)
-    code: length
-    for length, codes in {
-        15: "NO", 16: "BE", 18: "DK FI FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK", 21: "CH HR LI LV",
-        22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL", 24: "AD CZ DJ ES MD PK RO SA SE SK TN VG",
-        25: "LY PT ST", 26: "IS TR", 27: "BI FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HU LB NI PL SV",
-        29: "BR EG PS QA UA", 30: "JO KW MU YE", 31: "MT SC", 32: "LC", 33: "RU",
-    }.items()
-    for code in codes.split()
-}  # fmt: skip
+TABLE = json.loads(Path(__file__).with_name("personal.json").read_text(encoding="utf-8"))
+LENGTHS = {code: int(length) for length, codes in TABLE["iban"].items() for code in codes.split()}  # of IBANs
 
 
 # --------------------------------------------------------------------------- checksums
@@ -182,17 +191,34 @@ IDS: tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...] = tuple(
 # --------------------------------------------------------------------------- finding
 
 
-def find(text: str, countries: tuple[str, ...] = ()) -> list[Span]:
-    """The personal data in a text. countries: those whose phone numbers are found without +, as "DE"."""
-    spans: list[Span] = []
-    spans += [Span(start, end, "email") for start, end in mail_addresses(text)]
+@cache
+def _table() -> tuple[dict[str, tuple[str, ...]], tuple[tuple[re.Pattern[str], tuple[str, ...]], ...], re.Pattern[str]]:
+    """Of personal.json: the regions by language; patterns of words that stand before a number, with the regions of
+    their languages; and the pattern of those before other numbers."""
+    regions = {language: tuple(codes.split()) for language, codes in TABLE["regions"].items()}
+
+    def before(words: str, reach: int) -> re.Pattern[str]:
+        listed = "|".join(re.escape(w).replace(r"\|", r"\s+") for w in words.split())
+        return re.compile(rf"(?<!\w)(?:{listed})[^\d\n]{{0,{reach}}}\n?[^\d\n]{{0,4}}$", re.IGNORECASE)
+
+    named = tuple(
+        (before(words, 24), tuple(dict.fromkeys(r for language in languages.split() for r in regions[language])))
+        for words, languages in TABLE["words"].items()
+    )
+    return regions, named, before(TABLE["not_before"], 24)
+
+
+def find(text: str, countries: tuple[str, ...] = (), language: str = "") -> list[Span]:
+    """The personal data in a text. countries: those whose phone numbers are found without +, as "DE". language: of the
+    text, as "de"; numbers of the countries where it is spoken are found if they are grouped as is usual there."""
+    spans = [Span(start, end, "email") for start, end in mail_addresses(text)]
     if DIGITS.search(text):
         spans += _ibans(text)
         spans += _checked(CARD, card, text, "card")
         for pattern, check in IDS:
             spans += _checked(pattern, check, text, "id")
         spans += _addresses(text)
-        spans += _phones(text, countries)
+        spans += _phones(text, countries, _table()[0].get(language, ()))
     elif "::" in text or text.count(":") > 3:
         spans += _addresses(text)
     return apart(spans)
@@ -229,17 +255,51 @@ def _addresses(text: str) -> Iterator[Span]:
                 yield Span(*m.span(), "ip")
 
 
-def _phones(text: str, countries: tuple[str, ...]) -> Iterator[Span]:
-    """Numbers that are valid by the plans of their countries, as phonenumbers knows them."""
+def _phones(text: str, countries: tuple[str, ...], spoken: tuple[str, ...]) -> list[Span]:
+    """Numbers that are valid by the plans of their countries, as phonenumbers knows them. Without + they are of one of
+    `countries`, or of a country where the language is spoken: then a word says that it is a telephone's, or it is
+    grouped as there."""
     from phonenumbers import Leniency, PhoneNumberMatcher
 
-    for m in PHONE.finditer(text):
-        regions = (None,) if "+" in m.group() or "＋" in m.group() else countries
-        for region in regions:
-            found = next(iter(PhoneNumberMatcher(m.group(), region, Leniency.VALID, 2)), None)
-            if found is not None:
-                yield Span(m.start() + found.start, m.start() + found.end, "phone")
-                break
+    words = _table()[1]
+    found: list[Span] = []
+    dateless = _dateless(text)
+    joined = LINE_END.sub(lambda m: " " * len(m.group()), dateless)
+    for line_ends, searched in enumerate((dateless, joined) if joined != dateless else (dateless,)):
+        for m in PHONE.finditer(searched):
+            number, before, plus = (
+                m.group(),
+                text[max(0, m.start() - 48) : m.start()],
+                m.group().strip("( ")[0] in "+＋",
+            )
+            if line_ends and (
+                "\n" not in text[m.start() : m.end()] or any(s.end > m.start() and s.start < m.end() for s in found)
+            ):
+                continue
+            tried: list[tuple[str | None, int]] = [(None, Leniency.VALID)]
+            if not plus:
+                named = [regions for pattern, regions in words if pattern.search(before)]
+                if not named and (line_ends or _other(text, m.start()) or PRICE.match(text, m.end())):
+                    continue
+                tried = [(region, Leniency.VALID) for region in countries]
+                if named:
+                    guessed = [r for r in spoken if any(r in regions for regions in named)] or spoken or named[0]
+                    tried += [(region, Leniency.VALID) for region in guessed]
+                    tried += [(region, Leniency.POSSIBLE) for region in guessed if number.lstrip("(")[0] == "0"]
+                elif NATIONAL.match(number):
+                    grouped = Leniency.VALID if PAIRS.fullmatch(number) else Leniency.STRICT_GROUPING
+                    tried += [(region, grouped) for region in spoken]
+            for region, lenient in tried:
+                matches = list(PhoneNumberMatcher(number, region, lenient, 2))
+                found += (Span(m.start() + f.start, m.start() + f.end, "phone") for f in matches)
+                if matches:
+                    break
+    return found
+
+
+def _dateless(text: str) -> str:
+    """The text, as long as before, without dates, which look like numbers of telephones."""
+    return DATE.sub(lambda m: "x" * len(m.group()), text)
 
 
 def _action(given: list[str]) -> list[str]:
@@ -254,20 +314,65 @@ def _action(given: list[str]) -> list[str]:
     return given
 
 
+def _language(record: Record) -> str:
+    """The language of a record; empty if it is not known, or if nothing in it depends on it."""
+    text = "\n".join(filter(None, (readable(record), record.about.caption, record.about.title)))
+    return record.language or (language_of_text(text)[0] if PHONE.search(text) else "")
+
+
 def concealing(value: tuple[str, ...]) -> Mask | None:
     action, *countries = value
-    finder = partial(find, countries=tuple(countries))
-    return None if action == COUNT else lambda record: concealed(record, finder)
+    if action == COUNT:
+        return None
+    return lambda record: concealed(record, partial(find, countries=tuple(countries), language=_language(record)))
 
 
 @rule(
-    KINDS, value=[COUNT], accepts=Annotated[Names, AfterValidator(_action)], needs="phonenumbers", concealing=concealing
+    KINDS,
+    value=[COUNT],
+    accepts=Annotated[Names, AfterValidator(_action)],
+    needs="phonenumbers py3langid",
+    concealing=concealing,
 )
 def personal(record: Record, value: tuple[str, ...]) -> Verdict:
     """E-mail addresses, phone numbers, IBANs, numbers of credit cards, public IP addresses, and numbers of identity
     with a checksum (BE, BR, CN, DE, ES, FI, FR, IN, IT, PL, SE) are counted as scores; with `mask`, they become
     <email>, <phone>, <iban>, <card>, <ip> and <id>; with `drop`, the text is left out. Phone numbers are found if
-    they begin with +, and without it if their countries are named, as `mask,DE,US`. Names and addresses of persons
-    are not found."""
+    they begin with +, and without it by the rules of the countries where the language of the text is spoken, and of
+    those that you name, as `mask,DE,US`. Names and addresses of persons are not found."""
     action, *countries = value
-    return treated(record, action, "personal", partial(find, countries=tuple(countries)))
+    language = _language(record)
+    verdict = treated(record, action, "personal", partial(find, countries=tuple(countries), language=language))
+    if isinstance(verdict, str) or countries or language in _table()[0] or record.kind not in ("text", "conversation"):
+        return verdict
+    left = _dateless(readable(verdict))
+    unsearched = sum(1 for m in PHONE.finditer(left) if NATIONAL.match(m.group()) and not _other(left, m.start()))
+    return verdict.scored(personal_unsearched=unsearched) if unsearched else verdict
+
+
+def _other(text: str, start: int) -> bool:
+    """Whether a word before this place says that the number there is an order's, a version's or the like."""
+    before = text[max(0, start - 48) : start]
+    return bool(_table()[2].search(before) or VERSION.search(before))
+
+
+def summary(counts: Mapping[str, int], value: Sequence[str] | None) -> Iterator[str]:
+    """Lines about the personal data in the items of a data set: how much of each kind, and what was not searched for.
+
+    counts: of the items' scores, by name. value: of the rule `personal`; None if it is off.
+    """
+    held = [(counts[PERSONAL + kind], name) for kind, name in NAMES.items() if PERSONAL + kind in counts]
+    found = [counted(n, name, name.endswith("ss") * f"{name}es") for n, name in held]
+    unsearched = counts.get(PERSONAL + "unsearched", 0)
+    if value is None or (value[0] == COUNT and not found and not unsearched):
+        return
+    done = {COUNT: "found and kept", MASK: "masked", DROP: "left in what is kept"}[value[0]]
+    mend = ". Mask it with `rule=personal=mask`" if value[0] == COUNT and found else ""
+    yield f"personal data {done}: {', '.join(found) or 'none'}{mend}"
+    yield "not searched for: names and postal addresses of persons"
+    if unsearched:
+        numbers = counted(unsearched, "number")
+        yield (
+            f"not searched for: telephone numbers without + in texts of an unknown language ({numbers} may be such). "
+            f"Name their countries, as `rule=personal={value[0]},DE`"
+        )

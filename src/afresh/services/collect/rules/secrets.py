@@ -43,9 +43,14 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
     return tuple(pattern for detector in kept for pattern in detector().denylist)
 
 
+def certain(text: str, code: bool = False) -> list[tuple[int, int]]:
+    """Where secrets are that are found without detect-secrets: private keys, tokens, and values beside their names."""
+    return [*private_keys(text), *tokens(text), *credentials(text, code)]
+
+
 def find(text: str, code: bool = False) -> list[Span]:
     """The secrets in a text. code: whether words that are not quoted are mostly names, as in a program."""
-    places = [*private_keys(text), *tokens(text), *credentials(text, code)]
+    places = certain(text, code)
     for candidate in CANDIDATE.finditer(text):
         line = text.rfind("\n", 0, candidate.start()) + 1
         start, end = max(line, candidate.start() - BEFORE), min(candidate.end(), candidate.start() + LONGEST)

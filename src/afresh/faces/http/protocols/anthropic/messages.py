@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from itertools import count
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -140,15 +140,30 @@ class Thinking(forms.Form):
     type: Literal["disabled"]
 
 
+class OutputFormat(forms.Form):
+    type: Literal["json_schema"]
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class OutputConfig(forms.Form):
+    """How the answer is written. How much thought goes into it is ignored: models here do not think."""
+
+    ignored = ("effort",)
+    format: OutputFormat | None = None
+
+
 class Counted(forms.Form):
     """A conversation whose tokens are to be counted."""
 
+    words: ClassVar = {"response_format": "output_config.format"}
     model: str
     messages: Annotated[list[AnthropicMessage], Field(min_length=1, max_length=10_000)]
     system: str | list[dict[str, Any]] | None = None
     tools: Annotated[list[AnthropicTool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = Field(None, description="The older name of output_config.format.")
 
     def ask(self) -> Ask:
         """Raises Refused for what does not go together, or does not apply here."""
@@ -189,7 +204,9 @@ class MessageForm(Counted):
         stops = tuple(self.stop_sequences or ())
         ask, seed = super().ask(), forms.seed_of(self.seed)
         length = forms.capped(self.max_tokens)
-        return Ask(ask.turns, 1, seed, length, stops, self.afresh, settings=settings, tools=ask.tools)
+        form = self.output_format or (self.output_config.format if self.output_config else None)
+        schema = None if form is None else form.schema_
+        return Ask(ask.turns, 1, seed, length, stops, self.afresh, schema, settings, ask.tools)
 
 
 def ending(texts: WrittenTexts, ask: Ask, calls: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The endpoint of llama.cpp's server that editors ask for text at a cursor, for the runs of a server."""
+"""What llama.cpp's server answers, for the runs of a server that write texts."""
 
-PATHS = ("/infill",)
+PATHS = ("/infill", "/completion", "/tokenize", "/detokenize", "/props")
 PROTOCOL = "infill:PROTOCOL"

@@ -1,4 +1,5 @@
-"""POST /infill: the text at a cursor, in the form of llama.cpp's server, which editors ask for while somebody types."""
+"""POST /infill and /completion, /tokenize, /detokenize and GET /props, in the form of llama.cpp's server: the text at a
+cursor, which editors ask for while somebody types, or after a prompt, and what its tokens are."""
 
 from __future__ import annotations
 
@@ -7,24 +8,38 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from afresh import __version__
 from afresh.core import UserError
 from afresh.engine.sampling.constrained import structure
+from afresh.engine.sampling.request import converses, prompt_ids, writes_text
 from afresh.engine.sampling.tokens import Alternatives
 from afresh.faces.http.errors import RefusedRequest, described, kind, shown
 from afresh.faces.http.json_route import json_router
 from afresh.faces.http.loaded_runs import Library, Served, made_at
 from afresh.faces.http.protocols import Protocol
-from afresh.faces.http.request_threads import Desk
+from afresh.faces.http.request_threads import Desk, once_begun
 from afresh.faces.http.requests import forms
-from afresh.faces.http.requests.holes import FilledHoles, check_characters, check_fills, fill
-from afresh.faces.http.requests.text import prompt_text
+from afresh.faces.http.requests.holes import MOST_CHARACTERS, FilledHoles, check_characters, check_fills, fill
+from afresh.faces.http.requests.text import (
+    Begun,
+    Put,
+    TextPiece,
+    WrittenText,
+    WrittenTexts,
+    check_writes,
+    merged,
+    prompt_counts,
+    prompt_text,
+    spelled,
+    write,
+)
 from afresh.runs.run import Run
 from afresh.verbs.cursor import FILL_IN, Hole, fit, mode_of, why_not
 
@@ -33,6 +48,9 @@ NOT_TOLD = "The end of a text that repeats what follows is removed, so its token
 SamplerName = Literal[
     "penalties", "dry", "top_n_sigma", "top_k", "typ_p", "typical_p", "top_p", "min_p", "xtc", "temperature", "infill"
 ]
+FILLS, WRITES = "fill in the middle", "write texts"
+UNNAMED = "May be left out where one run alone can do it."
+Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=1_000_000)]
 # The sampler without which a setting has no effect.
 SAMPLER_OF = {
     **{name: name for name in ("temperature", "top_k", "top_p", "min_p")},
@@ -105,18 +123,13 @@ IGNORED_DETAILS = (
 )
 
 
-class InfillForm(forms.WindowSampling):
-    """A request for the text between a prefix and a suffix."""
+class TextForm(forms.WindowSampling):
+    """What both requests for a text have."""
 
     ignored, only = IGNORED_DETAILS, ACCEPTED
-    model: str | None = Field(None, description="May be left out where one run alone fills in the middle.")
-    input_prefix: str = ""
-    input_suffix: str = ""
-    input_extra: Annotated[list[Extra], Field(max_length=MOST_EXTRA)] = Field(
-        default_factory=list, description="Other files; those parts are seen that are about the same as the cursor."
-    )
-    prompt: str = Field("", description="The beginning of the text, which is there already: it follows the prefix.")
-    n_predict: Annotated[int, Field(ge=-2)] = Field(-1, description="Tokens, at most; below 0: half of the context.")
+    words: ClassVar = {"max_tokens": "n_predict", "response_format": "json_schema"}
+    model: str | None = Field(None, description=UNNAMED)
+    n_predict: Annotated[int, Field(ge=-2)] = Field(-1, description="Tokens, at most; below 0: all that fit.")
     n_indent: Annotated[int, Field(ge=0)] = Field(0, description="The text ends before a line that is indented less.")
     t_max_predict_ms: Annotated[int, Field(ge=0)] = Field(
         0, description="After so long the text ends, once it has a line. 0: never."
@@ -142,6 +155,58 @@ class InfillForm(forms.WindowSampling):
         """The tokens that the text may have."""
         return forms.MOST_TOKENS if self.n_predict < 0 else forms.capped(self.n_predict)
 
+    def sampling(self) -> dict[str, Any]:
+        """The settings of sampling that are given, without those whose sampler is left out."""
+        bias = dict(self.logit_bias or {})
+        given = super().sampling()
+        if self.samplers is not None:
+            given = {name: value for name, value in given.items() if SAMPLER_OF[name] in self.samplers}
+        return {**given, "logit_bias": {i: -100.0 if v is False else v for i, v in bias.items()} or None}
+
+    def settings(self, run: Run, clock: Clock) -> dict[str, Any]:
+        """The settings of sampling. Raises UserError for two structures."""
+        wanted, given = self.afresh, (run.family, run.encoder)
+        grammar = self.grammar or wanted.grammar
+        made = structure(*given, json_schema=self.json_schema, regex=wanted.regex, grammar=grammar)
+        return wanted.chosen(**self.sampling(), constraint=made, scored=False, watch=clock.watch)
+
+    def answer(
+        self, served: Served, seed: int, length: int, prompt: str, end: tuple[str, str, str], counts: tuple[int, int]
+    ) -> dict[str, Any]:
+        """The answer of a run but for what its endpoint adds. `end`: the text, and why it ended; `counts`: of tokens
+        that were read and drawn."""
+        text, stop_type, word = end
+        used = {k: v for k, v in self.sampling().items() if v is not None}
+        told = {"n_predict": length, "seed": seed, "stop": list(self.stops), "n_ctx": served.run.space.shape[0]}
+        return {
+            "index": 0,
+            "content": text,
+            "tokens": [],
+            "id_slot": -1,
+            "stop": True,
+            "model": served.name,
+            "tokens_predicted": counts[1],
+            "tokens_evaluated": counts[0],
+            "generation_settings": {**used, **told},
+            "prompt": prompt,
+            "has_new_line": "\n" in text,
+            "truncated": False,
+            "stop_type": stop_type,
+            "stopping_word": word,
+            "tokens_cached": 0,
+        }
+
+
+class InfillForm(TextForm):
+    """A request for the text between a prefix and a suffix."""
+
+    input_prefix: str = ""
+    input_suffix: str = ""
+    input_extra: Annotated[list[Extra], Field(max_length=MOST_EXTRA)] = Field(
+        default_factory=list, description="Other files; those parts are seen that are about the same as the cursor."
+    )
+    prompt: str = Field("", description="The beginning of the text, which is there already: it follows the prefix.")
+
     @property
     def hole(self) -> Hole:
         """The cursor. Parts of one file are put together."""
@@ -150,13 +215,26 @@ class InfillForm(forms.WindowSampling):
             others[extra.filename] = others.get(extra.filename, "") + extra.text
         return Hole(self.input_prefix + self.prompt, self.input_suffix, others=others)
 
-    def sampling(self) -> dict[str, Any]:
-        """The settings of sampling that are given, without those whose sampler is left out."""
-        bias = dict(self.logit_bias or {})
-        given = super().sampling()
-        if self.samplers is not None:
-            given = {name: value for name, value in given.items() if SAMPLER_OF[name] in self.samplers}
-        return {**given, "logit_bias": {i: -100.0 if v is False else v for i, v in bias.items()} or None}
+
+class LlamaCompletionForm(TextForm):
+    """A request for a text that goes on from a prompt."""
+
+    prompt: str | Ids = ""
+
+
+class OneModel(forms.Form):
+    words: ClassVar = TextForm.words
+    model: str | None = Field(None, description=UNNAMED)
+
+
+class TokenizeForm(OneModel):
+    ignored = ("add_special", "parse_special")  # tokens of a text alone
+    content: Annotated[str, Field(max_length=MOST_CHARACTERS)] = ""
+    with_pieces: bool | None = False
+
+
+class DetokenizeForm(OneModel):
+    tokens: Ids
 
 
 class Clock:
@@ -209,22 +287,25 @@ def indented(text: str, least: int) -> str:
 
 
 @lru_cache(1024)
-def fills(path: Path, made: tuple[int, int]) -> bool:
-    """Whether a run fills in the middle. `made`: what tells it from another one that takes its place."""
+def able_to(what: str, path: Path, made: tuple[int, int]) -> bool:
+    """Whether a run fills in the middle, or writes texts. `made`: what tells it from another one that takes its
+    place."""
     try:
         run = Run.open(path)
-        return why_not(run) is None and mode_of(run) == FILL_IN
+        fills = why_not(run) is None and mode_of(run) == FILL_IN
+        return fills if what == FILLS else writes_text(run.encoder, run.space)
     except UserError:
         return False
 
 
-def only_model(library: Library) -> str:
-    """The run that fills in the middle. llama.cpp serves one model, which its clients do not name. Raises Refused if
-    there is none, or more than one."""
-    able = [name for name, path in library.runs().items() if fills(path, made_at(path))]
+def only_model(library: Library, what: str = FILLS) -> str:
+    """The run that does this. llama.cpp serves one model, which its clients do not name. Raises Refused if there is
+    none, or more than one."""
+    able = [name for name, path in library.runs().items() if able_to(what, path, made_at(path))]
     if len(able) == 1:
         return able[0]
-    known = f"Runs here that fill in the middle: {', '.join(able) or 'none; train on code with `data.fim_rate=0.5`'}."
+    none = "none; train on code with `data.fim_rate=0.5`" if what == FILLS else "none yet"
+    known = f"Runs here that {what}: {', '.join(able) or none}."
     raise RefusedRequest(400, f"Name the run that is asked as `model`. {known}", "model_required", "model")
 
 
@@ -238,48 +319,57 @@ def infill(served: Served, form: InfillForm) -> dict[str, Any]:
     texts = run.encoder.abilities.texts
     assert texts is not None  # as why_not says
     clock = Clock(texts.tokenizer.spelling(), form.t_max_predict_ms / 1000)
-    wanted = form.afresh.model_copy(update={"raw": True})
-    made = structure(
-        *(run.family, run.encoder),
-        json_schema=form.json_schema,
-        regex=wanted.regex,
-        grammar=form.grammar or wanted.grammar,
-    )
-    settings = wanted.chosen(**form.sampling(), constraint=made, scored=False, watch=clock.watch)
     context = run.space.shape[0]
     if form.n_predict == 0:  # the prompt alone is to be read
         prompt = fit(texts, hole, context - 1)
         filled, end = FilledHoles([], [prompt], 0, seed), ("", "limit", "")
     else:
-        request = replace(wanted.request(stop=form.stops), prompt=None)
-        filled = fill(run, [hole], seed, request, settings, form.length)
+        request = replace(form.afresh.request(stop=form.stops, raw=True), prompt=None)
+        filled = fill(run, [hole], seed, request, form.settings(run, clock), form.length)
         prompt, end = filled.prompts[0], inserted(filled, form, clock)
-    text, stop_type, word = end
     read, drawn = len(prompt.ids), filled.texts.usage["completion_tokens"]
-    used = {k: v for k, v in form.sampling().items() if v is not None}
+    shown_prompt = prompt_text(run, tuple(prompt.ids.tolist()))
+    cut = prompt.prefix[0] < prompt.prefix[1] or prompt.suffix[0] < prompt.suffix[1]
+    whole = form.answer(served, seed, filled.length, shown_prompt, end, (read, drawn))
+    return {**whole, "truncated": cut, "timings": clock.timings(read, drawn)}
+
+
+def completed(served: Served, form: LlamaCompletionForm, put: Put | None) -> dict[str, Any]:
+    """The answer of a run that goes on from a prompt. Raises UserError for what it cannot do."""
+    run, seed = served.run, forms.seed_of(None if form.seed == -1 else form.seed)
+    check_writes(run)
+    texts = run.encoder.abilities.texts
+    assert texts is not None  # of runs that write texts
+    clock, prompt = Clock(texts.tokenizer.spelling(), form.t_max_predict_ms / 1000), form.prompt
+    given = prompt if isinstance(prompt, str) else tuple(prompt)
+    request = form.afresh.request(prompt=[given], stop=form.stops, logprobs=True, raw=True)
+    length = None if form.n_predict < 0 else form.length
+    if length == 0:  # the prompt alone is to be read
+        done = WrittenTexts([WrittenText("", "length", ())], sum(prompt_counts(run, request)), seed)
+        if put is not None:
+            put(Begun(run, done.prompt_tokens))
+    else:
+        done = write(run, request, 1, seed, form.settings(run, clock), put, length)
+    text, drawn = done.texts[0], done.usage["completion_tokens"]
+    word = text.stop_string(form.stops)
+    why = "word" if word is not None else "eos" if text.finish == "stop" and not clock.is_up else "limit"
+    end, counts = (text.text, why, word or ""), (done.prompt_tokens, drawn)
+    whole = form.answer(served, seed, drawn if length is None else length, prompt_text(run, given), end, counts)
+    return {**whole, "timings": clock.timings(*counts)}
+
+
+def properties(served: Run, name: str) -> dict[str, Any]:
+    """What llama.cpp's server tells of its model."""
+    talks = converses(served.encoder, served.space)
+    template = served.encoder.template.tokenizer.chat_template if talks else ""  # type: ignore[attr-defined]
     return {
-        "index": 0,
-        "content": text,
-        "tokens": [],
-        "id_slot": -1,
-        "stop": True,
-        "model": served.name,
-        "tokens_predicted": drawn,
-        "tokens_evaluated": read,
-        "generation_settings": {
-            **used,
-            "n_predict": filled.length,
-            "seed": seed,
-            "stop": list(form.stops),
-            "n_ctx": context,
-        },
-        "prompt": prompt_text(run, tuple(prompt.ids.tolist())),
-        "has_new_line": "\n" in text,
-        "truncated": prompt.prefix[0] < prompt.prefix[1] or prompt.suffix[0] < prompt.suffix[1],
-        "stop_type": stop_type,
-        "stopping_word": word,
-        "tokens_cached": 0,
-        "timings": clock.timings(read, drawn),
+        "default_generation_settings": {"n_ctx": served.space.shape[0]},
+        "total_slots": 1,
+        "model_alias": name,
+        "model_path": name,
+        "chat_template": template or "",
+        "modalities": {"vision": False, "audio": False},
+        "build_info": f"afresh {__version__}",
     }
 
 
@@ -317,7 +407,65 @@ def routes(desk: Desk) -> APIRouter:
 
         return forms.event_stream(events(), length)
 
+    @router.post("/completion", summary="A text that goes on from a prompt", responses=forms.streamed_too(InfillAnswer))
+    async def completion(form: LlamaCompletionForm, request: Request) -> Response:
+        form.check()
+        model, length = await chosen(form), max(form.n_predict, 0)
+        if form.stream:
+            return forms.event_stream(await streamed(desk, model, form), length)
+        answer = await desk.run(request, model, lambda served: completed(served, form, None))
+        whole = answer if form.response_fields is None else chosen_fields(answer, form.response_fields)
+        return JSONResponse(whole, headers=forms.cap_headers(length))
+
+    async def chosen(form: OneModel | TextForm) -> str:
+        return form.model if form.model else await run_in_threadpool(only_model, desk.library, WRITES)
+
+    async def opened(form: OneModel) -> tuple[str, Run]:
+        """The run whose tokens are meant. Raises Refused if it does not write texts."""
+        model = await chosen(form)
+        run = await run_in_threadpool(desk.library.open, model)
+        check_writes(run)
+        return model, run
+
+    @router.post("/tokenize", summary="The tokens of a text")
+    async def tokenize(form: TokenizeForm) -> dict[str, Any]:
+        _, run = await opened(form)
+        ids = (await run_in_threadpool(prompt_ids, run.encoder, form.content, False)).tolist()
+        return {"tokens": [{"id": i, "piece": spelled(run, i)} for i in ids] if form.with_pieces else ids}
+
+    @router.post("/detokenize", summary="The text of tokens")
+    async def detokenize(form: DetokenizeForm) -> dict[str, Any]:
+        _, run = await opened(form)
+        return {"content": await run_in_threadpool(prompt_text, run, tuple(form.tokens))}
+
+    @router.get("/props", summary="What a run that writes texts is")
+    async def props(model: str | None = None) -> dict[str, Any]:
+        name, run = await opened(OneModel(model=model))
+        return await run_in_threadpool(properties, run, name)
+
     return router
+
+
+async def streamed(desk: Desk, model: str, form: LlamaCompletionForm) -> AsyncIterator[str]:
+    """The events of a text that goes on from a prompt."""
+    wholes: list[dict[str, Any]] = []
+
+    def drawing(served: Served, put: Put) -> None:
+        wholes.append(completed(served, form, put))
+
+    async def pieces() -> AsyncIterator[str]:
+        read = drawn = 0
+        async for items in desk.stream(model, drawing):
+            for item in merged([i for i in items if i is not None]):
+                read = item.prompt_tokens if isinstance(item, Begun) else read
+                if isinstance(item, TextPiece):
+                    drawn += len(item.tokens)
+                    about = {"index": 0, "content": item.text, "tokens": [], "stop": False, "id_slot": -1}
+                    yield forms.event({**about, "tokens_predicted": drawn, "tokens_evaluated": read})
+        whole = {**wholes[0], "content": ""}
+        yield forms.event(whole if form.response_fields is None else chosen_fields(whole, form.response_fields))
+
+    return await once_begun(pieces(), lambda error: [forms.event(llama_cpp_body(error))])
 
 
 PROTOCOL = Protocol(routes, llama_cpp_body)

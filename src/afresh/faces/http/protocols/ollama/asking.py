@@ -35,6 +35,14 @@ IGNORED_OPTIONS = (
 )
 
 
+WORDS = {
+    "max_tokens": "options.num_predict",
+    "response_format": "format",
+    "/v1/completions": "/api/generate",
+    "GET /v1/models": "GET /api/tags",
+}
+
+
 class Ended(BaseModel):
     """What the last line of an answer says of all. A model that was only loaded has no counts."""
 
@@ -76,6 +84,7 @@ class AskForm(Form):
     """What both requests have. `shift`: whether a text may outgrow the context, which none does here."""
 
     ignored = ("shift",)
+    words: ClassVar = WORDS
     only: ClassVar = {
         "think": Only((False,), "Models here do not think before they answer."),
         "truncate": Only((False,), "Nothing is cut in silence: shorten the prompt or the conversation."),

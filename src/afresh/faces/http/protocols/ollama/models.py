@@ -1,25 +1,27 @@
-"""GET /api/tags, POST /api/show and GET /api/version: the runs that write texts, and what each of them can."""
+"""GET /api/tags and /api/ps, POST /api/show and /api/embed, and GET /api/version: the runs that write texts, what each
+of them can, and texts as vectors."""
 
 from __future__ import annotations
 
 import hashlib
+import time
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from afresh import __version__
 from afresh.data.text.fim import supports_fim
 from afresh.engine.sampling.request import converses, writes_text
 from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.json_route import json_router
-from afresh.faces.http.loaded_runs import newest
-from afresh.faces.http.protocols.ollama.asking import ERRORS, named
+from afresh.faces.http.loaded_runs import Served, newest
+from afresh.faces.http.protocols.ollama.asking import ERRORS, WORDS, named
 from afresh.faces.http.request_threads import Desk
-from afresh.faces.http.requests.forms import Form
-from afresh.faces.http.requests.text import check_writes
+from afresh.faces.http.requests.forms import Form, Only
+from afresh.faces.http.requests.text import check_writes, embedded
 from afresh.runs.about import AboutRun
 from afresh.runs.run import Run
 
@@ -43,6 +45,29 @@ class ListedModel(BaseModel):
     digest: str
     details: ModelDetails
     capabilities: list[str]
+
+
+class HeldModel(BaseModel):
+    name: str
+    model: str
+    size: int
+    digest: str
+    details: ModelDetails
+    expires_at: str
+    size_vram: int
+    context_length: int
+
+
+class HeldModelList(BaseModel):
+    models: list[HeldModel]
+
+
+class EmbedAnswer(BaseModel):
+    model: str
+    embeddings: list[list[float]]
+    total_duration: int
+    load_duration: int
+    prompt_eval_count: int
 
 
 class OllamaModelList(BaseModel):
@@ -71,6 +96,17 @@ class ShowForm(Form):
     model: str | None = None
     name: str | None = None
     verbose: bool | None = None
+
+
+class EmbedForm(Form):
+    """A request for texts as vectors."""
+
+    ignored = ("options", "keep_alive")
+    only: ClassVar = {"truncate": Only((False,), "Nothing is cut in silence: shorten the texts.")}
+    words: ClassVar = WORDS
+    model: str
+    input: str | Annotated[list[str], Field(min_length=1, max_length=2_048)]
+    dimensions: Annotated[int, Field(ge=1)] | None = Field(None, description="The width of the model, or nothing.")
 
 
 def capabilities(run: Run) -> list[str]:
@@ -116,6 +152,14 @@ def listed(name: str, run: Run) -> dict[str, Any]:
     }
 
 
+def held(served: Served) -> dict[str, Any]:
+    """A run whose weights are loaded. How long it stays is up to the memory, so its end is far."""
+    row = {k: v for k, v in listed(served.name, served.run).items() if k in HeldModel.model_fields}
+    on_gpu = any(p.is_cuda for m in served.run.modules.values() for p in m.parameters())
+    here = {"size": served.bytes, "size_vram": served.bytes if on_gpu else 0, "expires_at": "2318-01-01T00:00:00Z"}
+    return {**row, **here, "context_length": served.run.space.shape[0]} if row else {}
+
+
 def shown(name: str, run: Run) -> dict[str, Any]:
     """A run as POST /api/show describes it."""
     check_writes(run)
@@ -145,6 +189,22 @@ def routes(desk: Desk) -> APIRouter:
     @router.get("/api/tags", summary="The runs that write texts", response_model=OllamaModelList)
     async def tags() -> dict[str, Any]:
         return {"models": [model for model in await run_in_threadpool(desk.library.described, listed) if model]}
+
+    @router.get("/api/ps", summary="The runs whose weights are loaded", response_model=HeldModelList)
+    async def ps() -> dict[str, Any]:
+        return {"models": [model for served in desk.library.visible() if (model := held(served))]}
+
+    @router.post("/api/embed", summary="Texts as vectors", response_model=EmbedAnswer)
+    async def embeddings(form: EmbedForm, request: Request) -> dict[str, Any]:
+        begun, texts = time.monotonic_ns(), [form.input] if isinstance(form.input, str) else form.input
+
+        def work(served: Served) -> dict[str, Any]:
+            loaded = time.monotonic_ns()
+            found = embedded(served, texts, form.dimensions)
+            spent = {"total_duration": time.monotonic_ns() - begun, "load_duration": loaded - begun}
+            return {"embeddings": found.vectors.tolist(), **spent, "prompt_eval_count": found.tokens}
+
+        return {"model": form.model, **await desk.run(request, named(desk.library, form.model), work)}
 
     @router.post("/api/show", summary="What a run is and can", response_model=ShownModel)
     async def show(form: ShowForm) -> dict[str, Any]:

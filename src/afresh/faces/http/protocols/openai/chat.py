@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -64,6 +64,7 @@ class ChatCompletion(forms.OpenAIText):
     """A request for answers to the last of the messages."""
 
     ignored = (*forms.OPENAI_IGNORED, *forms.OPENAI_IDENTITY)
+    words: ClassVar = {"max_tokens": "max_completion_tokens"}
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000)]
     max_completion_tokens: forms.Length | None = None
     max_tokens: forms.Length | None = None

@@ -11,13 +11,12 @@ from pydantic import Field
 from torch import Tensor
 
 from afresh.engine.sampling.request import Prompt
-from afresh.faces.http.errors import RefusedRequest
 from afresh.faces.http.json_route import json_router
 from afresh.faces.http.loaded_runs import Served
 from afresh.faces.http.protocols.openai.answers import EmbeddingAnswer
-from afresh.faces.http.request_threads import Desk, alone
+from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.requests.forms import Form
-from afresh.verbs.embed import embed
+from afresh.faces.http.requests.text import embedded
 
 MOST_INPUTS = 2_048
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=100_000)]
@@ -58,17 +57,7 @@ def routes(desk: Desk) -> APIRouter:
     @router.post("/v1/embeddings", summary="Texts as vectors", responses={200: {"model": EmbeddingAnswer}})
     async def embeddings(form: EmbeddingForm, request: Request) -> Response:
         def work(served: Served) -> dict[str, Any]:
-            with alone(served):
-                found = embed(served.run, form.texts())
-            width = found.vectors.shape[1]
-            if form.dimensions not in (None, width):
-                raise RefusedRequest(
-                    400,
-                    f"Vectors of {served.run.path.name} have {width} numbers, and a part of them says little. Leave "
-                    f"dimensions out. Given: {form.dimensions}.",
-                    "unsupported_dimensions",
-                    "dimensions",
-                )
+            found = embedded(served, form.texts(), form.dimensions)
             rows = [
                 {"object": "embedding", "index": i, "embedding": written(vector, form.encoding_format)}
                 for i, vector in enumerate(found.vectors)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response
 
+from afresh.faces.http.errors import ANTHROPIC
 from afresh.faces.http.protocols.openai.answers import ModelAnswer, ModelList
 from afresh.faces.http.request_threads import Desk
 from afresh.faces.http.rights import USE, needs
@@ -27,15 +30,28 @@ def described(name: str, run: Run) -> dict[str, Any]:
     }
 
 
+def as_anthropic(model: dict[str, Any]) -> dict[str, Any]:
+    """The same as Anthropic's API describes a model."""
+    made = datetime.fromtimestamp(model["created"], UTC).isoformat().replace("+00:00", "Z")
+    return {"type": "model", "id": model["id"], "display_name": model["id"], "created_at": made}
+
+
 def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["OpenAI"], dependencies=[needs(USE)])
 
-    @router.get("/v1/models", summary="The runs that can be asked", response_model=ModelList)
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": await run_in_threadpool(desk.library.described, described)}
+    # With the header anthropic-version, in the form of Anthropic's API.
+    @router.get("/v1/models", summary="The runs that can be asked", responses={200: {"model": ModelList}})
+    async def models(request: Request) -> Response:
+        found = await run_in_threadpool(desk.library.described, described)
+        if ANTHROPIC not in request.headers:
+            return JSONResponse({"object": "list", "data": found})
+        rows = [*map(as_anthropic, found)]
+        first, last = (rows[0]["id"], rows[-1]["id"]) if rows else (None, None)
+        return JSONResponse({"data": rows, "first_id": first, "last_id": last, "has_more": False})
 
-    @router.get("/v1/models/{model:path}", summary="One run", response_model=ModelAnswer)
-    async def model(model: str) -> dict[str, Any]:
-        return await run_in_threadpool(lambda: described(model, desk.library.open(model)))
+    @router.get("/v1/models/{model:path}", summary="One run", responses={200: {"model": ModelAnswer}})
+    async def model(model: str, request: Request) -> Response:
+        found = await run_in_threadpool(lambda: described(model, desk.library.open(model)))
+        return JSONResponse(as_anthropic(found) if ANTHROPIC in request.headers else found)
 
     return router

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import count
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -148,6 +148,7 @@ class ResponseForm(forms.Form):
     """A request for the answer to the last message of the input. Who asks comes back with the answer."""
 
     ignored = forms.OPENAI_IGNORED
+    words: ClassVar = {"max_tokens": "max_output_tokens", "response_format": "text.format"}
     user: str | None = None
     metadata: forms.Metadata | None = None
     safety_identifier: Annotated[str, Field(max_length=64)] | None = None

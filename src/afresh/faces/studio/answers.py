@@ -22,7 +22,7 @@ SHOWN = 0.15  # seconds between two times that an answer on its way is shown
 
 @dataclass(eq=False)
 class Answer:
-    """An answer on its way. `notes`: what is to be known of it; `failed`: why there is none; `grown` is set when there
+    """An answer on its way. `notes`: what is to be known of it; `failed`: why none exists; `grown` is set when there
     is more of it, and always once it has ended."""
 
     text: str = ""
