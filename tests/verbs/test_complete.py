@@ -269,7 +269,7 @@ def test_what_cannot_be_completed(trained: Run, tmp_path: Path, capsys: pytest.C
         assert command(["complete", str(trained.path), str(to), *map(str, more)]) == 2
         return capsys.readouterr().err
 
-    assert "no line 9" in said("--line", 9, "--column", 1)
+    assert "No line 9" in said("--line", 9, "--column", 1)
     assert "from 1 to 12 tokens" in said("--line", 1, "--column", 1, "--length", 13)
     assert "from 1 to 1,000" in said("--line", 1, "--column", 1, "-n", 0)
     assert "cannot be completed" in said("--line", 1, "--column", 1, to=tmp_path / "none.py")

@@ -385,7 +385,7 @@ def refused(invoke: Invoke, said: str, *argv: object) -> None:
     [
         ("rate=1000000", "at most 48000, given '?1000000'? .accepted: 4000 to 48000"),
         ("names=a,b,c,d", "do not match names=a,b,c,d"),
-        ("label_column=mood", "no column 'mood'"),
+        ("label_column=mood", "No column 'mood'"),
         ("tempo=3", "Accepted: rate, channels"),
     ],
 )

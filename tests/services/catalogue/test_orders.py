@@ -195,7 +195,7 @@ def test_a_grant_is_released_once(catalogue: Catalogue) -> None:
     assert gift.order.startswith("grant-") and "amount" not in recorded(catalogue)[1]
     for order, listing, says in (
         ("invoice-7", "picture", "The order invoice-7 is one of poem"),
-        ("../x", "poem", "is no number of an order"),
+        ("../x", "poem", "is not a number of an order"),
         ("", "nothing", "has no listing 'nothing'"),
     ):
         with pytest.raises(UserError, match=says):

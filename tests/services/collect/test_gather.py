@@ -181,7 +181,7 @@ def test_other_rules_clean_everything_again(texts: Path, tmp_path: Path) -> None
     made = gather([], tmp_path / "set", off=["line_ends"])
     assert {r["where"]: r["changed"] for r in items(tmp_path / "set")}["windows.txt"] == []
     assert made["items"] == {"text": 31, "image": 1}
-    with pytest.raises(UserError, match="There is no rule 'line_end'"):
+    with pytest.raises(UserError, match="No rule 'line_end'"):
         gather([], tmp_path / "set", off=["line_end"])
 
 

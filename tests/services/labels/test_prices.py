@@ -43,7 +43,7 @@ def test_minor_units_are_those_of_the_currency_rounded_half_to_even() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("nan EUR", "nan is no finite decimal number"),
+        ("nan EUR", "nan is not a finite decimal number"),
         ("inf USD", "no finite decimal number"),
         ("-1 EUR", "-1 is below 0"),
         ("1e30 EUR", "no finite decimal number"),

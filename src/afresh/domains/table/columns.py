@@ -98,7 +98,7 @@ def _number(cell: Any) -> Cell:
         return None
     number = as_number(cell)
     if number is None:
-        raise ValueError(f"{cell!r} is no number")
+        raise ValueError(f"{cell!r} is not a number")
     if isinstance(cell, int) or (isinstance(cell, str) and cell.strip().lstrip("+-").isdigit()):
         return int(cell)
     return number
@@ -118,7 +118,7 @@ def _date(cell: Any) -> Cell:
     if isinstance(cell, date):
         return cell.isoformat()
     if not isinstance(cell, str) or date_seconds(cell) is None:
-        raise ValueError(f"{cell!r} is no date")
+        raise ValueError(f"{cell!r} is not a date")
     return datetime.fromisoformat(cell.strip()).isoformat(" ") if ":" in cell else cell.strip()
 
 
