@@ -48,7 +48,7 @@ def test_a_cursor_splits_a_text_in_two() -> None:
 
 
 @pytest.mark.parametrize(("line", "column", "said"), [
-    (0, 1, "no line 0. Lines are numbered from 1 to 3"), (4, 1, "from 1 to 3"), (1, 0, "no column 0 in line 1"),
+    (0, 1, "No line 0. Lines are numbered from 1 to 3"), (4, 1, "from 1 to 3"), (1, 0, "No column 0 in line 1"),
     (1, 4, "columns are from 1 to 3"), (3, 2, "columns are from 1 to 1"),
 ])  # fmt: skip
 def test_a_place_that_is_not_there(line: int, column: int, said: str) -> None:

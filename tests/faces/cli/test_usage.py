@@ -39,7 +39,7 @@ TRAIN = [
     ("train DIGITS --steps many", "--steps.*whole number.*See: afresh train --help"),
     (
         "train DIGITS --steps 1 --family flwo",
-        r"no family 'flwo'. Did you mean flow.*transformer, masked, vae, gan, flow \(also called diffusion\)",
+        r"No family 'flwo'. Did you mean flow.*transformer, masked, vae, gan, flow \(also called diffusion\)",
     ),
     ("train DIGITS --steps 1 --modality picture", "no modality 'picture'.*audio, code, exercises, field, image"),
     ("train TEXTS --steps 1 --family gan --out TMP/r", "'gan' does not fit.*What works here: transformer"),
