@@ -58,7 +58,7 @@ def main(words: Sequence[str]) -> None:
     elif found := [e for e in known if e.name == words[0]]:
         run(found[0], words[1:])
     else:
-        sys.exit(f"There is no benchmark {words[0]!r}. Choose from: {', '.join(e.name for e in known)}.")
+        sys.exit(f"No benchmark {words[0]!r}. Choose from: {', '.join(e.name for e in known)}.")
 
 
 if __name__ == "__main__":

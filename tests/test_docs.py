@@ -299,7 +299,7 @@ def subcommands(verb: str) -> dict[str, Any]:
 
 
 def known_option(verb: str, word: str) -> bool:
-    """Whether a word is no option, or one of the command."""
+    """Whether a word is not an option, or one of the command."""
     commands = [CLI.commands[verb], *subcommands(verb).values()]
     names = {name for c in commands for p in c.params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
     return re.fullmatch(r"--?[a-z][a-z-]*", word) is None or word in names

@@ -286,7 +286,7 @@ PARTS: dict[str, Callable[[Path], list[Row]]] = {
 def main(*parts: str) -> None:
     """Each part is saved by itself, so that parts can be repeated."""
     if unknown := set(parts) - set(PARTS):
-        raise SystemExit(f"There is no part {', '.join(sorted(unknown))}. Choose from: {', '.join(PARTS)}.")
+        raise SystemExit(f"No part {', '.join(sorted(unknown))}. Choose from: {', '.join(PARTS)}.")
     for name in parts or PARTS:
         print(f"-- {name}", flush=True)
         with tempfile.TemporaryDirectory(dir=os.environ.get("AFRESH_SCRATCH"), ignore_cleanup_errors=True) as folder:

@@ -74,7 +74,7 @@ class Retrieval:
             rows = torch.randperm(len(x))[:BATCH]
             logits = self.see(x[rows]) @ self.read(y[rows]).T / TEMPERATURE
             twins = (same[rows][:, None] == same[rows][None]) & ~torch.eye(len(rows), dtype=torch.bool)
-            logits = logits.masked_fill(twins, -1e4)  # a caption that occurs twice is no wrong answer
+            logits = logits.masked_fill(twins, -1e4)  # a caption that occurs twice is not a wrong answer
             target = torch.arange(len(rows))
             loss = F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
             optimiser.zero_grad(set_to_none=True)

@@ -348,7 +348,7 @@ def interval(estimate: dict[str, Any]) -> str:
 def main(*parts: str) -> None:
     known = {*TASKS, OURS, "baselines", *PEERS, "table"}
     if unknown := [p for p in parts if p not in known]:
-        sys.exit(f"There is no part {unknown[0]!r}. Choose from: {', '.join(sorted(known))}.")
+        sys.exit(f"No part {unknown[0]!r}. Choose from: {', '.join(sorted(known))}.")
     every = (OURS, "baselines", *PEERS)
     contenders = [c for c in every if c in parts] or list(every)
     rows = []

@@ -30,7 +30,7 @@ def photos(n: int, seed: int) -> Side:
 
 
 def archive(path: Path) -> Path:
-    """40 dark and 20 light photos, each of one grey of its own, and a file that is no photo."""
+    """40 dark and 20 light photos, each of one grey of its own, and a file that is not a photo."""
     with zipfile.ZipFile(path, "w") as files:
         files.writestr("README.md", "no photo")
         for kind, greys in (("light", range(200, 220)), ("dark", range(40))):

@@ -50,7 +50,7 @@ def archive(folder: Path) -> Path:
     """Two classes of seven low and seven high tones, one of three."""
     folder.mkdir()
     with zipfile.ZipFile(folder / "drums.zip", "w") as files:
-        files.writestr("README.md", "a file that is no sound")
+        files.writestr("README.md", "a file that is not sound")
         for k, (label, count) in enumerate({"bd": 7, "elec": 7, "sn": 3}.items()):
             for i in range(count):
                 content = io.BytesIO()

@@ -99,7 +99,7 @@ def archives(folder: Path, rate: int = RATE) -> Path:
     folder.mkdir()
     for speaker in ("ann", "bob"):
         with zipfile.ZipFile(folder / f"{speaker}.zip", "w") as archive:
-            archive.writestr("README.md", "a file that is no clip")
+            archive.writestr("README.md", "a file that is not a clip")
             for digit in (0, 7):
                 for index in range(7):
                     content = io.BytesIO()

@@ -94,7 +94,7 @@ def write(base: Base, folder: Path) -> None:
 
 
 def prompts_of(base: Base, n: int, length: int) -> list[Ids]:
-    """Each begins with `end`, as ours does (`sample`), and goes on at random with what is no mark."""
+    """Each begins with `end`, as ours does (`sample`), and goes on at random with what is not a mark."""
     marks = set(base.tokenizer.special.values())
     plain = [i for i in range(base.tokenizer.size) if i not in marks]
     rows = random.Random(1)
@@ -316,7 +316,7 @@ KINDS_OF: Mapping[str, Any] = {
 def serve(program: str, kind: str, folder: Path) -> None:
     """Answer requests, one JSON line each, until there are no more."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # what libraries print is not an answer
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)

@@ -102,7 +102,7 @@ Log = str | Sequence[str]  # where training is also logged: tensorboard, trackio
 
 
 def in_minutes(given: Minutes | None, name: str = "minutes") -> float | None:
-    """Raises UserError for what is no length of time."""
+    """Raises UserError if the duration is invalid."""
     return None if given is None else minutes_of(given, name)
 
 
@@ -112,7 +112,7 @@ def _names(log: Log) -> Sequence[str]:
 
 @contextmanager
 def _reporting(quiet: bool, log: Log = ()) -> Iterator[None]:
-    """Events go to the listener that the caller has set, to nobody if `quiet`, or else to standard error or
+    """Events go to the listener that the caller has set, nowhere if `quiet`, or else to standard error or
     below the cell of a notebook. Raises UserError if a log cannot be used."""
     check_logs(_names(log))
     use_preferred_threads()
@@ -281,7 +281,7 @@ class Model:
         `with_data` also deletes the data that it learnt from.
 
         Raises UserError if the folder is a link, if another process uses the run, if something cannot be removed, and
-        for `with_data` of a run that is no person's adapter.
+        for `with_data` of a run that is not a person's adapter.
         """
         if self.run.record.personal and base_of(self.run.path.resolve()) is not None:
             return list(delete_adapter(self.run, with_data).left)
@@ -398,7 +398,7 @@ def collect_data(
     """
     about = {k: v for k, v in (("person", person), ("consent", consent)) if v}
     if licence:
-        about |= {"licence": normalised(licence), "licence_from": "whoever collected it"}
+        about |= {"licence": normalised(licence), "licence_from": "the collector"}
     choices = {"near": near, "split_by": split_by, "heldout": heldout, "against": against, "leaks": leaks}
     with _reporting(quiet):
         made = gather(

@@ -359,7 +359,7 @@ AT_MOST = 6  # evaluations of a network that nobody can end
 
 
 class Left(Exception):
-    """Nobody waits for the result any longer."""
+    """The result is no longer wanted."""
 
 
 def evaluated(modules: Mapping[str, nn.Module], work: Callable[[], object], leaves: bool = False) -> tuple[int, int]:

@@ -63,7 +63,7 @@ def test_imbalanced_and_rare_classes() -> None:
     assert advise(facts(labelled(a=199, b=20))) == []
     (rare,) = advise(facts(labelled(a=40, b=19, c=5)))
     assert (rare.kind, rare.count) == ("rare classes", 2) and "'c' with 5" in rare.text
-    assert kinds(advise(facts(labelled(a=5)))) == []  # one class is no label
+    assert kinds(advise(facts(labelled(a=5)))) == []  # one class is not a label
 
 
 @pytest.mark.parametrize("count,few", [(499, True), (500, False)])

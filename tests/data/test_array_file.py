@@ -46,7 +46,7 @@ def test_an_npz_unpacks_to_no_more_than_is_allowed() -> None:
     content = np.zeros(MOST, np.float32)
     for members, reason in (
         ({"u.npy": array_file.encode(content)}, "too large"),
-        ({"u": bytes(8 * MOST), "v.npy": array_file.encode(ARRAY)}, "u is no array"),
+        ({"u": bytes(8 * MOST), "v.npy": array_file.encode(ARRAY)}, "u is not an array"),
         ({"u.npy": npy((1,), bytes(4), spaces=1 << 18)}, "EOF: reading array header"),
     ):
         with pytest.raises(ValueError, match=reason):

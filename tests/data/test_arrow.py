@@ -197,7 +197,7 @@ def test_a_path_without_bytes_is_not_followed(tmp_path: Path) -> None:
     assert len(data.train_items) + len(data.heldout_items) == N
     rows = [{"bytes": None, "path": str(tmp_path / "secret.png")}] * 4
     pyarrow.parquet.write_table(table({"image": IMAGE}, image=pa.array(rows, arrow_type())), path)
-    with pytest.raises(UserError, match="There is no image in the data"):
+    with pytest.raises(UserError, match="No image in the data"):
         prepare(path)
 
 

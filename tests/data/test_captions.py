@@ -52,7 +52,7 @@ def test_an_encoder_other_than_in_training_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not the one that this model was trained with: model\.safetensors differ"):
         CaptionEncoder.load(tmp_path, encoder.saved)(["red cat"])
     (tmp_path / "model").rename(tmp_path / "moved")
-    with pytest.raises(UserError, match=r"There is no folder .*model with a text encoder"):
+    with pytest.raises(UserError, match=r"No folder .*model with a text encoder"):
         CaptionEncoder.load(tmp_path, encoder.saved)(["red cat"])
 
 

@@ -95,5 +95,5 @@ def test_without_the_library_of_the_hub_the_extra_is_named(monkeypatch: pytest.M
 
 
 def test_names_that_can_be_neither_are_refused() -> None:
-    with pytest.raises(UserError, match=r"no folder no/such/folder.*Accepted: auto, words, minilm, a folder"):
+    with pytest.raises(UserError, match=r"No folder no/such/folder.*Accepted: auto, words, minilm, a folder"):
         locate("no/such/folder")

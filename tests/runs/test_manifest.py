@@ -95,5 +95,5 @@ def test_only_paths_of_files_of_a_run_are_accepted(name: str, run: Path) -> None
     assert not is_part(name) and is_part("samples/x") and is_part(RECORD)
     if name:
         (run / FILE).write_text(f"{'0' * 64}  {name}\n{'0' * 64}  {RECORD}\n")
-        with pytest.raises(UserError, match="is no file that a run consists of"):
+        with pytest.raises(UserError, match="is not a file that a run consists of"):
             read_manifest(run)

@@ -115,7 +115,7 @@ def test_a_server_of_s3(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found is not None and torch.equal(found.tensors["model"]["w"], noise)
     with pytest.raises(UserError, match="Make the bucket first"):
         new_copy("s3://elsewhere/run", force=False)
-    with pytest.raises(UserError, match="There is no run at s3://bucket/other"):
+    with pytest.raises(UserError, match="No run at s3://bucket/other"):
         opened(f"{bucket}/other")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")

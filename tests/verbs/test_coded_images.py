@@ -138,7 +138,7 @@ def test_other_data_has_no_codec(tmp_path: Path) -> None:
 def test_an_autoencoder_that_cannot_be_had_is_no_obstacle_unless_it_was_asked_for(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is no network in tests."""
+    """No network in tests."""
     with heard("Images are learnt without a public autoencoder: .*madebyollin/taef2"):
         assert chosen(photos) == CodecChoice(None, {})
     with pytest.raises(UserError, match="some/one"):

@@ -48,7 +48,7 @@ def test_a_cursor_splits_a_text_in_two() -> None:
 
 
 @pytest.mark.parametrize(("line", "column", "said"), [
-    (0, 1, "no line 0. Lines are numbered from 1 to 3"), (4, 1, "from 1 to 3"), (1, 0, "no column 0 in line 1"),
+    (0, 1, "No line 0. Lines are numbered from 1 to 3"), (4, 1, "from 1 to 3"), (1, 0, "No column 0 in line 1"),
     (1, 4, "columns are from 1 to 3"), (3, 2, "columns are from 1 to 1"),
 ])  # fmt: skip
 def test_a_place_that_is_not_there(line: int, column: int, said: str) -> None:
@@ -269,7 +269,7 @@ def test_what_cannot_be_completed(trained: Run, tmp_path: Path, capsys: pytest.C
         assert command(["complete", str(trained.path), str(to), *map(str, more)]) == 2
         return capsys.readouterr().err
 
-    assert "no line 9" in said("--line", 9, "--column", 1)
+    assert "No line 9" in said("--line", 9, "--column", 1)
     assert "from 1 to 12 tokens" in said("--line", 1, "--column", 1, "--length", 13)
     assert "from 1 to 1,000" in said("--line", 1, "--column", 1, "-n", 0)
     assert "cannot be completed" in said("--line", 1, "--column", 1, to=tmp_path / "none.py")

@@ -32,7 +32,7 @@ def test_another_answer_stands_beside_the_first_and_either_counts(tmp_path: Path
     again = chats.change(id_, lambda c: c.answered("Good da", unfinished=True))
     assert again.turns()[-1] == ("assistant", "Good da") and again.messages[-1].unfinished == (1,)
     assert chats.change(id_, lambda c: c.choosing(1, 0)).turns()[-1] == ("assistant", "Hi.")
-    with pytest.raises(UserError, match="no such answer"):
+    with pytest.raises(UserError, match="No such answer"):
         chats.change(id_, lambda c: c.choosing(1, 2))
     assert chats.get(id_).messages[-1].texts == ("Hi.", "Good da")
 
@@ -59,13 +59,13 @@ def test_the_bin_gives_back_what_it_was_given(tmp_path: Path) -> None:
     assert chats.get(id_) == kept
     chats.move(id_, binned=True)
     chats.empty_bin()
-    with pytest.raises(UserError, match="no such conversation"):
+    with pytest.raises(UserError, match="No such conversation"):
         chats.get(id_)
 
 
 @pytest.mark.parametrize("id_", ["", "..", "../chats", "20260101-000000-000000", "x" * 300])
 def test_names_of_other_files_are_no_conversations(tmp_path: Path, id_: str) -> None:
-    with pytest.raises(UserError, match="no such conversation"):
+    with pytest.raises(UserError, match="No such conversation"):
         Conversations(tmp_path).get(id_)
 
 

@@ -79,7 +79,7 @@ def test_words_favourites_and_the_bin(run: Run, works: Works) -> None:
     assert not works.move(cat.id, binned=False).binned and len(works.find()) == 2
     works.move(dog.id, binned=True)
     assert works.empty_bin() == 1 and works.empty_bin() == 0
-    with pytest.raises(UserError, match="There is no work"):
+    with pytest.raises(UserError, match="No work"):
         works.get(dog.id)
 
 
@@ -106,10 +106,10 @@ def test_a_damaged_or_hostile_recipe_hides_only_its_work(run: Run, works: Works)
     with pytest.raises(UserError, match="names files that no work has"):
         works.get(one.id)
     for name in ("../recipe.json", "/etc/passwd", "..", "", "work.png/x"):
-        with pytest.raises(UserError, match="There is no file"):
+        with pytest.raises(UserError, match="No file"):
             two.read(name)
     for id_ in ("..", "../x", "20260101-000000-000000000g", ""):
-        with pytest.raises(UserError, match="There is no work"):
+        with pytest.raises(UserError, match="No work"):
             works.get(id_)
 
 

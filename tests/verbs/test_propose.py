@@ -197,7 +197,7 @@ def test_wrong_options_are_refused(model: afresh.Model, tmp_path: Path) -> None:
         model.propose(known, "logS", batch=0)
     with pytest.raises(UserError, match="`budget`"):
         model.propose(known, "logS", batch=20, budget=10)
-    with pytest.raises(UserError, match="no column"):
+    with pytest.raises(UserError, match="No column"):
         model.propose(known, "logS", item_column="molecule")
     listed = tmp_path / "list.smi"
     listed.write_text("".join(f"{s}\n" for s, _ in measured()))

@@ -243,7 +243,7 @@ def test_the_best_of_steered_samples(root: Path) -> None:
         ("flow", {"best_of": 2, "reward": 3}, "string.*or a function"),
         ("flow", {"best_of": 2, "reward": lambda items: [math.inf] * len(items)}, "finite number"),
         ("transformer", {"best_of": 2, "reward": "brightness"}, "brightness is for images and sounds"),
-        ("flow", {"adapters": {"nowhere": 1.0}}, "no adapter in nowhere.*lora"),
+        ("flow", {"adapters": {"nowhere": 1.0}}, "No adapter in nowhere.*lora"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(root: Path, name: str, given: dict[str, Any], said: str) -> None:

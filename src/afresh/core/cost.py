@@ -32,7 +32,7 @@ def check_cost(evaluations: int, what: str) -> None:
     if most is not None and evaluations > most:
         raise UserError(
             f"{what} take about {evaluations:,} evaluations of the network, and a request may take {most:,}. Ask for "
-            "fewer or smaller ones, or for fewer steps; whoever runs the server can allow more: `evaluations=NUMBER`.",
+            "fewer or smaller ones, or for fewer steps. The server's owner can allow more: `evaluations=NUMBER`.",
             "too_costly",
             evaluations=evaluations,
             most=most,

@@ -73,7 +73,7 @@ def about(name: str, note: str) -> str:
 
 
 class LargeCorpus(Protocol):
-    """Data that is larger than memory, of which the items of a `Corpus` are a sample."""
+    """Data that is larger than memory, sampled by the items of a `Corpus`."""
 
     @property
     def identity(self) -> str: ...  # of the files, in hexadecimal

@@ -112,7 +112,7 @@ _default = PlainLines()
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Events raised inside the block, in this context, go to `listener` and to nobody else."""
+    """Events raised inside the block, in this context, go to `listener` alone."""
     token = _listener.set(listener)
     try:
         yield

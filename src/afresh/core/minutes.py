@@ -26,7 +26,7 @@ def minutes_of(given: float | str, name: str = "minutes") -> float:
         try:
             minutes = float(text)
         except ValueError:
-            raise UserError(f"`{name}={given}` is no length of time. {ACCEPTED}", "minutes") from None
+            raise UserError(f"`{name}={given}` is not a length of time. {ACCEPTED}", "minutes") from None
     if not 0 < minutes < MOST:
         raise UserError(f"`{name}` must be a positive length of time. Given: {given}. {ACCEPTED}", "minutes")
     return minutes

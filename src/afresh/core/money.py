@@ -32,7 +32,7 @@ CURRENCIES = {code: digits for digits, codes in DIGITS.items() for code in codes
 
 def _known(code: str) -> str:
     if code not in CURRENCIES:
-        raise ValueError(f"{code!r} is no currency of ISO 4217, as EUR, USD or JPY are")
+        raise ValueError(f"{code!r} is not a currency of ISO 4217, as EUR, USD or JPY are")
     return code
 
 
@@ -70,16 +70,16 @@ def parse_amount(text: str, name: str) -> tuple[str, str]:
     """
     words = text.split()
     if len(words) != 2:
-        raise _refused(text, name, "it is no number and a currency.")
+        raise _refused(text, name, "it is not a number and a currency.")
     number, code = words if words[1][:1].isalpha() else reversed(words)
     currency = code.upper()
     if currency not in CURRENCIES:
         near = get_close_matches(currency[:8], CURRENCIES, 1, 0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise _refused(text, name, f"{code[:20]!r} is no currency in use.{hint}")
+        raise _refused(text, name, f"{code[:20]!r} is not a currency in use.{hint}")
     if NUMBER.fullmatch(number) is None:
         below = number.startswith("-") and NUMBER.fullmatch(number[1:])
-        raise _refused(text, name, f"{number[:40]} {'is below 0' if below else 'is no finite decimal number'}.")
+        raise _refused(text, name, f"{number[:40]} {'is below 0' if below else 'is not a finite decimal number'}.")
     largest = Money(amount=MOST, currency=currency)
     if len(number.partition(".")[2]) > MOST_DECIMALS or Decimal(number) > Decimal(largest.decimal):
         raise _refused(text, name, f"too many digits: at most {MOST_DECIMALS} decimals, and {largest} in all.")

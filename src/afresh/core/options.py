@@ -20,7 +20,7 @@ ANY: Final = object()  # a retired setting that had no effect
 def pairs(given: Sequence[str], flag: str) -> dict[str, Any]:
     """["a=1", "b=[1,2]"] to {"a": "1", "b": [1, 2]}: words stay words, for pydantic to read; lists are JSON.
 
-    Raises UserError for what is no KEY=VALUE, and for a key given twice.
+    Raises UserError for what is not a KEY=VALUE, and for a key given twice.
     """
     out: dict[str, Any] = {}
     for text in given:

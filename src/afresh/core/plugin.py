@@ -76,4 +76,4 @@ class Plugin:
     def __post_init__(self) -> None:
         for pattern in self.run_files:
             if not pattern.strip(".*?") or "/" in pattern or "\\" in pattern:
-                raise ValueError(f"{pattern!r} is no name of files in the folder of a run")
+                raise ValueError(f"{pattern!r} is not a name of files in the folder of a run")

@@ -47,7 +47,7 @@ def _check(kind: str, name: str, known: tuple[str, ...], aliases: Mapping[str, s
         hint = f" Did you mean {near[0]}?" if near else ""
         also = {meant: alias for alias, meant in (aliases or {}).items()}
         listed = [f"{k} (also called {also[k]})" if k in also else k for k in known]
-        raise UserError(f"There is no {kind} {name[:LONGEST]!r}.{hint} Choose one of: {', '.join(listed)}.")
+        raise UserError(f"No {kind} {name[:LONGEST]!r}.{hint} Choose one of: {', '.join(listed)}.")
 
 
 def own_modalities() -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 A solver calls `step`, and does not know who follows. Who follows changes nothing about the result; an error that is
 raised by a follower ends the solver. Whatever may take long calls `step`, or goes through `blocks`, so that it can be
-ended when nobody waits for its result any longer.
+ended once its result is no longer wanted.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class Result(Protocol):
     """What a verb returns.
 
     `notes`: what is to be known about the result. `json`: the result as plain values. `lines`: the result for people.
-    `files`: the contents of the files that it consists of, by name; empty if it is no files.
+    `files`: the contents of the files that it consists of, by name; empty if it is not files.
     """
 
     @property

@@ -55,7 +55,7 @@ class Shards:
             os.close(handle)
 
     def _fetch(self, file: StoredFile, path: Path) -> None:
-        """Fetch a file, of which there is the whole under its name or nothing."""
+        """Fetch a file atomically: the whole stands under its name, or nothing."""
         for other in self.folder.glob("[0-9]*-*"):
             if other != self.last:
                 other.unlink()

@@ -45,7 +45,7 @@ def load(content: bytes, most: int) -> Any:
             stream.seek(0)
             loaded = np.load(stream, allow_pickle=False)
             if packed and (other := set(loaded.files) - set(headers)):  # which NumPy would unpack without a look
-                raise FileError(f"{min(other)} is no array: the names of arrays end in .npy")
+                raise FileError(f"{min(other)} is not an array: the names of arrays end in .npy")
             return loaded
     except FileError as e:
         raise ValueError(f"it is not a .npy or .npz file of numbers: {e}") from None

@@ -148,7 +148,7 @@ def tables_of_texts(file: Path, groups: Sequence[int] | None = None) -> Iterator
 def of_collected(path: Path, modality: str | None) -> Path | None:
     """What of a data set is read to be learnt, of the modality that was asked for or else of the one that has most
     bytes, with a note: of texts its table as it is, of other items a folder into which they were written aside; None if
-    the path is no data set. Raises UserError if it has no such items."""
+    the path is not a data set. Raises UserError if it has no such items."""
     if not path.is_dir() or not is_collected(path):
         return None
     digest = manifest(path)["digest"]

@@ -43,7 +43,7 @@ def describe(columns: Mapping[str, Sequence[Any]], n: int, label_column: str | N
     """
     if label_column is not None and label_column not in columns:
         raise UserError(
-            f"There is no column {label_column!r} to take labels from. "
+            f"No column {label_column!r} to take labels from. "
             f"Columns found: {', '.join(columns) or 'none'}. Set `data.label_column` to one of these, or omit it."
         )
     out = ColumnValues([{} for _ in range(n)], [{} for _ in range(n)], [None] * n)

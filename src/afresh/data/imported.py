@@ -135,7 +135,7 @@ def write_aside(kind: Kind, entries: Iterable[ImportedItem], key: str | None = N
         digest = hashlib.sha256(kind.encode())
         count = _write_texts(target, entries, digest) if kind == "text" else _write_media(target, entries, digest)
         if count == 0:
-            raise UserError(f"There is no {kind} in the data: it has no usable rows. Give at least two {kind}s.")
+            raise UserError(f"No {kind} in the data: it has no usable rows. Give at least two {kind}s.")
         named = root / (key or digest.hexdigest()[:24])
         if not named.exists():
             put_in_place(folder, named)
@@ -172,7 +172,7 @@ def named_data(names: Sequence[str]) -> list[WrittenData]:
     for name in names:
         if name not in known:
             listed = ", ".join(f"{d.name} ({d.bytes:,} bytes)" for d in known.values()) or "none"
-            raise UserError(f"There is no data {name!r} among the data that was kept: {listed}.")
+            raise UserError(f"No data {name!r} among the data that was kept: {listed}.")
     return [known[name] for name in dict.fromkeys(names)]
 
 

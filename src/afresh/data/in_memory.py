@@ -184,7 +184,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _is_tensor(value: Any) -> bool:
-    """Whether it is a tensor, of which none exists before torch was loaded: it is not loaded to ask."""
+    """Whether it is a tensor. Torch is not loaded to ask: without it there are no tensors."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 

@@ -63,7 +63,7 @@ class Media:
     def require(self, count: int, path: Path, refused: Sequence[Refused]) -> None:
         """Raises UserError if `count`, the number of usable files in `path`, is 0."""
         if count == 0:
-            raise UserError(f"There is no usable {self.word} in {path} ({self.formats}).", lines=refusal_lines(refused))
+            raise UserError(f"No usable {self.word} in {path} ({self.formats}).", lines=refusal_lines(refused))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A random order of any number of examples, of which single places are computed without a list of all.
+"""A random order of any number of examples; single places are computed without a list of all.
 
 Up to LISTED examples the order is that of random keys, which is kept as a list. For more it is a permutation of
 0 ... n - 1 by a Feistel network over pairs (row, column) of a table with at least n cells, whose numbers beyond n - 1

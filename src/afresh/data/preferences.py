@@ -27,7 +27,7 @@ Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 def _minutes(given: Any) -> Any:
-    """Raises ValueError, as a validator of pydantic does, for what is no length of time."""
+    """Raises ValueError, as a validator of pydantic does, for what is not a length of time."""
     from afresh.core.errors import UserError
     from afresh.core.minutes import ACCEPTED, minutes_of
 
@@ -113,7 +113,7 @@ class Preferences(BaseSettings):
     )
     certificate_key: Folder | None = Field(None, description="the private key of that certificate, in PEM")
     timestamp_url: str | None = Field(
-        None, pattern=r"^https?://", description="an authority that says when works were signed; else nobody does"
+        None, pattern=r"^https?://", description="an authority that certifies when works were signed"
     )
     price_kwh: Price | None = Field(
         None, description='what a kilowatt-hour costs, as "0.30 EUR"; labels then say what training and works cost'

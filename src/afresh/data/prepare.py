@@ -119,7 +119,7 @@ def possible(path: Path, wanted: str | None) -> list[tuple[str, Modality]]:
     """The requested modality, or those that recognise the path, the chosen one first, each with the reason. Raises
     UserError if the choice is ambiguous."""
     if not (path.exists() or is_address(path)):
-        raise UserError(f"There is no file or folder {path}. Give the path of your data.")
+        raise UserError(f"No file or folder {path}. Give the path of your data.")
     if path.exists():
         must_exist(path)
     if wanted is not None:

@@ -1,4 +1,4 @@
-"""Fields that are larger than memory: rows of numbers in a file, of which those of a batch are read.
+"""Fields that are larger than memory: rows of numbers in a file, read batch by batch.
 
 Rows are read at their places and not mapped: pages of a map count as memory of the process until the system takes them
 back, so that no bound on it would hold.

@@ -91,7 +91,7 @@ def _on_hub(name: str, expected: Mapping[str, str] | None) -> Located:
         match = HUB.fullmatch(name)
         if match is None:
             raise UserError(
-                f"There is no folder {name} with a text encoder. Accepted: auto, words, {MINILM}, a folder "
+                f"No folder {name} with a text encoder. Accepted: auto, words, {MINILM}, a folder "
                 f"with {', '.join(NEEDED)}, or a name on the Hugging Face hub, with or without a revision, such as "
                 "sentence-transformers/all-mpnet-base-v2@REVISION."
             )

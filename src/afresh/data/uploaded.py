@@ -184,7 +184,7 @@ def kept_bytes(owner: str) -> int:
 
 def too_much_kept(kept: int, most: int) -> UserError:
     return UserError(
-        f"You keep {kept / 2**30:.3g} GiB of data here, and may keep {most / 2**30:.3g} GiB. Ask whoever runs the "
+        f"You keep {kept / 2**30:.3g} GiB of data here, and may keep {most / 2**30:.3g} GiB. Ask the owner of the "
         "server to remove some (`afresh doctor` lists it, `afresh rm --data NAME` removes it) or to allow more with "
         "`afresh serve --set upload_quota=GIB`.",
         "too_much_data",
@@ -204,7 +204,7 @@ def clean(name: str) -> list[str]:
     parts = name.split("/")
     for part in parts:
         if part in ("", ".", "..") or part.startswith(".") or re.search(r"[\x00-\x1f\x7f\\]", part):
-            raise UserError(f"{name!r} is no name of a file to learn from. Leave it out.", "wrong_name")
+            raise UserError(f"{name!r} is not a name of a file to learn from. Leave it out.", "wrong_name")
         if len(os.fsencode(part)) > MOST_NAME:
             raise UserError(f"{part[:40]!r}... is too long a name. Give it a shorter one.", "wrong_name")
     if len(parts) > MOST_DEPTH:

@@ -55,7 +55,7 @@ class Report:
 
     @property
     def quality(self) -> dict[str, float]:
-        """The main scores of which less or more is better, by name."""
+        """The main scores with a better direction, by name."""
         judged = [s for s in self.scores if s.get("better") in ("lower", "higher") and "/" not in s["name"]]
         return {s["name"]: float(s["value"]) for s in judged}
 

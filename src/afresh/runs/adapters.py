@@ -51,7 +51,7 @@ def place_of(name: str) -> AdapterPlace:
     if owner is not None:  # in a format of other programs
         return AdapterPlace(name, owner, None, None)
     raise UserError(
-        f"There is no adapter in {name}. Give a run that was tuned or aligned with `lora=True`, its adapter folder, "
+        f"No adapter in {name}. Give a run that was tuned or aligned with `lora=True`, its adapter folder, "
         f"one in PEFT's format ({CONFIG}), or a LoRA file (.safetensors)."
     )
 

@@ -234,7 +234,7 @@ def others_data(run: Run) -> Iterator[tuple[Path, Path]]:
     """The base of an adapter, its other adapters and all runs in the folder of runs, each with its data."""
     for path in (run.base.path, *adapters_in(run.base.path).values(), *runs_in(preferences().runs)):
         if path.resolve() != run.path.resolve():
-            with suppress(UserError):  # what cannot be read is no run any more
+            with suppress(UserError):  # what cannot be read is not a run any more
                 yield path, Path(Run.open(path, any_links=True).record.data.path).resolve()
 
 

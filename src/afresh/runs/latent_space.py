@@ -166,7 +166,7 @@ def through_public(
                 "`codec=none`.",
                 SLOW,
             )
-    larger = "Learn larger images (`data.size`), of which it keeps more, or none: `codec=none`."
+    larger = "Learn larger images (`data.size`), so that it keeps more, or none: `codec=none`."
     quality = checked_fields(codec, public.name, prepared, larger)
     shape = sides(codec.target.shape)
     decision = Decision("codec", public.name, f"{sides(codec.source.shape)} pixels are {shape} latents; {quality}")

@@ -1,6 +1,6 @@
 """RUN/SHA256SUMS: the hash of every file of a run, in the format of sha256sum, so that any change can be found.
 
-The list names files of these parts only, whoever wrote it: nothing outside of the run is read by it. Checkpoints have
+The list names files of these parts only: nothing outside of the run is read by it. Checkpoints have
 lists of their own (training/checkpoint.py), and the signature is a hash itself. What a command changes
 leaves the list before the change and enters it after, so that a command that is killed leaves no wrong hash. Runs of
 earlier versions have no list.
@@ -72,7 +72,7 @@ def regular_file(path: Path) -> io.BufferedReader:
     stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return stream
 
 
@@ -95,10 +95,10 @@ def read_manifest(folder: Path) -> dict[str, str] | None:
     sums = {m[2]: m[1] for m in found if m}
     if foreign := [name for name in sums if not is_part(name)]:
         raise UserError(
-            f"{file} is damaged: {foreign[0]} is no file that a run consists of. Restore a copy of it.", "damaged"
+            f"{file} is damaged: {foreign[0]} is not a file that a run consists of. Restore a copy of it.", "damaged"
         )
     if not all(found) or RECORD not in sums:
-        raise UserError(f"{file} is damaged: it is no list of hashes with {RECORD}. Restore a copy of it.", "damaged")
+        raise UserError(f"{file} is damaged: it does not list hashes with {RECORD}. Restore a copy of it.", "damaged")
     return sums
 
 
@@ -118,7 +118,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 @contextmanager
 def changing(folder: Path, parts: Sequence[str]) -> Iterator[None]:
     """Change these parts of a run in the block, also where it is mirrored. Without a list of hashes, which a run of an
-    earlier version lacks, none is made: nobody could say that the other parts are as they were."""
+    earlier version lacks, none is made: the other parts may have changed."""
     with mirrored(folder), _relisted(folder, parts):
         yield
 

@@ -25,7 +25,7 @@ def check_path(text: str) -> str:
     """Raises ValueError if no system could have a file of this name."""
     name = os.fsencode(text)
     if not text or b"\0" in name or len(name) > MOST_PATH or max(map(len, name.split(b"/"))) > MOST_NAME:
-        raise ValueError(f"is no path: it is empty, has a null, or is too long ({len(name):,} bytes)")
+        raise ValueError(f"is not a path: it is empty, has a null, or is too long ({len(name):,} bytes)")
     return text
 
 
@@ -58,7 +58,7 @@ class BaseLicence(BaseModel):
     came in a bundle.
 
     `licence`: an expression of SPDX, LicenseRef- and the name of one that SPDX does not have, or "unknown". `hub`: how
-    their card has it, if it has. `link`: where its text is, if that is stated. `said_by`: who states it; empty: nobody.
+    their card has it, if it has. `link`: where its text is, if that is stated. `said_by`: who states it; may be empty.
     """
 
     model_config = STRICT

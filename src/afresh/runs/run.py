@@ -108,7 +108,7 @@ class Run:
         cond: Cond,
         base: Mapping[str, Tensor] | None = None,
     ) -> Run:
-        """Write everything but what is learnt, and run.json at last: a folder without it is no run. It must not hold
+        """Write everything but what is learnt, and run.json at last: a folder without it is not a run. It must not hold
         one (runs/output_dir.py). `base` holds the weights that training starts from, {module.name: tensor}; without it
         they are random."""
         try:

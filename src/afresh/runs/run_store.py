@@ -145,7 +145,7 @@ def local_copy(address: str) -> Path:
             write_copy(folder, known)
             return folder
         if index is None or "run.json" not in index.files:
-            raise UserError(f"There is no run at {address}: it has no {INDEX}. Correct the address.", "not_a_run")
+            raise UserError(f"No run at {address}: it has no {INDEX}. Correct the address.", "not_a_run")
         if update(store, folder, known, index):
             make_room(folder)
             return folder

@@ -1,4 +1,4 @@
-"""Whether this user made a run: a signature that nobody can write without a secret that never leaves the machine.
+"""Whether this user made a run: a signature that cannot be written without a secret that never leaves the machine.
 
 A run is a folder that may come from anybody. What its run.json names, programs of a reward and paths of data, is used
 without a question only if this user chose it. RUN/signature is an HMAC-SHA256 over those parts of run.json, by the

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 HASH = "sha256:"  # before the content hash of a run
 PURPOSE = b"afresh watermark"  # tells the key of marks from others that are derived from the user's secret
-WORDS = frozenset({"prompt", "infill", "turns", "caption", "suffix"})  # parts of a request that somebody wrote
+WORDS = frozenset({"prompt", "infill", "turns", "caption", "suffix"})  # the user's own words in a request
 
 
 def watermark_key() -> bytes:
-    """The key of this user's marks, 32 bytes. Whoever has it can find them, and make texts that seem to be marked.
+    """The key of this user's marks, 32 bytes. Its holder can find them, and make texts that seem to be marked.
 
     Raises UserError if the user's secret, which it is derived from, can be neither read nor made.
     """

@@ -288,7 +288,7 @@ def begin_again(run: Run, n: int, votes: Path, *, rater: str | None = None, ques
     shown = {v.pair: v for v in reversed(data.votes) if v.rater == name and v.decided and v.pair not in twice}
     once = list(reversed(shown))
     if not once:
-        raise UserError("There is no pair to ask again: vote on new pairs first.", "nothing_to_ask_again")
+        raise UserError("No pair to ask again: vote on new pairs first.", "nothing_to_ask_again")
     pairs = tuple(once[:n])
     plan = PairPlan(kind, pairs, tuple(dict.fromkeys(c for p in pairs for c in p.candidates)), False)
     return Session(plan, votes, rater, False, question, again={p: shown[p].b for p in pairs})

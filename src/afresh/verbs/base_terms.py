@@ -14,7 +14,7 @@ from afresh.services.collect.record import UNKNOWN
 
 
 def open_base(name: str, commercial: bool = False) -> BaseModel:
-    """A base, of which the licence is said first. commercial: whether it must allow commerce. Raises UserError if it
+    """A base whose licence is reported first. commercial: whether it must allow commerce. Raises UserError if it
     does not, before its weights are fetched, or if it cannot be opened."""
     licences = licences_of(name)
     if commercial:
@@ -37,7 +37,7 @@ def check_commercial(licences: Sequence[BaseLicence]) -> None:
 
 
 def base_sentences(licences: Sequence[BaseLicence]) -> list[str]:
-    """What is said of the licences of a base, to whoever tunes it and in the card of what it has become."""
+    """What is said of the licences of a base, when it is tuned and in the card of the result."""
     return [base_sentence(b) for b in licences]
 
 

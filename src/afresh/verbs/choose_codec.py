@@ -121,7 +121,7 @@ def found(name: str) -> PublicAutoencoder | None:
 
 
 def opened(name: str) -> PublicAutoencoder:
-    """A public autoencoder, of which the licence is said first. Raises UserError if it cannot be opened or fetched."""
+    """A public autoencoder whose licence is reported first. Raises UserError if it cannot be opened or fetched."""
     here = at_hand(name)
     if not here and preferences().offline:
         raise UserError(f"{name} is not on this machine, and `offline` is set. Give a folder, or unset AFRESH_OFFLINE.")

@@ -124,7 +124,7 @@ COLUMNS: dict[str, list[tuple[Callable[[ConsoleListener], str], str]]] = {
 
 
 def default_listener() -> Listener:
-    """What shows events where nobody set a listener: a notebook's, or the console's."""
+    """What shows events where no listener is set: a notebook's, or the console's."""
     return NotebookListener() if in_notebook() and not preferences().quiet else ConsoleListener()
 
 

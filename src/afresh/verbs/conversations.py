@@ -101,7 +101,7 @@ class Conversation(BaseModel):
     def choosing(self, index: int, answer: int) -> Conversation:
         """The conversation in which another answer counts. Raises UserError if none exists."""
         if not (0 <= index < len(self.messages) and 0 <= answer < len(self.messages[index].texts)):
-            raise UserError("There is no such answer in this conversation.", "no_answer")
+            raise UserError("No such answer in this conversation.", "no_answer")
         message = self.messages[index].model_copy(update={"chosen": answer})
         return self.model_copy(update={"messages": (*self.messages[:index], message, *self.messages[index + 1 :])})
 
@@ -151,7 +151,7 @@ class Conversations:
         of this index, which is its draft. Returns its id. Raises UserError."""
         source = self.get(id_)
         if not 0 <= index < len(source.messages):
-            raise UserError("There is no such message in this conversation.", "no_message")
+            raise UserError("No such message in this conversation.", "no_message")
         message, said = source.messages[index], source.messages[:index]
         own = message.role == "user"
         fields = {"messages": said if own else (*said, message), "draft": message.text if own else ""}
@@ -187,7 +187,7 @@ class Conversations:
         """Raises UserError if there is no such conversation."""
         file = place_of(self.root, f"{id_}.json") if ID.fullmatch(id_) else None
         if file is None:
-            raise UserError("There is no such conversation here. It may have been deleted.", "not_found")
+            raise UserError("No such conversation here. It may have been deleted.", "not_found")
         return file
 
     def _write(self, file: Path, conversation: Conversation) -> None:

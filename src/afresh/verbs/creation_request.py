@@ -143,7 +143,7 @@ def make(
     Raises UserError for what the run cannot do, and for a file that cannot be read.
     """
     if only is not None and not 0 <= only < wish.n:
-        raise UserError(f"There is no work {only} of {wish.n}.")
+        raise UserError(f"No work {only} of {wish.n}.")
     make_works = OWN[wish.verb] if wish.verb in OWN else registry.creations()[wish.verb].make
     made = make_works(run, wish, files, only, on_text)
     return made if only is None else (m for m in made if m.index == only)

@@ -137,10 +137,10 @@ def split_at(text: str, line: int, column: int) -> tuple[str, str]:
     """
     lines = text.split("\n")
     if not 1 <= line <= len(lines):
-        raise UserError(f"There is no line {line}. Lines are numbered from 1 to {len(lines):,}.")
+        raise UserError(f"No line {line}. Lines are numbered from 1 to {len(lines):,}.")
     here = lines[line - 1].removesuffix("\r")
     if not 1 <= column <= len(here) + 1:
-        raise UserError(f"There is no column {column} in line {line}. Its columns are from 1 to {len(here) + 1}.")
+        raise UserError(f"No column {column} in line {line}. Its columns are from 1 to {len(here) + 1}.")
     cursor = sum(len(x) + 1 for x in lines[: line - 1]) + column - 1
     return text[:cursor], text[cursor:]
 

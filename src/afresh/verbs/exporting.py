@@ -241,7 +241,7 @@ def text_format(to: str, precision: str) -> tuple[TextFormat, Precision]:
             for dtype in target.precisions:
                 if dtype == precision:
                     return target, dtype
-            raise UserError(f"There is no precision {precision} in the format {to}: {', '.join(target.precisions)}.")
+            raise UserError(f"No precision {precision} in the format {to}: {', '.join(target.precisions)}.")
     hint = " That format is for models of images and audio." if to in FIELD_FORMATS else ""
     raise UserError(
         f"Models of text and code cannot be exported to {to}, only to {', '.join(TEXT_FORMATS)}.{hint} An adapter "

@@ -108,7 +108,7 @@ class Work:
     def read(self, name: str) -> bytes:
         """A file of the work. Raises UserError if none exists of that name."""
         if not FILE.fullmatch(name) or not (self.folder / name).is_file():
-            raise UserError(f"There is no file {name} of this work.", "not_found")
+            raise UserError(f"No file {name} of this work.", "not_found")
         return (self.folder / name).read_bytes()
 
     def inputs(self) -> dict[str, bytes]:
@@ -171,7 +171,7 @@ class Works:
         """Raises UserError if there is no such work, or its recipe cannot be read."""
         recipe = place_of(self.root, f"{id_}/{RECIPE}") if ID.fullmatch(id_) else None
         if recipe is None:
-            raise UserError(f"There is no work {id_[:40]!r} here. It may have been deleted.", "not_found")
+            raise UserError(f"No work {id_[:40]!r} here. It may have been deleted.", "not_found")
         return read(recipe.parent)
 
     def favour(self, id_: str, wanted: bool) -> Work:

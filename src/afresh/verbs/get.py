@@ -46,7 +46,7 @@ class Received(ShownResult):
     def notes(self) -> Sequence[str]:
         licence = self.bundle.facts.get("licence")
         if licence is None or licence == "unknown":
-            return ["no licence is stated: ask whoever made it what you may do with it"]
+            return ["no licence is stated: ask its maker what you may do with it"]
         return [f"its licence is {licence}"]
 
     def json(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def get(request: GetRequest) -> Received:
     for one in accepted:
         if len(one) != 64 or set(one) - set("0123456789abcdef"):
             raise UserError(
-                f"{one!r} is no fingerprint: give the 64 hexadecimal digits of the certificate's SHA-256, all of them.",
+                f"{one!r} is not a fingerprint: give all 64 hexadecimal digits of the certificate's SHA-256.",
                 "fingerprint",
             )
     if request.trust_signer is not None:
@@ -148,7 +148,7 @@ def _installed(bundle: Bundle, request: GetRequest) -> Path:
             "output",
         )
     else:
-        place = request.out  # what is no run is not looked into
+        place = request.out  # what is not a run is not looked into
         check_free(place, request.force)
     if (
         request.force
@@ -183,7 +183,7 @@ def _name(bundle: Bundle, given: str | None) -> str:
     name = bundle.name if given is None else given
     if "/" in name or (why := name_fault(name)):
         reason = "it leads into another folder" if "/" in name else why
-        raise UserError(f"{name!r} is no name for a run: {reason}. Give another one: `name=NAME`.", "name")
+        raise UserError(f"{name!r} is not a name for a run: {reason}. Give another one: `name=NAME`.", "name")
     return name
 
 
@@ -192,7 +192,7 @@ def _check_run(folder: Path, bundle: Bundle) -> None:
     foreign = [e.name for e in bundle.entries if e.name.split("/")[0] not in OF_RUNS]
     if foreign:
         raise UserError(
-            f"It is not installed: {foreign[0]} is no part of a run that is shared. Ask whoever made it for a bundle "
+            f"It is not installed: {foreign[0]} is not part of a shared run. Ask its maker for a bundle "
             "that `pack` writes.",
             "not_a_run",
         )

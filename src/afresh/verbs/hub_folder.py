@@ -35,8 +35,8 @@ TOKENS, CHARACTERS = 120, 600  # of a sample of a text, as it is drawn and as it
 
 
 def export_hub_folder(run: Run, out: Path, options: ExportOptions) -> tuple[Path, Proof | FieldProof]:
-    """Write the folder and prove it; returns as `export_run`. Raises UserError as it does, and if nobody has stated a
-    licence of the base, or it does not allow to share what was made from it."""
+    """Write the folder and prove it; returns as `export_run`. Raises UserError as it does, and if no licence is
+    stated for the base, or it does not allow sharing derived works."""
     check_release(run.path, run.record, options.licence, options.accept, published=True)
     check_new(out, options.force)
     with folder_aside(out) as aside:
@@ -103,7 +103,7 @@ def said_of(run: Run, trigger: str) -> list[str]:
     else:
         out.append("It was not measured.")
     if run.record.data.collected is None:
-        out.append("No licence of its data is recorded: whoever made it answers for them.")
+        out.append("No licence of its data is recorded: its maker is responsible for them.")
     return out
 
 

@@ -171,7 +171,7 @@ class Blender:
         inputs: Sequence[Sequence[Any]] = (),
         columns: int | None = None,
     ) -> Samples:
-        """Samples of x (B, ...). `inputs`: the items that each was made from, of which the first was changed; empty if
+        """Samples of x (B, ...). `inputs`: the items that each was made from; the first was changed; empty if
         there are none. `columns` in each row of a grid: a transition is a row."""
         run = self.run
         hooks, used = hooks_of(run), list[list[Ingredient]]()

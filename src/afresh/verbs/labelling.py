@@ -126,7 +126,7 @@ def usage_of(run: Run) -> str:
 
 def check_format(format: str) -> None:
     if format not in FORMATS:
-        raise UserError(f"There is no format {format!r}. {accepted(*FORMATS)}", "format")
+        raise UserError(f"No format {format!r}. {accepted(*FORMATS)}", "format")
 
 
 def accepted(*names: str) -> str:

@@ -327,7 +327,7 @@ def field_scores(
     examples = run.encoder.encode(items)
     if not has_density(run, examples):
         raise UserError(
-            f"{run.path} learnt numbers rather than bytes, of which there is no probability. Sounds have one as "
+            f"{run.path} learnt numbers rather than bytes, which have no probability. Sounds have one as "
             "spectrograms, as by default.",
             "no_likelihood",
         )

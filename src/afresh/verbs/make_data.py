@@ -56,7 +56,7 @@ def maker_named(name: str) -> DataMaker:
     if name not in makers:
         near = get_close_matches(name, makers, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"There is no data {name!r} to compute.{hint} Choose one of: {', '.join(makers)}.", "maker")
+        raise UserError(f"No data {name!r} to compute.{hint} Choose one of: {', '.join(makers)}.", "maker")
     return makers[name]
 
 

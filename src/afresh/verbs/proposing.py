@@ -69,7 +69,7 @@ class BatchPlan:
             )
         if self.acquisition not in get_args(Acquisition):
             names = ", ".join(get_args(Acquisition))
-            raise UserError(f"There is no acquisition {self.acquisition!r}. Choose one of: {names}.")
+            raise UserError(f"No acquisition {self.acquisition!r}. Choose one of: {names}.")
 
 
 def propose(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Control:
     """Controls of sampling in addition to the request. All controls that are set apply together.
 
-    `best_of`: the number of candidates for each sample, of which the one with the highest `reward` is returned.
+    `best_of`: the number of candidates for each sample; the one with the highest `reward` is returned.
     `reward_guidance`: a reward whose gradient guides each sample, `weight` times (1 by default). `adapters`: {path:
     weight} of adapters that were made from the run. `valid`: whether samples that are not valid are drawn again.
     Rewards are words, or functions of decoded items.

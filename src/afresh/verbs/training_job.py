@@ -190,7 +190,7 @@ def _train(job: Job, learner: Learner, interrupted: Callable[[], bool], logs: Lo
         logs.each(lambda log: log.scalars(step, metrics))
 
     def show_samples(now: Learner) -> None:
-        with left_out(f"There is no preview of step {now.step:,}."):
+        with left_out(f"No preview of step {now.step:,}."):
             drawn = preview(now, run)
             logs.each(lambda log: tell(log, now.step, drawn))
 

@@ -186,7 +186,7 @@ class Marks:
         return found_layer("the sound", found.p_value, found.payload)
 
     def of_texts(self, texts: Sequence[str], whole: bool = True) -> Layer | None:
-        """The likeliest mark in texts, of which the first are tested, as far as time allows, or of a long one the
+        """The likeliest mark in texts; the first are tested, as time allows, or of a long one the
         beginning. Its p-value is that of the smallest one among all that were tested (Šidák 1967). `whole`: whether
         these are all of a file."""
         assert self.key is not None

@@ -364,7 +364,7 @@ def test_loudness_is_scaled_to_the_option(tmp_path: Path) -> None:
 def test_data_without_a_usable_sound_is_refused_with_the_reasons(tmp_path: Path) -> None:
     for i in range(3):
         put(tmp_path, f"{i}.wav", np.zeros(2_000, np.float32))
-    with pytest.raises(UserError, match=r"no usable sound.*\n  3 .wav: silent") as error:
+    with pytest.raises(UserError, match=r"No usable sound.*\n  3 .wav: silent") as error:
         read_clips(tmp_path, ClipOptions())
     assert "WAV, FLAC" in str(error.value)
 
@@ -444,7 +444,7 @@ def test_only_one_group_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_group_column_lists_the_columns(tmp_path: Path) -> None:
     tones(tmp_path)
-    with pytest.raises(UserError, match=r"no column 'speaker'.*Columns found: none"):
+    with pytest.raises(UserError, match=r"No column 'speaker'.*Columns found: none"):
         read_clips(tmp_path, ClipOptions(group="speaker"))
     (tmp_path / "metadata.csv").write_text("file_name,place\n00.wav,here\n01.wav,there\n")
     with pytest.raises(UserError, match="Columns found: place"):

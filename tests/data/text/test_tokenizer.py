@@ -79,7 +79,7 @@ def test_unknown_characters_are_their_bytes_in_nibbles() -> None:
     made = Tokenizer.learn_chars(["ab"])
     first = made.encode("a")[0] + 2  # the nibbles follow the two characters
     assert made.encode("aéb") == [0, *(first + n for n in (0xC, 0x3, 0xA, 0x9)), 1]
-    assert made.decode([0, first + 0xC, 1]) == "a\ufffdb"  # half a byte is no text, and says so
+    assert made.decode([0, first + 0xC, 1]) == "a\ufffdb"  # half a byte is not text, and says so
 
 
 def test_bytes_are_their_own_ids() -> None:

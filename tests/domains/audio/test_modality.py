@@ -193,7 +193,7 @@ def test_unknown_labels_are_refused_with_the_known_ones() -> None:
 
 
 def test_an_empty_training_split_is_refused() -> None:
-    with pytest.raises(UserError, match="no sound to train on"):
+    with pytest.raises(UserError, match="No sound to train on"):
         fitted([])
 
 

@@ -126,7 +126,7 @@ def test_the_limit_of_bytes_selects_by_content_and_is_reported(tmp_path: Path) -
 
 def test_data_without_usable_code_is_refused_with_the_reasons(tmp_path: Path) -> None:
     put(tmp_path / "LICENSE")
-    with pytest.raises(UserError, match=r"no usable source code(.|\n)*licence file"):
+    with pytest.raises(UserError, match=r"No usable source code(.|\n)*licence file"):
         read(tmp_path)
 
 

@@ -123,7 +123,7 @@ def test_what_cannot_be_solved(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
 
     file = tmp_path / "bad.jsonl"
     for content, wanted in (
-        ("", "no task"),
+        ("", "No task"),
         ("{", "line 1: not JSON"),
         ("[1]", "neither an object"),
         ("{}", "test_list"),

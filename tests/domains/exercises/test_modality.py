@@ -46,9 +46,9 @@ def test_columns_can_be_set(tmp_path: Path) -> None:
     path = log(tmp_path / "a.csv", GOOD, "a,b,c,d")
     corpus = read(path, learner="a", item="b", correct="c", time="d")
     assert len(corpus.items) == 4
-    with pytest.raises(UserError, match="no column 'e' for"):
+    with pytest.raises(UserError, match="No column 'e' for"):
         read(path, item="e")
-    with pytest.raises(UserError, match="no usable log"):
+    with pytest.raises(UserError, match="No usable log"):
         read(path)
 
 

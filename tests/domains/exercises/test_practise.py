@@ -132,7 +132,7 @@ def test_what_is_known_later_orders_the_exercises_and_a_skill_can_be_asked_for(r
     assert tables[0].columns[2] == "of the next 10" and tables[1].columns[3] == "in 6 answers"
     assert [row[3] for row in tables[1].rows] == [f"{a:+.2%}" for a in added]
     assert [n.skill for n in practice_for(run, AnswerHistory(()), skill="divide").next] == ["divide"]
-    with pytest.raises(UserError, match="no skill 'subtract'"):
+    with pytest.raises(UserError, match="No skill 'subtract'"):
         practice_for(run, AnswerHistory(()), skill="subtract")
 
 
@@ -145,10 +145,10 @@ def test_histories_in_words_and_tables(run: Run, tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
     table.write_text("student,exercise,correct\n1,add-1,1\n1,add-2,0\n")
     assert [a.item for a in history_in(run, str(table)).answers] == ["add-1", "add-2"]
-    for wrong, message in (("add-1:perhaps", "is no answer"), (":right", "is no answer")):
+    for wrong, message in (("add-1:perhaps", "is not an answer"), (":right", "is not an answer")):
         with pytest.raises(UserError, match=message):
             history_in(run, wrong)
-    with pytest.raises(UserError, match="no learner 'L99'"):
+    with pytest.raises(UserError, match="No learner 'L99'"):
         history_of(run, "L99")
 
 

@@ -161,7 +161,7 @@ def test_arrays_that_cannot_be_told_apart_are_named(encoder: FieldEncoder, tmp_p
     with pytest.raises(UserError, match=r"first, second.*u, p"):
         read_observations(tmp_path / "o.npz", encoder, [0.1])
     (tmp_path / "o.txt").write_text("1")
-    with pytest.raises(UserError, match="no file of arrays"):
+    with pytest.raises(UserError, match="is not a file of arrays"):
         read_observations(tmp_path / "o.txt", encoder, [0.1])
 
 

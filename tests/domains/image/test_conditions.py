@@ -92,7 +92,7 @@ def test_captions_become_vectors_and_missing_ones_are_absent(folder: Path, tmp_p
 
 
 def test_a_model_without_captions_needs_no_text_encoder(folder: Path, tmp_path: Path) -> None:
-    """Opened, and used for all that is no caption, while its text encoder is gone."""
+    """Opened, and used for all that is not a caption, while its text encoder is gone."""
     gone = tiny(tmp_path / "gone")
     MODALITY.fit(captioned(CAPTIONS), ImageOptions(captions=str(gone))).save(tmp_path / "encoder")
     for file in gone.iterdir():
@@ -100,7 +100,7 @@ def test_a_model_without_captions_needs_no_text_encoder(folder: Path, tmp_path: 
     gone.rmdir()
     encoder = MODALITY.load(tmp_path / "encoder")
     assert not encoder.encode(captioned([None] * 3)).cond.present["caption"].any()
-    with pytest.raises(UserError, match="There is no folder"):
+    with pytest.raises(UserError, match="No folder"):
         encoder.encode(captioned(["red cat"]))
 
 
@@ -181,7 +181,7 @@ def test_data_without_a_usable_pair_is_refused_with_the_reasons(tmp_path: Path) 
         {f"{i}.png": pixels(i) for i in range(2)},
         [{"file_name": f"{i}.png", "conditioning_image": f"../away/{i}.png"} for i in range(2)],
     )
-    with pytest.raises(UserError, match=r"no usable image[^$]*'\.\./away/0\.png' is not a usable image"):
+    with pytest.raises(UserError, match=r"No usable image[^$]*'\.\./away/0\.png' is not a usable image"):
         read(root)
 
 
@@ -320,7 +320,7 @@ def test_a_negative_request_is_separate_from_the_request(encoder: ImageEncoder) 
     [
         (Request(caption="  "), "The caption is empty"),
         (Request(image="no/such.png"), r"no/such\.png cannot be used as an image"),
-        (Request(image={"photo": "x.png"}), "There is no image condition named 'photo'. Known: edges"),
+        (Request(image={"photo": "x.png"}), "No image condition named 'photo'. Known: edges"),
         (Request(negative=Request(label="c")), "'c' was never seen"),
     ],
 )
@@ -397,7 +397,7 @@ def test_guidance_without_names_is_one_number(encoder: ImageEncoder) -> None:
     assert of_guidance(flow, words, {"guidance": {"caption": 3.0}}) == {"part_guidance": {"prompt": 3.0}}
     with pytest.raises(UserError, match="unconditional"):
         of_sampling(flow, found, False)
-    with pytest.raises(UserError, match=r"no part named colour to guide towards. Known: .*label.*caption"):
+    with pytest.raises(UserError, match=r"No part named colour to guide towards. Known: .*label.*caption"):
         of_guidance(flow, encoder.conds, {"guidance": {"colour": 2.0}})
     with pytest.raises(UserError, match="vae has one guidance weight for all parts"):
         of_guidance(registry.family("vae"), encoder.conds, {"guidance": {"label": 2.0}})
@@ -453,7 +453,7 @@ def test_captions_and_negative_captions_guide(trained: Path) -> None:
 @pytest.mark.parametrize(
     "words,message",
     [
-        ("--caption cat --guidance colour=2", "no part named colour to guide towards. Known: label, caption"),
+        ("--caption cat --guidance colour=2", "No part named colour to guide towards. Known: label, caption"),
         ("--caption cat --guidance caption=x", "--guidance takes a number, or PART=NUMBER"),
         ("--caption cat --guidance 2 --guidance 3", "--guidance 3 is given twice"),
         ("--negative-caption cat", "without guidance it has no effect. Add --guidance 2"),

@@ -164,7 +164,7 @@ def test_nothing_usable_is_an_error_with_reasons(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="empty"):
         read(tmp_path)
     (tmp_path / "a.png").write_text("not an image")
-    with pytest.raises(UserError, match=r"no usable image.*\n.*a\.png: none of PNG"):
+    with pytest.raises(UserError, match=r"No usable image.*\n.*a\.png: none of PNG"):
         read(tmp_path)
     with pytest.raises(UserError, match="does not exist"):
         read(tmp_path / "nowhere")
@@ -290,7 +290,7 @@ def test_bad_rows_are_refused_one_by_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("metadata.csv", b"image,text\n1.png,hello\n", "no column 'file_name'"),
+        ("metadata.csv", b"image,text\n1.png,hello\n", "No column 'file_name'"),
         ("metadata.csv", b"file_name,text,text\n1.png,a,b\n", "more than once"),
         ("metadata.csv", b'file_name,text\n1.png,"open\n', "damaged at line 2"),
         ("metadata.jsonl", b'{"file_name": "1.png", "text": "\xff"}', "invalid UTF-8"),
@@ -323,7 +323,7 @@ def test_label_column_and_what_it_replaces(tmp_path: Path) -> None:
     both = read(tmp_path)
     assert list(labels(both).values()) == ["a", "a", "b", "b"]
     assert list(labels(both, "mood").values()) == ["x", "y", "x", "y"]
-    with pytest.raises(UserError, match=r"no column 'colour'.*Columns found: mood"):
+    with pytest.raises(UserError, match=r"No column 'colour'.*Columns found: mood"):
         read(tmp_path, label_column="colour")
 
 

@@ -33,11 +33,11 @@ def test_items_are_known_by_id_and_by_what_is_printed(text: str, ids: list[str])
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Desk lamb", "no item 'Desk lamb' among the 5 .* nearest are 'Desk lamp'"),
-        ("L-01,lamp", "no item 'lamp' .* 'Desk lamp'"),
+        ("Desk lamb", "No item 'Desk lamb' among the 5 .* Similar names: 'Desk lamp'"),
+        ("L-01,lamp", "No item 'lamp' .* 'Desk lamp'"),
         ("Sofa", "2 items are called 'Sofa'.*S-03, S-04"),
         ("sofa", "2 items are called 'sofa'"),
-        ("zzz", "no item 'zzz' .* 'Desk lamp'"),
+        ("zzz", "No item 'zzz' .* 'Desk lamp'"),
     ],
 )
 def test_unknown_and_ambiguous_names_are_refused_with_what_is_near(text: str, message: str) -> None:

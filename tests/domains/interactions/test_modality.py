@@ -220,7 +220,7 @@ def test_a_column_that_there_is_not_is_named_with_those_that_are(tmp_path: Path)
     (tmp_path / "log.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(UserError, match="needs a column of users and one of items"):
         read(tmp_path / "log.csv")
-    with pytest.raises(UserError, match=r"no column 'who'.*user_id, item_id, time"):
+    with pytest.raises(UserError, match=r"No column 'who'.*user_id, item_id, time"):
         read(write(tmp_path, "csv", log()), user="who")
 
 

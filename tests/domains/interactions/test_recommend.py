@@ -223,12 +223,12 @@ def test_the_command_shows_lists_writes_tables_and_says_what_is_wrong(
     assert len(rows) == 120 and {"user", "place", "item", "probability"} <= set(rows[0])
     capsys.readouterr()
     for asked, said in (
-        (["--user", "u1000"], "no user 'u1000' among the 60"),
+        (["--user", "u1000"], "No user 'u1000' among the 60"),
         (
             ["--history", "i3,Thong 4"],
-            "no item 'Thong 4' among the 12 of the catalogue, of which the nearest are 'Thing 4",
+            "No item 'Thong 4' among the 12 of the catalogue. Similar names: 'Thing 4",
         ),
-        (["--history", "i1", "--where", "price=<a few"], "'a few' is no number"),
+        (["--history", "i1", "--where", "price=<a few"], "'a few' is not a number"),
         ([], "Say for whom"),
         (["--history", "i1", "--diversity", "2"], "diversity from 0 to 1"),
         (["--history", "i1", "--where", "colour"], "--where takes KEY=VALUE"),
@@ -361,7 +361,7 @@ def test_a_log_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         ("history,item,drawn,clicked\na,b,0.5,\n", "Row 1 of the log has 'nothing' for clicked"),
         ("history,item,drawn,clicked,place\na,b,0.5,1,1\na,c,0.5,1,3\n", "without a gap"),
         ("history,item,drawn,clicked,list\na,b,0.5,1,1\na,c,0.5,1,1\n", "Add a column `place`"),
-        ("history,item,drawn,clicked\n", "no log of what was shown"),
+        ("history,item,drawn,clicked\n", "No log of what was shown"),
     ):
         with pytest.raises(UserError, match=said):
             read_shown(written(tmp_path / "log.csv", text))

@@ -48,9 +48,9 @@ def test_columns_of_numbers_are_found_and_shown(tmp_path: Path) -> None:
     assert "the SMILES are column 'smiles'" in said and "'id' is not learnt: it numbers the rows" in said
     assert "'note' is not learnt: it is text" in said and "IC50__nM_ is missing for 1 of 6" in said
     assert set(read(tmp_path / "x.csv", numbers=("logS",)).items[2].numbers) == {"logS"}
-    with pytest.raises(UserError, match=r"no column 'pKa'.*logS"):
+    with pytest.raises(UserError, match=r"No column 'pKa'.*logS"):
         read(tmp_path / "x.csv", numbers=("pKa",))
-    with pytest.raises(UserError, match=r"no column 'mol'"):
+    with pytest.raises(UserError, match=r"No column 'mol'"):
         read(tmp_path / "x.csv", smiles_column="mol")
 
 
@@ -102,7 +102,7 @@ def test_bad_rows_are_refused_one_by_one_and_counted(tmp_path: Path) -> None:
     assert all(r.reason for r in corpus.refused)
     damaged = tmp_path / "x.sdf"
     damaged.write_text("nothing\n\n\nat all\n$$$$\n")
-    with pytest.raises(UserError, match="no usable molecule"):
+    with pytest.raises(UserError, match="No usable molecule"):
         read(damaged)
 
 
@@ -113,7 +113,7 @@ def test_what_was_refused_is_listed_where_too_few_are_left(tmp_path: Path) -> No
         prepare(file, "molecule")
     other.write_text("CCO>>CC=O\n")
     file.write_text("CCO\nCCN\n")
-    with pytest.raises(UserError, match=r"(no usable molecule|validation)(.|\n)*a reaction"):
+    with pytest.raises(UserError, match=r"(No usable molecule|validation)(.|\n)*a reaction"):
         prepare(file, "molecule", validation=other)
 
 
@@ -122,7 +122,7 @@ def test_mixed_units_and_constants_and_duplicates_are_said(tmp_path: Path) -> No
     file = table(tmp_path / "x.csv", "name,smiles,IC50,dose", rows)
     corpus = read(file)
     said = "\n".join(corpus.notes)
-    assert "'IC50' has numbers with units (uM, nM)" in said and "identifiers, of which 1 occur more than once" in said
+    assert "'IC50' has numbers with units (uM, nM)" in said and "identifiers, 1 of them repeated" in said
     with pytest.raises(UserError, match="units"):
         read(file, numbers=("IC50",))
     prepared = prepare(file, "molecule")

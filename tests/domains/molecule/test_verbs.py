@@ -101,7 +101,7 @@ def test_the_command_says_of_each_bad_row_what_is_wrong(tmp_path: Path, capfd: p
     assert command(["data", str(tmp_path / "table.csv")]) == 0
     said, logged = capfd.readouterr()
     assert f"refused: {len(BAD)} inputs" in said and all(reason in said for reason in BAD.values())
-    assert "identifiers, of which 4 occur more than once" in said
+    assert "identifiers, 4 of them repeated" in said
     assert "'IC50' has numbers with units (uM, nM)" in said and "dose is left out: every item has 7" in said
     assert "column 'note' is not learnt: it has no values" in said
     assert "column 'big': 5 values are not numbers, such as '1e400', and count as missing" in said

@@ -126,7 +126,7 @@ def test_tables_may_be_columns_of_values(model: Model, data: Path, tmp_path: Pat
     np.testing.assert_allclose(forecast(model, start=short, given=future).members, read.members, rtol=1e-5)
     for wrong, words in (
         ({**start, "load": [1.0]}, "as many values in each.* 1 values of load"),
-        ({}, "no column"),
+        ({}, "(?i)no column"),
         ({"time": start["time"], "load": start["load"]}, "`start` is not like the table.* which had time, load, heat"),
         ({**start, "load": ["high"] * COUNT}, "holds texts"),
         ({**start, "time": [None] * COUNT}, "No row of the table has a time"),

@@ -144,7 +144,7 @@ def test_a_table_of_identifiers_alone_says_what_to_set(tmp_path: Path) -> None:
 
 def test_a_column_that_does_not_exist_or_holds_texts_is_refused(tmp_path: Path) -> None:
     table = write_waves(tmp_path / "a.csv", 40, weather=["sun", "rain"] * 20)
-    with pytest.raises(UserError, match=r"no column 'colour' for `data\.values`"):
+    with pytest.raises(UserError, match=r"No column 'colour' for `data\.values`"):
         read(table, values=("colour",))
     with pytest.raises(UserError, match=r"holds texts.*load, heat"):
         read(table, values=("weather",))

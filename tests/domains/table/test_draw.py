@@ -109,9 +109,9 @@ def test_spread_of_draws() -> None:
 
 
 BAD = {
-    "a column that does not exist": ({"wage": "3"}, "no column 'wage'.*age, height"),
+    "a column that does not exist": ({"wage": "3"}, "No column 'wage'.*age, height"),
     "a category that does not exist": ({"town": "Rome"}, "no category 'Rome'.*'Ulm'"),
-    "a text for a number": ({"age": "old"}, "'old' is no number"),
+    "a text for a number": ({"age": "old"}, "'old' is not a number"),
     "missing where nothing is": ({"age": ""}, "no missing value in training"),
 }
 
@@ -130,7 +130,7 @@ def test_other_bad_requests_are_refused(model: Model, tmp_path: Path) -> None:
         afresh.verb("impute")(model, write(tmp_path / "a.csv", [{"age": 30, "town": "Ulm"}]))
     with pytest.raises(UserError, match="none of the columns"):
         afresh.verb("impute")(model, write(tmp_path / "b.csv", [{"wage": ""}, {"wage": "1"}]))
-    with pytest.raises(UserError, match="There is no file"):
+    with pytest.raises(UserError, match="No file"):
         afresh.verb("impute")(model, tmp_path / "absent.csv")
     found = afresh.verb("rows")(model, 5, given={"age": "120"})
     assert "outside of what training has (18 to 90)" in found.notes[0]

@@ -111,12 +111,12 @@ def test_equal_rows_all_count(tmp_path: Path) -> None:
 def test_a_column_that_does_not_exist_is_refused_with_those_that_do(option: str, tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", people(30))
     value = "wage" if option == "target" else ("wage",)
-    with pytest.raises(UserError, match=r"no column 'wage'.*age, height, town"):
+    with pytest.raises(UserError, match=r"No column 'wage'.*age, height, town"):
         read(path, **{option: value})
 
 
 def test_a_cell_of_another_kind_is_refused_with_its_row(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"t\.csv, row 2: 'x' is set to hold numbers, but 'two' is no number"):
+    with pytest.raises(UserError, match=r"t\.csv, row 2: 'x' is set to hold numbers, but 'two' is not a number"):
         one_column(tmp_path, ["1", "two", "3"], numbers=("x",))
     with pytest.raises(UserError, match="two kinds"):
         one_column(tmp_path, ["1", "2"], numbers=("x",), categories=("x",))

@@ -150,9 +150,9 @@ def test_the_text_column_is_chosen_by_name_or_as_the_only_one_or_set(tmp_path: P
     with pytest.raises(UserError, match=r"front, back.*text_column"):
         read(file)
     assert values(read(file, text_column="back")) == ["a"]
-    with pytest.raises(UserError, match=r"no column 'reply'.*front, back"):
+    with pytest.raises(UserError, match=r"No column 'reply'.*front, back"):
         read(file, text_column="reply")
-    with pytest.raises(UserError, match="no usable text"):
+    with pytest.raises(UserError, match="No usable text"):
         read(put(tmp_path / "d.csv", "a,b\n1,2\n"))
 
 
@@ -200,9 +200,9 @@ def test_numbers_from_columns(tmp_path: Path) -> None:
     rows = [{"text": "a", "level": 1}, {"text": "b", "level": "2.5"}, {"text": "c", "level": "hard"}, {"text": "d"}]
     corpus = read(put(tmp_path / "a.jsonl", lines(list(rows))), number_columns=("level",))
     assert [dict(i.numbers) for i in corpus.items] == [{"level": 1.0}, {"level": 2.5}, {}, {}]
-    assert any("level is no number in 2 rows" in n for n in corpus.notes)
+    assert any("level is not a number in 2 rows" in n for n in corpus.notes)
     assert not any("not used" in n for n in corpus.notes)
-    with pytest.raises(UserError, match="no column 'z'"):
+    with pytest.raises(UserError, match="No column 'z'"):
         read(tmp_path / "a.jsonl", number_columns=("z",))
 
 
@@ -211,7 +211,7 @@ def test_labels_from_a_column_and_from_folders(tmp_path: Path) -> None:
     corpus = read(put(tmp_path / "a.jsonl", lines(list(rows))), label_column="y")
     assert [dict(i.labels) for i in corpus.items] == [{"label": "1"}, {"label": "x"}, {}, {}]
     assert any("2 documents without a label" in n for n in corpus.notes)
-    with pytest.raises(UserError, match="no column 'z'"):
+    with pytest.raises(UserError, match="No column 'z'"):
         read(tmp_path / "a.jsonl", label_column="z")
     put(tmp_path / "d" / "pos" / "1.txt", "good")
     put(tmp_path / "d" / "neg" / "1.txt", "bad")
@@ -268,7 +268,7 @@ def test_exclude_and_options(tmp_path: Path) -> None:
 
 def test_data_without_usable_text_is_refused_with_the_reasons(tmp_path: Path) -> None:
     put(tmp_path / "a.png", b"x")
-    with pytest.raises(UserError, match=r"no usable text(.|\n)*a\.png"):
+    with pytest.raises(UserError, match=r"No usable text(.|\n)*a\.png"):
         read(tmp_path)
 
 
@@ -376,7 +376,7 @@ def test_choice_of_tokenizer_and_its_reason() -> None:
     assert "set by the user" in by_size.notes[0]
     many = "".join(chr(0x4E00 + i) for i in range(300))
     assert MODALITY.fit([Item(many)], TextOptions()).tokenizer.kind == "bytes"
-    with pytest.raises(UserError, match="no text to train on"):
+    with pytest.raises(UserError, match="No text to train on"):
         MODALITY.fit([], TextOptions())
 
 

@@ -37,4 +37,4 @@ def test_a_metric_that_raises_is_left_out_with_its_reason() -> None:
         }
     )
     warned = [(e.kind, e.fields["metric"]) for e in raised if e.code == "metric_failed"]
-    assert warned == [("warning", "divides"), ("warning", "refuses")], "a metric that says why is no surprise"
+    assert warned == [("warning", "divides"), ("warning", "refuses")], "a metric that says why is not a surprise"

@@ -79,7 +79,7 @@ def misjudged(
     x: np.ndarray, train: int, heldout: int, best: str, folder: Path, words: Sequence[str] = tuple(MEANING)
 ) -> list[tuple[str, str]]:
     """What verdicts say of models made to deserve another of the words, as (deserved, said); that numbers do not tell
-    is no mistake.
+    is not a mistake.
 
     The first images of x (N, C, H, W) are the training split, the next are held out, and up to 60 others are unseen.
     `best`: the word of a perfect model.

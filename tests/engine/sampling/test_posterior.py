@@ -105,7 +105,7 @@ def test_the_sde_has_the_same_posterior() -> None:
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_it_is_far_nearer_than_the_gradient_of_the_energy(name: str) -> None:
-    """Where observations and covariance are not of one curvature, the gradient is no solution of the linear system."""
+    """Where observations and covariance are not of one curvature, the gradient does not solve the linear system."""
     task = observed(name)
     weight = 1 / (2 * float(task.std[0]) ** 2)
     energy = Edit(energy=lambda x: (task.operator(x) - task.values).square().sum(1), weight=weight)

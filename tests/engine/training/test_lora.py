@@ -197,7 +197,7 @@ def test_several_adapters_are_switched_and_mixed_by_weight() -> None:
             layer.unmerge()
         use(net, {})
         assert torch.equal(net(x), base)
-    with pytest.raises(UserError, match=r"no adapter quiet\. Known: calm, loud"):
+    with pytest.raises(UserError, match=r"No adapter quiet\. Known: calm, loud"):
         use(net, {"quiet": 1.0})
     with pytest.raises(UserError, match="already"):
         attach(net, CONFIG, Rng(0), "calm")

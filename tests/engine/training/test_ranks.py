@@ -277,7 +277,7 @@ PROCESS = {
     [
         ({"version of torch": "2.8"}, "another version of torch than process 0, on one: 2.8, and not 2.9. Install"),
         ({"source code of afresh": "x", "problem": "odd"}, "another source code of afresh than process 0, on one. Ins"),
-        ({"problem": "There is no run at /r."}, "cannot open the run or its data: There is no run at /r. All machines"),
+        ({"problem": "No run at /r."}, "cannot open the run or its data: No run at /r. All machines"),
         ({"data": "x"}, "another data than process 0, on one, at the same path. All machines need the same folders"),
         ({"run": "x"}, "another run than process 0, on one, at the same path. All machines need the same folders"),
     ],

@@ -337,7 +337,7 @@ def test_a_number_is_asked_for_in_an_edit(tmp_path: Path, invoke: Invoke) -> Non
         out = tmp_path / f"out{value}"
         code, printed, err = invoke(*changed, "--number", f"height={value}", "--out", out, "--json")
         assert code == 0 and drawn(printed)[0]["height"] == value, err
-    refused(invoke, "no number named 'width'", *changed, "--number", "width=2", "--out", tmp_path / "no")
+    refused(invoke, "No number named 'width'", *changed, "--number", "width=2", "--out", tmp_path / "no")
 
 
 # --------------------------------------------------------------------------- what is refused
@@ -385,7 +385,7 @@ def refused(invoke: Invoke, said: str, *argv: object) -> None:
     [
         ("rate=1000000", "at most 48000, given '?1000000'? .accepted: 4000 to 48000"),
         ("names=a,b,c,d", "do not match names=a,b,c,d"),
-        ("label_column=mood", "no column 'mood'"),
+        ("label_column=mood", "No column 'mood'"),
         ("tempo=3", "Accepted: rate, channels"),
     ],
 )

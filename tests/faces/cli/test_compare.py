@@ -71,7 +71,7 @@ def test_answers_by_lines_and_going_on(texts_run: Path, tmp_path: Path, answer: 
     _, err = answer("a\nwhat\n\nB\nt\ns\n", *argv)
     assert [r["winner"] for r in records(out)] == ["a", "b", "tie"]
     assert {(r["prompt"], r["rater"]) for r in records(out)} == {("the cat", "ann")}
-    assert "1 of 6" in err and "'what' is no answer. Answer a, b, t (tie), s (skip), u (undo), q (stop)." in err
+    assert "1 of 6" in err and "'what' is not an answer. Answer a, b, t (tie), s (skip), u (undo), q (stop)." in err
     assert "3 votes saved" in err and "same command again" in err
     before = out.read_bytes()
     assert answer("q\n", texts_run, "-n", 2, *WORDS, "--out", tmp_path / "none.jsonl")[0] == "No votes yet.\n"
@@ -92,7 +92,7 @@ def test_the_last_answer_can_be_undone(texts_run: Path, tmp_path: Path, answer: 
     argv = (texts_run, "-n", 4, *WORDS, "--out", out, "--set", "question=Which is the merrier?")
     _, err = answer("u\na\na\nu\nb\nu\nu\nb\nq\n", *argv)
     assert [r["winner"] for r in records(out)] == ["b"], "a, a; the second becomes b; both are withdrawn; b"
-    assert "no vote of this session to undo" in err and "Which is the merrier? a, b" in err
+    assert "No vote of this session to undo" in err and "Which is the merrier? a, b" in err
     assert err.count("1 of 4") == 3 and err.count("2 of 4") == 4
     assert f"next: afresh align {texts_run} --preferences {out}" in err
     _, err = answer("u\n", *argv)

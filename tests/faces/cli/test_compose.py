@@ -92,7 +92,7 @@ REFUSED = [
     ("compose PICTURES MELODY", "makes image, not music in notes"),
     ("compose TUNES MELODY --harmonise", r"scores in voices.*form=voices.*--family masked"),
     ("compose VOICES MELODY --set voice=1", "Add --harmonise"),
-    ("compose VOICES MELODY --harmonise --set voice=7", "no voice 7. This run has 2 voices, counted from 0"),
+    ("compose VOICES MELODY --harmonise --set voice=7", "No voice 7. This run has 2 voices, counted from 0"),
     ("compose TUNES MELODY -n 0", "the number of scores, from 1. Given: 0"),
     ("compose TUNES nowhere.mid", "nowhere.mid cannot be read as music in notes: .*Give a .mid or .abc file"),
     ("compose TUNES TMP/words.abc", "words.abc cannot be read as music"),
@@ -105,7 +105,7 @@ REFUSED = [
         "cannot be exported. Exports exist for models of text and code",
     ),
     ("sample TUNES --regex a+", "does not make text"),
-    ("tune TUNES TEXTS --steps 1 --out TMP/x", "no usable symbolic music"),
+    ("tune TUNES TEXTS --steps 1 --out TMP/x", "No usable symbolic music"),
 ]
 
 

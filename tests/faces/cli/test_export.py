@@ -391,7 +391,7 @@ def test_a_damaged_export_of_images_is_refused(pictures_run: Path, tmp_path: Pat
         ({"colour": "blue"}, "not an export that this version can read: there is no colour"),
         ({"config": {"widths": [8, 16], "odd": 1}}, "sizes that the family flow does not accept"),
         ({"config": {"widths": [8, 24]}}, "does not fit model.json"),
-        ({"family": "sculpture"}, "no family 'sculpture'"),
+        ({"family": "sculpture"}, "No family 'sculpture'"),
     ):
         (out / "model.json").write_text(json.dumps(saved | changed))
         with pytest.raises(afresh.UserError, match=why):

@@ -110,11 +110,11 @@ def test_a_run_that_is_there_is_gone_on_with(here: Path, invoke: Invoke) -> None
 
 
 WRONG = {
-    "ray -- train data --out a": "'ray' is no engine. Choose from: slurm, k8s, sky.",
+    "ray -- train data --out a": "'ray' is not an engine. Choose from: slurm, k8s, sky.",
     "slurm": "Say what to launch",
     "slurm --": "Say what to launch",
-    "slurm -- sample a": "'sample' is no verb that trains. Launch one of: train, tune, distill, align.",
-    "slurm -- --minutes 5": "'--minutes' is no verb that trains",
+    "slurm -- sample a": "'sample' is not a verb that trains. Launch one of: train, tune, distill, align.",
+    "slurm -- --minutes 5": "'--minutes' is not a verb that trains",
     "slurm -- train --minutes 5 --out a": "does not say what to learn from",
     "slurm -- train data --minuts 5 --out a": "--minuts",
     "slurm -- train data --steps many --out a": "'--steps': it should be a whole number",
@@ -127,7 +127,7 @@ WRONG = {
     "slurm -- train postgresql://u:pw@host/db --minutes 5 --out a": "holds a password",
     "slurm -- tune notes data --adapter anna --minutes 5": "adapter of a person",
     "slurm --nodes 0 -- train data --minutes 5 --out a": "'--nodes': it should be at least 1",
-    "slurm --gpus many -- train data --minutes 5 --out a": "--gpus many is no number of GPUs",
+    "slurm --gpus many -- train data --minutes 5 --out a": "--gpus many is not a number of GPUs",
     "slurm --gpus 2 --processes 3 -- train data --minutes 5 --out a": "3 processes cannot share 2 GPUs",
     "slurm --name Ä -- train data --minutes 5 --out a": "--name Ä names no job",
     "slurm --env KEY=s3cret -- train data --minutes 5 --out a": "--env KEY must be the name of a variable alone",

@@ -26,7 +26,7 @@ def here(texts_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def test_a_run_is_found_by_its_name(here: Path, invoke: Invoke) -> None:
-    (here / "notes").mkdir()  # the data that it was trained on, which is no run
+    (here / "notes").mkdir()  # the data that it was trained on, which is not a run
     code, out, err = invoke("sample", "notes", "-n", 1, "--length", 4, "--json")
     assert code == 0 and len(drawn(out)) == 1, err
     code, out, err = invoke("verify", "notes")
@@ -118,7 +118,7 @@ def test_settings_are_explained_and_checked(texts_run: Path, invoke: Invoke) -> 
     assert code == 0 and "--set draws=VALUE" in out and "--set end=VALUE" in out
     for given, said in (
         ("draws=many", "'--set draws': it should be a whole number"),
-        ("dras=4", "There is no setting dras. Known: end, draws"),
+        ("dras=4", "No setting dras. Known: end, draws"),
         ("draws=0", "draws"),
     ):
         code, out, err = invoke("score", texts_run, "--text", "the cat", "--set", given)

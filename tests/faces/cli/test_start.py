@@ -103,7 +103,7 @@ def test_a_missing_path_is_refused_with_a_similar_name(tmp_path: Path, invoke: I
     (tmp_path / "photos").mkdir()
     code, out, err = invoke("data", tmp_path / "phtos")
     assert (code, out) == (2, "")
-    assert "no file or folder" in err and "Did you mean" in err and "photos" in err and "afresh data --help" in err
+    assert "No file or folder" in err and "Did you mean" in err and "photos" in err and "afresh data --help" in err
 
 
 def test_garbage_is_collected_as_ever_after_the_imports() -> None:

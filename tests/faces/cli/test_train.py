@@ -36,7 +36,7 @@ def test_settings_by_hand_are_typed_kept_and_named(digits: Path, pictures_run: P
 
 
 def test_sizes_that_a_setting_does_not_go_with_are_left_out(texts: Path, tmp_path: Path, invoke: Invoke) -> None:
-    """64 is no multiple of three heads, so the sizes with three heads are not considered."""
+    """64 is not a multiple of three heads, so the sizes with three heads are not considered."""
     out = tmp_path / "run"
     more = ("--set", "family.width=64", "--set", "family.layers=1", "--data", "context=32")
     assert invoke("train", texts, "--steps", 1, "--out", out, "--no-measure", *more)[0] == 0

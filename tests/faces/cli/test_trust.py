@@ -1,4 +1,4 @@
-"""A run of somebody else is data: what its run.json names is executed and read only after consent."""
+"""A run from another user is data: what its run.json names is executed and read only after consent."""
 
 from __future__ import annotations
 

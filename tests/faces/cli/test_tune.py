@@ -396,7 +396,7 @@ def test_the_weights_before_stand_in_for_a_damaged_checkpoint(
     assert kept == {"000004"} and sorted(p.name for p in (out / "checkpoints").iterdir()) == ["000002", "000004"]
     damaged = out / "checkpoints" / "000004" / "model.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    with heard("holds no state of the optimiser, which starts anew"):
+    with heard("has no optimiser state: it starts from zero"):
         learner = Run.open(out).learner()
     assert learner.step == 2
     assert invoke("train", "--resume", out, "--no-measure")[0] == 0

@@ -91,7 +91,7 @@ def test_the_list_of_hashes_names_files_of_the_run_alone(copied: Path, name: str
     listed = copied / "SHA256SUMS"
     listed.write_text(f"{listed.read_text()}{'0' * 64}  {name}\n")
     found = guarded("hashes", lambda: check_hashes(Run.open(copied)))
-    assert found.passed is False and f"{name} is no file that a run consists of" in found.detail
+    assert found.passed is False and f"{name} is not a file that a run consists of" in found.detail
 
 
 def test_what_took_the_place_of_a_listed_file_is_not_read(copied: Path) -> None:
@@ -102,7 +102,7 @@ def test_what_took_the_place_of_a_listed_file_is_not_read(copied: Path) -> None:
     listed = copied / "SHA256SUMS"
     listed.write_text(f"{listed.read_text()}{'0' * 64}  report.html\n")
     found = "; ".join(manifest_faults(run.path))
-    assert "metrics.jsonl cannot be read: it is no regular file" in found and "report.html cannot be read" in found
+    assert "metrics.jsonl cannot be read: it is not a regular file" in found and "report.html cannot be read" in found
 
 
 def test_weights_that_somebody_adds_or_replaces_with_their_hash_are_found(copied: Path) -> None:

@@ -85,7 +85,7 @@ def test_options_of_runs_and_of_works_are_not_mixed(works: Path, invoke: Invoke,
     for given, words in (
         ((works, "--trust"), "--trust-signer CERT.pem"),
         ((pictures_run, "--trust-signer", works), "is a run"),
-        ((works / "missing.png",), "There is no file"),
+        ((works / "missing.png",), "No file"),
     ):
         code, _, said = invoke("verify", *given)
         assert code == 2 and words in said.replace("\n", " ")

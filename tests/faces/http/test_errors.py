@@ -57,7 +57,7 @@ def test_paths_in_errors_become_names_and_routes_stay(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for text, shown in {
         f"{folder} is not a run. Give one.": "notes is not a run. Give one.",
-        f"There is no folder {tmp_path}/none.": "There is no folder none.",
+        f"No folder {tmp_path}/none.": "No folder none.",
         f"Cannot read '{folder}/weights.bin': it is cut.": "Cannot read 'weights.bin': it is cut.",
         f"{tmp_path}/a.npz and {tmp_path}/b.npz differ.": "a.npz and b.npz differ.",
         "Use POST /afresh/v1/score, or /v1/completions.": "Use POST /afresh/v1/score, or /v1/completions.",

@@ -109,7 +109,7 @@ def test_a_series_is_chosen_by_its_name(web: httpx.Client) -> None:
     assert found["name"] == "south" and found["values"]["load"][-1] == pytest.approx(START["load"][-1] + 1, rel=1e-5)
     start = {found["time"]: found["times"][: found["past"]], **found["values"]}
     assert ask(web, model="shops", start=start).status_code == 200
-    assert "There is no series west" in read(web, "shops", series="west").text
+    assert "No series west" in read(web, "shops", series="west").text
 
 
 def test_where_the_data_of_the_run_is_gone_another_table_is_asked_for(web: httpx.Client, folder: Path) -> None:

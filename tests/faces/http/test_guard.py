@@ -105,7 +105,7 @@ def test_every_answer_has_an_id(guarded: httpx.Client) -> None:
 def test_keys_are_read(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(f"# ours\nann {KEY}\n{'b' * 16}\n")
     assert read_keys(tmp_path / "keys").holders == {KEY: Holder("ann", TRAIN), "b" * 16: Holder("key 2", TRAIN)}
-    wrong = {"": "no key in", "short": "Line 1 of", "a b c": "Line 1 of", f"a {KEY} own x": "Line 1 of"}
+    wrong = {"": "No key in", "short": "Line 1 of", "a b c": "Line 1 of", f"a {KEY} own x": "Line 1 of"}
     wrong |= {f"a {KEY} root": "no role 'root'. Known: use, train, own", f"a {KEY} own\nb {KEY}": "an earlier line"}
     for text, message in wrong.items():
         (tmp_path / "keys").write_text(text)

@@ -156,7 +156,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "nan": ({"afresh": {"guidance": "nan"}}, "guidance"),
     "seed": ({"seed": 2**70}, "seed"),
     "texts only": ({"model": "stories"}, "makes texts, not images"),
-    "no such run": ({"model": "none"}, "There is no run named 'none'"),
+    "no such run": ({"model": "none"}, "No run named 'none'"),
 }
 
 

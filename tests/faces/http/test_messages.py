@@ -78,7 +78,7 @@ REFUSED = {
     "tools": ({"tools": [{"name": "f", "input_schema": {}}]}, 400, "did not learn to call tools"),
     "images": ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, 400, "read text only"),
     "thinking": ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, 400, "thinking"),
-    "unknown run": ({"model": "tales"}, 404, "There is no run named 'tales'"),
+    "unknown run": ({"model": "tales"}, 404, "No run named 'tales'"),
     "no conversation": ({"model": "stories"}, 400, "not trained on conversations"),
 }
 
@@ -95,7 +95,7 @@ def test_errors_have_the_form_of_this_api(http: httpx.Client, name: str) -> None
 
 
 def test_the_client_knows_the_errors(client: anthropic.Anthropic) -> None:
-    with pytest.raises(anthropic.NotFoundError, match="no run named"):
+    with pytest.raises(anthropic.NotFoundError, match="No run named"):
         client.messages.create(**ASKED | {"model": "tales"})
     with pytest.raises(anthropic.PermissionDeniedError, match="is not 'elsewhere'"):
         client.messages.create(**ASKED, extra_headers={"host": "elsewhere"})

@@ -186,7 +186,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "file": ("samples", {"best_of": 2, "reward": "brightness + near:/etc/passwd"}, "only in words.*near:/etc/passwd"),
     "other data": ("samples", {"best_of": 2, "reward": "class:cat@/etc"}, "only in words.*class:cat@/etc"),
     "folder": ("samples", {"best_of": 2, "reward": "/etc"}, "only in words.*/etc"),
-    "adapter": ("samples", {"adapters": {"/etc": 1.0}}, "no run named '/etc'"),
+    "adapter": ("samples", {"adapters": {"/etc": 1.0}}, "No run named '/etc'"),
     "best": ("samples", {"n": 100, "best_of": 100, "reward": "brightness"}, "At most 256 candidates"),
     "too long": ("samples", {"model": "tunes", "settings": {"length": 16_385}}, "at most 16,384 tokens"),
     "long prompts": ("samples", {"n": 5, "prompt": "a" * 900_000}, "4,500,000 characters, and at most 4,000,000"),

@@ -188,5 +188,5 @@ def test_the_client_of_ollama(writers: httpx.Client) -> None:
     assert "".join(p.response for p in parts) == made.response
     chat = client.chat("chat", messages=SAY, options=OPTIONS)
     assert chat.message.content == client.generate("chat", prompt="Say 3?", options=OPTIONS).response
-    with pytest.raises(ollama.ResponseError, match="no run named 'tales'"):
+    with pytest.raises(ollama.ResponseError, match="No run named 'tales'"):
         client.generate("tales", prompt="x")

@@ -98,7 +98,7 @@ def test_a_teacher_sees_who_is_stuck_and_practises_with_a_learner(web: httpx.Cli
     assert f"{before + 1} answers so far" in web.post("/studio/practise", data=form).text
     assert "0 answers so far" in web.get("/studio/practise", params={"run": "practice"}).text
     missing = web.get("/studio/practise", params={"run": "practice", "learner": "nobody"})
-    assert missing.status_code == 404 and "no learner nobody" in missing.text
+    assert missing.status_code == 404 and "No learner nobody" in missing.text
 
 
 def test_learners_are_shown_to_the_owner_alone(folder: Path, tmp_path: Path) -> None:

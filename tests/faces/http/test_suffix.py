@@ -61,7 +61,7 @@ def test_every_token_that_is_drawn_counts(writers: httpx.Client) -> None:
 
 REFUSED = {
     "label": ({"afresh": {"label": "x"}}, "trained without labels"),
-    "number": ({"afresh": {"number": {"x": 1}}}, "no number named"),
+    "number": ({"afresh": {"number": {"x": 1}}}, "No number named"),
     "caption": ({"afresh": {"caption": "x"}}, "trained without captions"),
     "settings": ({"afresh": {"settings": {"steps": 3}}}, "does not know steps"),
     "a length twice": ({"afresh": {"settings": {"length": 3}}}, "leave `length` out"),

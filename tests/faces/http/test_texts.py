@@ -33,7 +33,7 @@ def client(address: str) -> openai.OpenAI:
 def test_models_are_the_runs(client: openai.OpenAI) -> None:
     assert {m.id for m in client.models.list()} >= {"stories", "chat", "digits"}
     assert client.models.retrieve("stories").object == "model"
-    with pytest.raises(openai.NotFoundError, match=r"no run named 'tales' here. Runs: chat"):
+    with pytest.raises(openai.NotFoundError, match=r"No run named 'tales' here. Runs: chat"):
         client.models.retrieve("tales")
 
 

@@ -117,7 +117,7 @@ def test_calls_in_messages(claude: anthropic.Anthropic) -> None:
 
 BROKEN = {"type": "function", "function": {"name": "f", "parameters": {"type": 3}}}
 REFUSED = {
-    "no such tool": ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "no tool named 'f'.*weather"),
+    "no such tool": ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "No tool named 'f'.*weather"),
     "two of a name": ({"tools": [TOOL, TOOL]}, "Two tools are named"),
     "a result of nothing": ({"messages": [{"role": "tool", "tool_call_id": "x", "content": "y"}]}, "belongs to a call"),
     "two forms": ({"tool_choice": "required", **FREE}, "cannot match another form"),

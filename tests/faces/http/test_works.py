@@ -71,9 +71,7 @@ def test_samples_come_with_their_provenance(tales: httpx.Client, http: httpx.Cli
     for row in made:
         found = read(row["text"].encode(), json.dumps(row["provenance"]).encode())
         assert found.status is Status.VALID
-        assert "prompt" not in str(found.layers[0].origins[0].work.recipe.values()), (
-            "a prompt stays with whoever wrote it"
-        )
+        assert "prompt" not in str(found.layers[0].origins[0].work.recipe.values()), "a prompt stays with its author"
     texts = "\n".join(json.dumps({"text": row["text"]}) for row in made)
     assert verify_work(texts.encode(), "texts.jsonl").layers[-1].status is Status.MARKED
     image = post(http, "/afresh/v1/samples", model="digits", n=1).json()["samples"][0]

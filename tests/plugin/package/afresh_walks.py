@@ -204,7 +204,7 @@ class Modality:
             labels = {"label": file.parent.name} if file.parent != path else {}
             corpus.items.append(Item(walk, name, labels))
         if not corpus.items:
-            raise UserError(f"There is no walk in {path}.")
+            raise UserError(f"No walk in {path}.")
         return corpus
 
     def fit(self, items: Sequence[Item], options: Options) -> Encoder:

@@ -79,7 +79,7 @@ def test_what_is_asked_for(exported: tuple[FieldModel, Path]) -> None:
     assert [i.size for i in images] == [(7, 9)] * 3
     assert [i.tobytes() for i in images] == [i.tobytes() for i in again]
     for conditions, said in (
-        ({"colour": 1}, "no condition colour"),
+        ({"colour": 1}, "No condition colour"),
         ({label: "none such"}, "has no class"),
         ({label: [0, 1, 0]}, "3 values for 2 samples"),
     ):

@@ -123,7 +123,7 @@ def test_an_unknown_name_and_a_hub_that_fails_say_what_to_do(
 ) -> None:
     from huggingface_hub import constants
 
-    with pytest.raises(UserError, match=r"no model ann/gone on the hub, or it is private.*hf auth login"):
+    with pytest.raises(UserError, match=r"No model ann/gone on the hub, or it is private.*hf auth login"):
         hub_folder("ann/gone")
     with pytest.raises(UserError, match="is not a folder, a file, or a name"):
         hub_texts("gone")

@@ -33,7 +33,7 @@ def folder_of(path: Path, file: str = "config.json", **fields: object) -> Path:
         (
             "config.json",
             {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True},
-            "T5ForConditionalGeneration, of which no base can be made.*StableDiffusionXLPipeline.*llama, mistral",
+            "T5ForConditionalGeneration, which cannot be a base.*StableDiffusionXLPipeline.*llama, mistral",
         ),
         ("config.json", {"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "BertForMaskedLM"),
         ("config.json", {"colour": "red"}, "config.json or model_index.json that names a model"),

@@ -250,7 +250,7 @@ def test_other_things_are_no_bundles(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     os.mkfifo(tmp_path / "d")
     for name in ("a.zip", "b.json", "c", "d"):
-        with pytest.raises(UserError, match=r"is no (bundle|file)|cannot be read"):
+        with pytest.raises(UserError, match=r"is not a (bundle|file)|cannot be read"):
             checked(tmp_path / name)
     with pytest.raises(UserError, match="cannot be read: No such file"):
         checked(tmp_path / "none")

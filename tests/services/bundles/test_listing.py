@@ -89,7 +89,7 @@ def test_a_catalogue_in_a_folder_is_read_likewise(site: Site, listing: dict[str,
     publish(site, {**listing, "bundle": "../thing.bundle"})
     Path("catalogue.json").write_bytes(site.files["/shop/catalogue.json"])
     Path("catalogue.json.provenance.json").write_bytes(site.files["/shop/catalogue.json.provenance.json"])
-    assert "no file beside it" in str(refused("catalogue.json#thing"))
+    assert "is not a file beside it" in str(refused("catalogue.json#thing"))
 
 
 def test_an_expiring_link_is_an_address_like_others(site: Site, listing: dict[str, Any]) -> None:

@@ -283,10 +283,10 @@ def test_a_run_is_replaced_only_if_asked_and_other_things_never(here: Path) -> N
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".x", "con", "a\nb"])
 def test_names_that_lead_elsewhere_are_refused(here: Path, name: str) -> None:
     afresh.load("text").pack("t.bundle")
-    with pytest.raises(UserError, match="is no name for a run"):
+    with pytest.raises(UserError, match="is not a name for a run"):
         afresh.get("t.bundle", name=name)
     hostile = signed_by(signer(), Path("h.bundle"), parts_of(Path("t.bundle"))[1:], kind="model", name=name or "/")
-    with pytest.raises(UserError, match="is no name for a run"):
+    with pytest.raises(UserError, match="is not a name for a run"):
         afresh.get(hostile)
 
 

@@ -57,7 +57,7 @@ def test_the_preview_of_a_picture_a_sound_and_a_text(catalogue: Catalogue, tmp_p
 @pytest.mark.parametrize(
     ("facts", "says"),
     [
-        ({"licence": "Nonsense"}, "no licence of SPDX"),
+        ({"licence": "Nonsense"}, "is not an SPDX licence"),
         ({"licence": "unknown"}, "states no licence"),
         ({"title": "a\x1b[31mb"}, "control characters"),
         ({"title": "a\nb"}, "control characters"),

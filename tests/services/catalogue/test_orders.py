@@ -87,7 +87,7 @@ def test_a_notice_that_comes_twice_releases_once(catalogue: Catalogue) -> None:
         (session(listing="picture"), "has no price"),
         (session(metadata={}), "names no listing"),
         (session(metadata={"afresh_listing": "poem", "afresh_catalogue": "0" * 32}), "another catalogue"),
-        (session(order="../../etc/passwd"), "no number of an order"),
+        (session(order="../../etc/passwd"), "not an order number"),
     ],
 )
 def test_what_was_not_paid_for_is_refused_and_recorded(catalogue: Catalogue, event: dict[str, Any], says: str) -> None:
@@ -195,7 +195,7 @@ def test_a_grant_is_released_once(catalogue: Catalogue) -> None:
     assert gift.order.startswith("grant-") and "amount" not in recorded(catalogue)[1]
     for order, listing, says in (
         ("invoice-7", "picture", "The order invoice-7 is one of poem"),
-        ("../x", "poem", "is no number of an order"),
+        ("../x", "poem", "is not a number of an order"),
         ("", "nothing", "has no listing 'nothing'"),
     ):
         with pytest.raises(UserError, match=says):

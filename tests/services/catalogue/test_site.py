@@ -92,7 +92,7 @@ def test_a_page_leads_with_picture_and_verdict_and_a_licence_of_ones_own_is_its_
     add(catalogue, tmp_path / "picture.png", kind="work", licence=own, title="Sea", price="free")
     sea = catalogue.listing("sea")
     assert (sea.licence, sea.terms) == ("LicenseRef-own", own)
-    with pytest.raises(UserError, match="is no licence of SPDX"):
+    with pytest.raises(UserError, match="is not an SPDX licence"):
         add(catalogue, tmp_path / "picture.png", kind="work", licence="CC-BY-9", title="Sea")
     quality = Quality(verdict="Hardly blurred.", scores=({"name": "fd", "value": 1.5},), card={"id": "ab"})
     catalogue.write(sea.model_copy(update={"quality": quality}))

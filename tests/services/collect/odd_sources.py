@@ -565,7 +565,7 @@ def examples() -> Iterator[tuple[str, Maker]]:
     good = {"0.txt": GOOD.encode(), "0.json": b"{}", "1.txt": b"another", "1.json": b"{}"}
     for name, odd in {
         "metadata of depth": {"2.txt": b"x", "2.json": b"[" * 100_000},
-        "metadata that is no object": {"2.txt": b"x", "2.json": b"5"},
+        "metadata that is not an object": {"2.txt": b"x", "2.json": b"5"},
         "metadata of odd types": {"2.txt": b"x", "2.json": b'{"label": [[]], "time": {"a": 1}, "license": 5}'},
         "numbers": {"2.txt": b"x", "2.json": b'{"time": ' + b"9" * 5_000 + b"}"},
         "an image that is none": {"2.jpg": b"\xff\xd8\xffgarbage", "2.txt": b"x"},
@@ -765,7 +765,7 @@ def collect(folder: Path, make: Maker) -> dict[str, Any]:
         options = {"delay": 0, "max_wait": 1, "retries": 0, "max_pages": 5}
         web = isinstance(made, str) and made.startswith("addresses:")
         places = [place_of(made, options if web else {})] if isinstance(made, str) else made
-    except UserError as error:  # it is no place, as the message says
+    except UserError as error:  # it is not a place, as the message says
         told.append(str(error))
     known = gather([*places, place_of(str(beside))], folder / "set", assembly={"near": "keep"})
     texts = [r["text"] for r in pq.read_table(folder / "set" / "items.parquet").to_pylist()]

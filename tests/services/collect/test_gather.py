@@ -181,7 +181,7 @@ def test_other_rules_clean_everything_again(texts: Path, tmp_path: Path) -> None
     made = gather([], tmp_path / "set", off=["line_ends"])
     assert {r["where"]: r["changed"] for r in items(tmp_path / "set")}["windows.txt"] == []
     assert made["items"] == {"text": 31, "image": 1}
-    with pytest.raises(UserError, match="There is no rule 'line_end'"):
+    with pytest.raises(UserError, match="No rule 'line_end'"):
         gather([], tmp_path / "set", off=["line_end"])
 
 
@@ -252,7 +252,7 @@ def test_a_data_set_of_somebody_else_names_no_file_outside_of_it(texts: Path, tm
     table = table.set_column(table.schema.get_field_index("file"), table.schema.field("file"), [column])
     pq.write_table(table, tmp_path / "set" / "items.parquet")
     warned: list[str] = []
-    with events.listening(lambda event: warned.append(event.text)), pytest.raises(UserError, match="no image"):
+    with events.listening(lambda event: warned.append(event.text)), pytest.raises(UserError, match="No image"):
         of_collected(tmp_path / "set", "image")
     assert any("1 item" in text and name in text for text in warned)
 

@@ -45,7 +45,7 @@ def test_a_licence_has_one_form(given: str, expected: str) -> None:
 
 @pytest.mark.parametrize(("given", "near"), [("Apach-2.0", "Apache-2.0"), ("CC-BY-SA", "CC-BY-SA"), ("MIT AND", "MIT")])
 def test_what_is_no_licence_is_refused_with_the_nearest(given: str, near: str) -> None:
-    with pytest.raises(UserError, match=rf"no licence of SPDX. Did you mean {near}") as found:
+    with pytest.raises(UserError, match=rf"is not an SPDX licence. Did you mean {near}") as found:
         normalised(given)
     assert found.value.code == "no_licence"
     assert normalised_or_unknown(given) == "unknown"

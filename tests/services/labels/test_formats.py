@@ -193,5 +193,5 @@ def test_the_command_writes_a_file_and_replaces_none(invoke: Any, text_run: Path
     code, printed, _ = invoke("show", tmp_path / "poem.txt", "--json")
     assert code == 0 and parsed(printed)["format"] == "label", "a file is data or a work, and never a run"
     assert isinstance(afresh.label(text_run), Labelled) and afresh.load(text_run).label().label is not None
-    with pytest.raises(UserError, match="no format"):
+    with pytest.raises(UserError, match="No format"):
         afresh.label(text_run, format="pdf")  # type: ignore[arg-type]

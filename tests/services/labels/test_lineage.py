@@ -81,7 +81,7 @@ def test_one_weight_changes_the_hash(text_run: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_changed_in_place_is_noticed(text_run: Path, tmp_path: Path) -> None:
-    """A checkpoint that does not match its own hashes is no content: an older one counts, or there is none."""
+    """A checkpoint that does not match its own hashes is not a content: an older one counts, or there is none."""
     run = copied(text_run, tmp_path)
     root = run / "checkpoints"
     newest = checkpoint.steps_in(root)[-1]

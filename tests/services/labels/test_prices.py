@@ -43,7 +43,7 @@ def test_minor_units_are_those_of_the_currency_rounded_half_to_even() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("nan EUR", "nan is no finite decimal number"),
+        ("nan EUR", "nan is not a finite decimal number"),
         ("inf USD", "no finite decimal number"),
         ("-1 EUR", "-1 is below 0"),
         ("1e30 EUR", "no finite decimal number"),
@@ -52,9 +52,9 @@ def test_minor_units_are_those_of_the_currency_rounded_half_to_even() -> None:
         ("٣ EUR", "no finite decimal number"),
         ("3 EURO", "no currency in use. Did you mean EUR?"),
         ("3 XXQ", "no currency in use"),
-        ("3", "no number and a currency"),
-        ("", "no number and a currency"),
-        ("0.3 EUR <script>", "no number and a currency"),
+        ("3", "not a number and a currency"),
+        ("", "not a number and a currency"),
+        ("0.3 EUR <script>", "not a number and a currency"),
     ],
 )
 def test_what_is_no_price_is_refused_with_what_is_accepted(

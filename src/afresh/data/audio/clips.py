@@ -373,7 +373,7 @@ def _with_groups(items: Sequence[Item], table: Attributes, options: ClipOptions,
         return [replace(i, group=SOUND.digest(i.value)) for i in items]
     if column not in table.columns:
         raise UserError(
-            f"There is no column {column!r} to group by. Columns found: {', '.join(table.columns) or 'none'}. Set "
+            f"No column {column!r} to group by. Columns found: {', '.join(table.columns) or 'none'}. Set "
             "`data.group` to one of these, or omit it: then every file is a group of its own."
         )
     if column == options.label_column:

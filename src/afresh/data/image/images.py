@@ -94,7 +94,7 @@ def map_threads(f: Callable[[A], B], items: Iterable[A]) -> list[B]:
 
 
 def threaded(f: Callable[[A], B], items: Iterable[A], at_once: int = 256) -> Iterator[B]:
-    """The results of `f` for each item, in order, of which `at_once` are made at a time in threads.
+    """The results of `f` for each item, in order; `at_once` are made at a time in threads.
 
     Threads are effective because Pillow releases the interpreter's lock while it decodes and resizes.
     """
@@ -133,7 +133,7 @@ decoding = Allowance(DECODED)
 
 @contextmanager
 def open_image(source: Source) -> Iterator[Image.Image]:
-    """An image of which the header was read. Raises FileError if it is not a supported image or exceeds MAX_PIXELS."""
+    """An image whose header was read. Raises FileError if it is not a supported image or exceeds MAX_PIXELS."""
     with io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as stream, _opened(stream) as image:
         yield image
 
@@ -314,7 +314,7 @@ def _upright(image: Image.Image, traits: set[str]) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, background: tuple[int, int, int], traits: set[str]) -> Image.Image:
-    """An image of any Pillow mode as L or RGB with 8 bits per channel, of which a strip is converted at a time."""
+    """An image of any Pillow mode as L or RGB with 8 bits per channel, converted strip by strip."""
     deep = image.mode.startswith("I")
     clear = not deep and (image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info)
     mode = "L" if deep or (image.mode in ("1", "L") and not clear) else "RGB"

@@ -42,7 +42,7 @@ def address_of(path: str | Path) -> str:
     """The address with both of its slashes, and none at its end."""
     found = ADDRESS.fullmatch(str(path))
     if found is None:
-        raise UserError(f"{path} is no address of a store. Give one as s3://BUCKET/NAME.", NOT_STORED)
+        raise UserError(f"{path} is not an address of a store. Give one as s3://BUCKET/NAME.", NOT_STORED)
     scheme = found[1].lower()
     return f"{scheme}://{'/' if scheme in ('file', 'local') else ''}{found[2].rstrip('/')}"
 
@@ -65,7 +65,7 @@ def files_at(address: str | Path) -> list[StoredFile]:
     store = ObjectStore(address)
     found = [file for one in numbered(address) for file in store.files_at(one)]
     if not found:
-        raise UserError(f"There is no file at {address}. Is the address right?", NOT_STORED, address=address)
+        raise UserError(f"No file at {address}. Is the address right?", NOT_STORED, address=address)
     return sorted(found, key=lambda file: file.name)
 
 
@@ -194,7 +194,7 @@ class ObjectStore:
     def _file(self, address: str, name: str, entry: dict[str, Any]) -> StoredFile:
         if entry.get("size") is None:
             raise OSError(
-                f"the store does not say how many bytes {name or address} has, so that half of it is no error"
+                f"the store does not say how many bytes {name or address} has, so a partial read would go unnoticed"
             )
         tag = next((entry[t] for t in TAGS if entry.get(t)), "")
         # Some stores give times of two types.

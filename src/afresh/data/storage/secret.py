@@ -1,4 +1,4 @@
-"""The user's secret, by which it is known what this user has made or trusted, and nobody else can pretend to it.
+"""The user's secret, by which works and trust of this user are recognised and cannot be forged.
 
 It is the file `secret` in the user's configuration folder, or in that of the preference `key_folder`, made when it is
 first needed and readable by the user alone.

@@ -122,7 +122,7 @@ def delimited_rows(
 
 
 def not_a_row(fields: Sequence[str], columns: int) -> str:
-    """The reason why a line with another number of fields than the header is no row."""
+    """The reason why a line with another number of fields than the header is not a row."""
     if RULE.fullmatch("".join(fields)):
         return DRAWN
     return f"{len(fields):,} fields, but the header has {columns:,}"

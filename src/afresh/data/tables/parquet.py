@@ -171,7 +171,7 @@ def _shares(found: Sequence[Page]) -> bool:
 
 
 def _width(leaf: Leaf, chunk: Chunk, found: Sequence[Page]) -> int:
-    """Bytes of a decoded value at most: of a text within a structure, which is no reference, those of a page."""
+    """Bytes of a decoded value at most: of a text within a structure, which is not a reference, those of a page."""
     fixed = leaf.width is not None and (len(chunk.path) == 1 or not leaf.text)
     if fixed and not _shares(found):
         return leaf.width or 0

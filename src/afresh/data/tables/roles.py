@@ -176,7 +176,7 @@ def check_given(columns: Sequence[str], given: Mapping[str, str], prefix: str = 
     for role, column in given.items():
         if column not in columns:
             raise UserError(
-                f"There is no column {column!r} for `{prefix}{role}`. The columns are: {', '.join(columns) or 'none'}.",
+                f"No column {column!r} for `{prefix}{role}`. The columns are: {', '.join(columns) or 'none'}.",
                 "unknown_column",
             )
 

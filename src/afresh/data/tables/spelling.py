@@ -61,7 +61,7 @@ def written_number(cell: str) -> WrittenNumber | None:
     if len(cell) > 60 or (m := WRITTEN.fullmatch(cell.strip())) is None:
         return None
     body = m["body"].strip()
-    if spaced := SPACED.match(body) if m["open"] != "+" else None:  # +49 170 123 is no number
+    if spaced := SPACED.match(body) if m["open"] != "+" else None:  # +49 170 123 is not a number
         body = re.sub(f"[{SPACES}]", "", spaced[0]) + body[spaced.end() :]
     decimals = next((name for name, form in BODIES if form.fullmatch(body)), None)
     brackets, signs = (m["open"] == "(", m["close"] == ")"), [s for s in (m["open"], m["sign"], m["close"]) if s]

@@ -127,7 +127,7 @@ def _sheet(book: Any, wanted: str) -> str:
     names = [sheet.title for sheet in sorted(book.worksheets, key=lambda sheet: sheet.sheet_state != "visible")]
     if wanted:
         if wanted not in names:
-            raise UserError(f"There is no sheet {wanted!r}. Name one of: {', '.join(names)}.", "unknown_sheet")
+            raise UserError(f"No sheet {wanted!r}. Name one of: {', '.join(names)}.", "unknown_sheet")
         return wanted
     most = [[sum(v is not None for v in row) for row in islice(_rows(book[n]), LOOKED_AT)] for n in names]
     for filled in (2, 1):  # cells of a row of a table, and of a list

@@ -1,4 +1,4 @@
-"""Data bases of SQLite, of which one table or one SELECT is read, whoever wrote the query, the views and the file.
+"""Data bases of SQLite, read as one table or one SELECT; the query, the views and the file need not be trusted.
 
 Whether a statement only reads is decided by SQLite itself: its authorizer is asked about every part of a statement, of
 views and of what they call, and permits what is listed here. A connection in `mode=ro` alone still writes by VACUUM

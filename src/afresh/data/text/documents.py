@@ -268,7 +268,7 @@ def fit_documents(
     texts: list[str] = [i.value for i in items]
     n_bytes = sum(map(utf8_size, texts))
     if not n_bytes:
-        raise UserError("There is no text to train on: the training split is empty.")
+        raise UserError("No text to train on: the training split is empty.")
     spec, notes = fit_conditions(items)
     for name, part in spec.items():
         if len(part.classes) > MAX_CLASSES and part.kind == "label":

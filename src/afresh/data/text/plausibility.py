@@ -90,7 +90,7 @@ def fits(before: str, character: str, after: str) -> bool:
 
 
 def worth(before: str, character: str, after: str, standard: str) -> float:
-    """The worth of a character that is no Latin letter."""
+    """The worth of a character that is not a Latin letter."""
     if unicodedata.category(character) in ("Cc", "Cn", "Co", "Cs"):
         return 0.0
     name = script(character)

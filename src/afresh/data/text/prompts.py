@@ -20,7 +20,7 @@ def hole_pieces(text: str, example: str = "") -> list[str | int]:
     """The texts around holes [[N]], and the N: text, N, text, N, ..., text. Raises UserError if there is no hole."""
     pieces = HOLE.split(text)
     if len(pieces) == 1:
-        raise UserError(f"There is no hole in {text!r}: write [[N]] where N tokens are missing{example}.")
+        raise UserError(f"No hole in {text!r}: write [[N]] where N tokens are missing{example}.")
     return [p if i % 2 == 0 else int(p) for i, p in enumerate(pieces)]
 
 

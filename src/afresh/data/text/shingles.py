@@ -1,6 +1,6 @@
 """Hashes of the words of texts, and of runs of words: many texts at once, at tens of megabytes a second.
 
-A word is a run of letters, digits and underscores. Every other sign of ASCII that is no common punctuation, as + or <,
+A word is a run of letters, digits and underscores. Every other sign of ASCII except common punctuation, as + or <,
 is a word of its own, so that `a < b` and `a > b` differ; so is each character of a script that is written without
 spaces, and of every other script whose characters take three bytes or more in UTF-8. Case, white space, quotation
 marks and . , ; : ! ? do not count.

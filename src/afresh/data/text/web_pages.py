@@ -168,7 +168,7 @@ class PageShape:
 
 
 def shape_of(source: str) -> PageShape:
-    """The shape of a page. Raises FileError for one that would take too long to read, and for what is no page."""
+    """The shape of a page. Raises FileError for one that would take too long to read, and for what is not a page."""
     from lxml import etree
 
     raw = source.encode("utf-8", "replace")

@@ -235,7 +235,7 @@ class AudioModality:
         """Fit rate, length, range of levels and conditions to the training clips. Raises UserError if there are
         none."""
         if not items:
-            raise UserError("There is no sound to train on: the training split is empty.")
+            raise UserError("No sound to train on: the training split is empty.")
         rate, channels = items[0].value.rate, items[0].value.samples.shape[1]
         longest = max([round((options.seconds or 0) * rate), *(len(i.value.samples) for i in items)])
         captions, notes = fit_captions(options.captions, [i.caption for i in items if i.caption])

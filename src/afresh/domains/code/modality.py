@@ -107,7 +107,7 @@ class CodeModality:
         items = [i for i in read.values() if isinstance(i, Item)]
         refused += [r for r in read.values() if isinstance(r, Refused)]
         if not items:
-            raise UserError(f"There is no usable source code in {path}.", lines=refusal_lines(refused))
+            raise UserError(f"No usable source code in {path}.", lines=refusal_lines(refused))
         if not options.languages:
             items, rare = _common(items, options.min_share)
             refused += rare

@@ -66,7 +66,7 @@ def read_tasks(path: Path, first: int | None = None) -> list[CodeTask]:
         raise UserError(f"{path}, line {number}: {reason}. Write one task per line, as in MBPP or HumanEval.")
     tasks = [task_of(row, number) for number, row in table.rows]
     if not tasks:
-        raise UserError(f"There is no task in {path}. Write one task per line, as in MBPP or HumanEval.")
+        raise UserError(f"No task in {path}. Write one task per line, as in MBPP or HumanEval.")
     return tasks[:first]
 
 

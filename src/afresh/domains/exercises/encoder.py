@@ -128,7 +128,7 @@ class AnswerEncoder(FileEncoder):
     def encode(self, items: Sequence[Item]) -> Examples:
         """x (total,) int32: the answers of each window of each history, and the mask of the outcomes to predict.
 
-        Raises UserError for what is not a history.
+        Raises UserError for an invalid history.
         """
         rows: list[list[int]] = []
         masks: list[np.ndarray[Any, np.dtype[np.bool_]]] = []
@@ -217,7 +217,7 @@ def fit_answers(
                 skill_of.setdefault(a.item, Counter())[a.skill] += 1
     total = counts.total()
     if not total:
-        raise UserError("There is no answer to learn from: the training split is empty.")
+        raise UserError("No answer to learn from: the training split is empty.")
     if right.total() in (0, total):
         what = "right" if right.total() else "wrong"
         raise UserError(f"All {total:,} answers are {what}: there is nothing to tell apart. Give a log with both.")

@@ -112,7 +112,7 @@ def read_log(path: Path, options: LogOptions) -> Corpus:
             corpus.items.append(Item(history, f"learner {learner}", split=split or None))
     if not corpus.items:
         raise UserError(
-            f"There is no usable log of answers in {path} (columns of the learner, the exercise and the outcome, as "
+            f"No usable log of answers in {path} (columns of the learner, the exercise and the outcome, as "
             f"{', '.join(sorted(TABLES))}).",
             lines=refusal_lines(corpus.refused),
         )

@@ -71,7 +71,7 @@ def routes(desk: studio.Desk) -> APIRouter:
             if learner:
                 before = learners(served.run.path).get(learner)
                 if before is None:
-                    raise studio.RefusedRequest(404, f"There is no learner {learner} in the data.", "no_learner")
+                    raise studio.RefusedRequest(404, f"No learner {learner} in the data.", "no_learner")
                 history = replace(before, answers=(*before.answers, *history.answers))
             with studio.alone(served):
                 found = practise.practice_for(served.run, history, success=success, policy=policy, k=3)
@@ -96,7 +96,7 @@ def routes(desk: studio.Desk) -> APIRouter:
 
 
 def kept(request: Request, run: str, learner: str) -> Path:
-    """The file of the answers that whoever asks gave on the page, of a learner or for themselves."""
+    """The file of the answers that this visitor gave on the page, for a learner or for themselves."""
     folder = studio.own_folder(request) / "practise"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{hashlib.sha256(json.dumps([run, learner]).encode()).hexdigest()[:24]}.json"

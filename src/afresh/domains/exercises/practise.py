@@ -502,7 +502,7 @@ def practice_for(
     names = [name for name, _ in tracer.groups]
     if skill is not None and skill not in names:
         more = ", ..." if len(names) > 20 else ""
-        raise UserError(f"There is no skill {skill!r}. Skills: {', '.join(names[:20])}{more}.")
+        raise UserError(f"No skill {skill!r}. Skills: {', '.join(names[:20])}{more}.")
     gap = tracer.gap(after) if len(history) else FIRST
     items = np.array(pool(tracer))
     chances = tracer.of_items([history], items.tolist(), gap)
@@ -578,7 +578,7 @@ def history_of(run: Run, learner: str) -> AnswerHistory:
     if learner not in found:
         near = get_close_matches(learner, found, n=3) or list(found)[:3]
         raise UserError(
-            f"There is no learner {learner!r} in {run.record.data.path}, but {', '.join(near)} and others. "
+            f"No learner {learner!r} in {run.record.data.path}, but {', '.join(near)} and others. "
             "`learner=all` lists them."
         )
     return found[learner]
@@ -600,7 +600,7 @@ def history_in(run: Run, text: str) -> AnswerHistory:
         right = outcome_of(outcome)
         if not item or right not in (0.0, 1.0):
             raise UserError(
-                f"{part!r} is no answer. A history is item:right,item:wrong,..., or a table of one learner."
+                f"{part!r} is not an answer. A history is item:right,item:wrong,..., or a table of one learner."
             )
         answers.append((item.strip(), right == 1))
     return history_from(run, answers)

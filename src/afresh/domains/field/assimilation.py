@@ -29,7 +29,7 @@ from afresh.domains.field.scores import crps
 from afresh.domains.field.written import states_file
 from afresh.runs.run import Run
 
-BATCH = 32  # members that are drawn at a time, of which the derivatives are held
+BATCH = 32  # members that are drawn at a time, whose derivatives are held
 SOLVER = {"solver": "sde"}  # better calibrated than the ODE with a network's errors (docs/guides/fields.md)
 FAR = 3.0  # deviations of chi-square from 1 that are remarked
 

@@ -78,7 +78,7 @@ class Fields:
 
 @dataclass(frozen=True)
 class Span:
-    """`length` consecutive states of a trajectory, of which `first` is the number of the first."""
+    """`length` consecutive states of a trajectory, beginning with number `first`."""
 
     trajectory: int
     first: int

@@ -206,7 +206,7 @@ class FieldModality:
     def fit(self, items: Sequence[Item], options: FieldOptions) -> FieldEncoder:
         """Fit means and deviations to the training states. Raises UserError if there are none."""
         if not items:
-            raise UserError("There is no state to train on: the training split is empty.")
+            raise UserError("No state to train on: the training split is empty.")
         shape = read_value(items[0].value).shape
         channels, points = shape[0] // options.window, shape[1:]
         moments = moments_of(states_of(items, channels))
@@ -288,7 +288,7 @@ def items_of(
 
 
 def states_of(items: Sequence[Item], channels: int) -> Iterator[NDArray[Any]]:
-    """The states (channels, *space) of items, of which one item is in memory at a time."""
+    """The states (channels, *space) of items, with one item in memory at a time."""
     for item in blocks(items, "statistics of the states"):
         value = read_value(item.value)
         yield from value.reshape(-1, channels, *value.shape[1:])

@@ -117,7 +117,7 @@ def read_array(path: Path, encoder: FieldEncoder) -> NDArray[np.float64]:
     cannot be read, or of which it cannot be told which array is meant."""
     must_exist(path)
     if path.suffix.lower() not in OPEN:
-        raise UserError(f"{path} is no file of arrays. Accepted: {', '.join(OPEN)}.")
+        raise UserError(f"{path} is not a file of arrays. Accepted: {', '.join(OPEN)}.")
     try:
         found = open_contents(DataFile(path, path.name, 0)).variables
         named = {name: found[name].read() for name in encoder.channels if name in found}
@@ -156,8 +156,8 @@ def laid_out(path: Path, encoder: FieldEncoder, array: NDArray[Any], lead: tuple
     if array.ndim < rank or given not in (lead, tuple(n for n in lead if n > 1), lead[1:] if lead[0] == 1 else lead):
         raise UserError(
             f"{path} has an array of the shape {array.shape}. The run's states have the shape {shape_of(encoder)}: "
-            "give an array of that shape with NaN where nothing was observed, or one of a coarser grid, of which each "
-            "value is the mean of a block of points.",
+            "give an array of that shape with NaN where nothing was observed, or one of a coarser grid whose "
+            "values are means of blocks of points.",
             "observations_shape",
         )
     return np.asarray(array, np.float64).reshape(*lead, *array.shape[array.ndim - rank :])

@@ -200,7 +200,7 @@ def field_encoder(run: Run) -> FieldEncoder:
     if not isinstance(run.encoder, FieldEncoder) or PAST not in run.conds:
         raise UserError(
             f"{run.path} was not trained on states of a field that follow one another, and only those are rolled out. "
-            "Train on such data, of which the guide to fields says what is read, or compute some: make-data.",
+            "Train on such data (see the guide to fields), or compute some: `afresh demo`.",
             "not_fields",
         )
     return run.encoder

@@ -135,7 +135,7 @@ def assimilate(
 ) -> Assimilation:
     """Draw states given noisy observations of them: at some of the points, or on a coarser grid.
 
-    The members are draws of the posterior, of which the run is the prior. They are written with their mean, deviation
+    The members are draws of the posterior whose prior is the run. They are written with their mean, deviation
     and a picture, and checked: what they leave of the observations is to be as large as the noise.
 
     Raises UserError if the observations cannot be read or do not fit the run, and if the run cannot follow them.

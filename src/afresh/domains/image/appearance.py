@@ -35,7 +35,7 @@ MOST = 1 << 24  # pixels of a set; of more, the first images are looked at
 
 class Statistic(NamedTuple):
     """least: the smallest standard deviation that counts, as a smaller difference is not seen. below, above: what one
-    sees if samples have less or more of it than real images; empty if that is no fault of its own."""
+    sees if samples have less or more of it than real images; empty if that is not a fault of its own."""
 
     name: str
     least: float

@@ -242,7 +242,7 @@ class NearestTraining:
             )
 
     def _table(self, where: str) -> Array:
-        """The training images as vectors (N, D), of which the reserve is the end."""
+        """The training images as vectors (N, D); the reserve comes last."""
         s = self.sets
         rows = s.other_rows if s.few else torch.cat([s.other_rows, s.reserve_rows])
         table: Array | None = None

@@ -277,7 +277,7 @@ class ImageModality:
     def fit(self, items: Sequence[Item], options: ImageOptions) -> ImageEncoder:
         """Fit shape, standard deviation and conditions to the training items. Raises UserError if there are none."""
         if not items:
-            raise UserError("There is no image to train on: the training split is empty.")
+            raise UserError("No image to train on: the training split is empty.")
         count = np.zeros(256, np.int64)  # occurrences of each level
         channels = 1
         for pixels in values_of(items):
@@ -490,7 +490,7 @@ def _sniff_arrays(headers: Mapping[str, ArrayHeader]) -> Sniff:
 
 
 def _advice(shape: tuple[int, ...]) -> str:
-    """What an array that is no stack of images could be, and how to make one of it."""
+    """What an array that is not a stack of images could be, and how to make one of it."""
     accepted = "An array of images is (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1, 3 or 4, of numbers"
     if len(shape) == 4:
         n, c, h, w = shape

@@ -52,7 +52,7 @@ class Tables:
 
     def shares(self, catalogue: Catalogue, histories: Sequence[Sequence[int]]) -> dict[str, Any]:
         """The probabilities q of the next item by each table, sparse matrices (B, V) whose rows sum to 1, or to 0 where
-        a table knows nothing. An item that nobody could choose yet has the mean of those that are most alike."""
+        a table knows nothing. A new item has the mean of the most similar ones."""
         from scipy import sparse
 
         found = {"following": following(self.following, histories)}

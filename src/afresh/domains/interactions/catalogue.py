@@ -134,13 +134,13 @@ class Catalogue:
 
     @cached_property
     def alike_to_new(self) -> dict[int, list[int]]:
-        """For each item that nobody could choose yet, the chosen ones that are most alike, the most alike first."""
+        """For each new item, the most similar chosen items, the most similar first."""
         new = np.flatnonzero(self.counts == 0).tolist()
         return dict(zip(new, self.most_alike(new, self.counts > 0), strict=True))
 
     @cached_property
     def stand_ins(self) -> Any:
-        """A sparse matrix (V, V) by which scores (B, V) are multiplied to give each item that nobody could choose yet
+        """A sparse matrix (V, V) by which scores (B, V) are multiplied to give each new item
         the mean of those that are most alike; None if there are no such items."""
         from scipy import sparse
 
@@ -151,7 +151,7 @@ class Catalogue:
         return sparse.csr_matrix((values.astype(np.float32), (rows, columns)), shape=(len(self), len(self)))
 
     def learnt(self, history: Sequence[int]) -> list[int]:
-        """A history in which the item that is most alike stands for one that nobody could choose yet. Such an item is
+        """A history in which the most similar item stands for a new one. Such an item is
         left out if no other is like it."""
         return [j for i in history for j in self.alike_to_new.get(i, [i])[:1]]
 
@@ -204,7 +204,7 @@ def load_catalogue(folder: Path) -> Catalogue:
     except (FileError, pyarrow.ArrowException, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{file} is not a catalogue that can be read: {error}. Restore a copy of it.") from None
     if not ids or len(set(ids)) != len(ids):
-        raise UserError(f"{file} is damaged: it has {len(ids):,} items, of which {len(set(ids)):,} differ.")
+        raise UserError(f"{file} is damaged: it has {len(ids):,} items with {len(set(ids)):,} different ids.")
     return Catalogue(ids, counts, features)
 
 
@@ -238,11 +238,11 @@ def are_numbers(values: Sequence[Any]) -> bool:
 
 
 def check_bound(column: str, wanted: str) -> None:
-    """Raises UserError for a bound that is no number."""
+    """Raises UserError for a bound that is not a number."""
     sign = next((s for s in SIGNS if wanted.startswith(s)), None)
     if sign is not None and as_number(wanted.removeprefix(sign)) is None:
         raise UserError(
-            f"{column} is asked to be {wanted!r}, and {wanted.removeprefix(sign)!r} is no number. Write one with a "
+            f"{column} is asked to be {wanted!r}, and {wanted.removeprefix(sign)!r} is not a number. Write one with a "
             f"decimal point, as in {column}={sign}30.5."
         )
 

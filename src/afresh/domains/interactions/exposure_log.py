@@ -70,7 +70,7 @@ def read_shown(path: Path) -> ShownLog:
         for reason, (count, row) in unusable.reasons.items():
             raise UserError(f"{file.name}: {count:,} rows cannot be read, the first in line {row:,} ({reason}).")
     if not rows:
-        raise UserError(f"There is no log of what was shown in {path}.")
+        raise UserError(f"No log of what was shown in {path}.")
     columns = columns_of_shown(list(dict.fromkeys(name for row in rows for name in row)))
     rows, decision = in_lists(rows, columns)
     starts = np.flatnonzero(np.diff(decision, prepend=-1))
@@ -129,14 +129,14 @@ def in_lists(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> tuple[li
 
 
 def number(value: Any, column: str, row: int) -> float:
-    """Raises UserError for what is no number, yes or no."""
+    """Raises UserError for an invalid number, yes or no."""
     text = "" if value is None else str(value).strip().lower()
     if text in YES + NO:
         return float(text in YES)
     amount = as_number(text)
     if amount is None:
         raise UserError(
-            f"Row {row + 1:,} of the log has {text or 'nothing'!r} for {column}, which is no number. Write 0 where "
+            f"Row {row + 1:,} of the log has {text or 'nothing'!r} for {column}, which is not a number. Write 0 where "
             "nothing was clicked."
         )
     return amount

@@ -76,7 +76,7 @@ class ItemNames:
                 "ambiguous_item",
             )
         raise UserError(
-            f"There is no item {name!r} among the {len(self.catalogue):,} of the catalogue, of which the nearest are "
+            f"No item {name!r} among the {len(self.catalogue):,} of the catalogue. Similar names: "
             f"{', '.join(map(repr, self.nearest(name)))}. Give names as tables of recommendations print them, or ids.",
             "unknown_item",
         )

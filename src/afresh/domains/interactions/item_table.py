@@ -92,7 +92,7 @@ def load_table(file: Path, size: int) -> ItemTable:
         index = check_tensor(tensors, "index", (size, k), (torch.int32,))
         weight = check_tensor(tensors, "weight", (size, k), (torch.float32,))
         if k == 0 or int(index.min()) < 0 or int(index.max()) >= size or not bool(weight.isfinite().all()):
-            raise ValueError("it names an item that is not in the catalogue, or a weight is no number")
+            raise ValueError("it names an item that is not in the catalogue, or a weight is not a number")
     except ValueError as error:
         raise UserError(f"{file} is damaged: {error}. Restore a copy of it.", "damaged", file=str(file)) from None
     return ItemTable(index, weight)

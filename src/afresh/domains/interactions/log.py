@@ -98,7 +98,7 @@ def read_log(
         check_given(tuple(reading.seen), {role: column for role, column in named.items() if column is not None})
     if not reading.parts:
         raise UserError(
-            f"There is no log of who did what in {path}: it needs a column of users and one of items, in "
+            f"No log of who did what in {path}: it needs a column of users and one of items, in "
             f"{', '.join(sorted(SUFFIXES))}. Name them by `data.user` and `data.item`.",
             lines=[f"{r.source}: {r.reason}" for r in refused[:5]],
         )

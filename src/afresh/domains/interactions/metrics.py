@@ -205,7 +205,7 @@ NEARLY = 0.95  # good: of the simpler model's NDCG, at least this share
 
 
 def judge_recommendations(scores: Mapping[str, Score], plural: str) -> Judgement | None:
-    """The judgement on recommendations, beside what is popular and a model that is no network; None without these."""
+    """The judgement on recommendations, beside popular items and a model without a network; None without these."""
     own, popular = scores.get(f"NDCG@{K}"), scores.get(f"NDCG@{K}/popularity")
     others = [name for name in scores if name.startswith(f"NDCG@{K}/") and name != f"NDCG@{K}/popularity"]
     if own is None or popular is None or not others:

@@ -158,8 +158,8 @@ class Recommender:
 
     @cached_property
     def data(self) -> tuple[Sequence[History], Sequence[History]] | None:
-        """The training and the held-out histories; None if the data is missing, has changed, or is a query of somebody
-        else that is not trusted, which is said."""
+        """The training and the held-out histories; None if the data is missing, has changed, or is an
+        untrusted query of another user, which is said."""
         if self.given is not None:
             return self.given
         found = known_data(self.run)
@@ -263,7 +263,7 @@ class Recommender:
 
     def log_probs(self, histories: Sequence[Sequence[int]], cond: Cond, network: Network | None = None) -> Tensor:
         """What the network alone says, or another one, log q (B, V). A network has learnt that items without events do
-        not come next, which is no judgement: such an item has the mean probability of those that are most alike."""
+        not come next, which is not a judgement: such an item has the mean probability of those that are most alike."""
         predict, modules = network or self.network
         rows = [self.catalogue.learnt(h) for h in histories]
         found = next_log_probs(predict, modules, self.run.space, rows, cond)[:, : len(self.catalogue)]
@@ -402,7 +402,7 @@ class Recommender:
         p = self.probabilities(without, cond.repeat(len(without)))[:, list(places)].clamp_min(LEAST).log()
         gains = p[:1] - p[1:]  # (items of the history, places)
         out = []
-        for place, column in zip(places, gains.T, strict=True):  # an item that may come again is no reason for itself
+        for place, column in zip(places, gains.T, strict=True):  # an item is not a reason for itself
             order = [i for i in column.argsort(descending=True).tolist() if known[i] != place]
             found = [(known[i], float(column[i])) for i in order[:most] if column[i] > 0]
             out.append(tuple(Reason(self.catalogue.ids[j], nats, self.catalogue.title(j)) for j, nats in found))

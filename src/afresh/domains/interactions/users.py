@@ -57,8 +57,8 @@ def users_of(
 ) -> Users:
     """The users that are named, all of the log, or new ones with these histories (ids, or a text of ids with commas).
 
-    `sessions`: what each of them chose just now, which follows what is known before; alone, all that is known of
-    somebody. The log is that of the run, or the one at `data`. Raises UserError for an unknown user, if nobody is asked
+    `sessions`: what each of them chose just now, which follows what is known before; alone, all that is known.
+    The log is that of the run, or the one at `data`. Raises UserError for an unknown user, if no user is asked
     for, for sessions that are not one for each user, or for traits of users of the log, which the log tells.
     """
     if not named and not histories and not everyone:
@@ -119,7 +119,7 @@ def _new(recommender: Recommender, histories: Sequence[str | Sequence[str]], tra
 
 
 def number(name: str, value: str) -> float:
-    """Raises UserError for a value that is no number."""
+    """Raises UserError for a value that is not a number."""
     try:
         return float(value)
     except ValueError:
@@ -127,7 +127,7 @@ def number(name: str, value: str) -> float:
 
 
 def _items_of_log(run: Run, data: Path | None) -> Sequence[Item]:
-    """The items of the run's log as it is now, or of another one. What somebody else's run names is only read if it is
+    """The items of the run's log as it is now, or of another one. What another user's run names is read only if it is
     what the run has learnt. Raises UserError if there is no log."""
     record = run.record
     path = Path(record.data.path) if data is None else data
@@ -151,7 +151,7 @@ def _of_log(recommender: Recommender, named: Sequence[str], data: Path | None) -
     if missing := [u for u in named if u not in known]:
         near = get_close_matches(missing[0], known, n=3) or list(known)[:3]
         raise UserError(
-            f"There is no user {missing[0]!r} among the {len(known):,} of {path}, which has {', '.join(near)}. For a "
+            f"No user {missing[0]!r} among the {len(known):,} of {path}, which has {', '.join(near)}. For a "
             "new user give `histories`."
         )
     items = [known[u] for u in named] if named else list(known.values())

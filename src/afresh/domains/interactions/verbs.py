@@ -238,13 +238,11 @@ def recommend(
     for_users = bool(users or histories or sessions or everyone)
     if votes_from is not None:
         if file is None or for_users or evaluate is not None:
-            raise UserError("The log of `votes_from` says for whom. Give `out` for the votes, and no users.")
+            raise UserError("`votes_from` already names the users. Remove the users and set `out`.")
         return votes_in(recommender, Path(votes_from), log).write(file)
     if evaluate is not None:
         if for_users or file is not None:
-            raise UserError(
-                "The log of `evaluate` says for whom, and no list is written. Leave out the users and `out`."
-            )
+            raise UserError("`evaluate` already names the users and writes no list. Remove the users and `out`.")
         return evaluate_log(recommender, Path(evaluate), ranking, log, clip)
     asked = users_of(recommender, users, histories or (), everyone, traits, log, sessions or ())
     lists = recommender.lists(asked.histories, ranking, asked.cond)

@@ -148,7 +148,7 @@ class MoleculeModality:
             )
         if not corpus.items:
             raise UserError(
-                f"There is no usable molecule in {path}. Correct what is listed, or give another file "
+                f"No usable molecule in {path}. Correct what is listed, or give another file "
                 f"({', '.join(sorted(READ))}, also .gz and .zip).",
                 lines=refusal_lines(corpus.refused),
             )
@@ -162,7 +162,7 @@ class MoleculeModality:
     def fit(self, items: Sequence[Item], options: MoleculeOptions) -> MoleculeEncoder:
         """Fit vocabulary, window and conditions to the training molecules. Raises UserError if there are none."""
         if not items:
-            raise UserError("There is no molecule to train on: the training split is empty.")
+            raise UserError("No molecule to train on: the training split is empty.")
         texts = [str(i.value) for i in items]
         tokens = tuple(vocabulary(options.form, texts))
         conds, notes = fit_conditions(items)

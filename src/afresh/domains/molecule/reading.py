@@ -212,7 +212,7 @@ def measured(columns: Sequence[Mapping[str, Any]], wanted: Sequence[str] | None)
     numbers: list[dict[str, float]] = [{} for _ in columns]
     for name in wanted or ():
         if name not in names:
-            raise UserError(f"There is no column {name!r}. Columns found: {', '.join(names) or 'none'}.")
+            raise UserError(f"No column {name!r}. Columns found: {', '.join(names) or 'none'}.")
     for name in names if wanted is None else wanted:
         cells = [row.get(name) for row in columns]
         present = [c for c in cells if c is not None and str(c).strip() != ""]
@@ -251,7 +251,7 @@ def _other(name: str, present: Sequence[Any]) -> str:
     repeated = sum(n > 1 for n in Counter(map(str, present)).values())
     identifies = name.lower().strip() in ("id", "name", "identifier") or name.lower().endswith(("_id", "id"))
     if identifies and repeated:
-        return f"column {name!r} is not learnt: identifiers, of which {repeated:,} occur more than once"
+        return f"column {name!r} is not learnt: identifiers, {repeated:,} of them repeated"
     return f"column {name!r} is not learnt: it is text"
 
 

@@ -26,7 +26,7 @@ TRIES = 8  # until an operator gives a valid molecule
 
 
 def offspring(parents: Sequence[tuple[str, str]], seed: int) -> list[str]:
-    """One new molecule for each pair of SMILES of which one can be made, as canonical SMILES."""
+    """One new molecule for each pair of SMILES that can be recombined, as canonical SMILES."""
     rng = random.Random(seed)
     out = []
     for first, second in parents:

@@ -210,7 +210,7 @@ def text_of(encoder: ScoreEncoder, score: MusicScore) -> str:
 def _alone(encoder: ScoreEncoder, score: MusicScore, voice: int) -> MusicScore:
     """The score with only one voice, moved to the position of `voice` if the score is a single melody."""
     if not 0 <= voice < encoder.voices:
-        raise UserError(f"There is no voice {voice}. This run has {encoder.voices} voices, counted from 0.")
+        raise UserError(f"No voice {voice}. This run has {encoder.voices} voices, counted from 0.")
     melody = score.voices == 1
     notes = [replace(n, voice=voice) for n in score.notes if melody or n.voice == voice]
     if not notes:

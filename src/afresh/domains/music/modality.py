@@ -114,7 +114,7 @@ class MusicModality:
                 corpus.refused.append(Refused(raw.source, str(error)))
         if not scores:
             raise UserError(
-                f"There is no usable symbolic music in {path} ({', '.join(sorted(READ))}, also .zip).",
+                f"No usable symbolic music in {path} ({', '.join(sorted(READ))}, also .zip).",
                 lines=refusal_lines(corpus.refused),
             )
         corpus.notes += _changes(tally, form, steps)
@@ -130,7 +130,7 @@ class MusicModality:
         """Fit the number of voices, and whether to transpose, to the training pieces. The vocabulary depends only on
         the form. Raises UserError if there are no pieces."""
         if not items:
-            raise UserError("There is no music to train on: the training split is empty.")
+            raise UserError("No music to train on: the training split is empty.")
         counts = [_voices(i.value) for i in items]
         voices = Counter(counts).most_common(1)[0][0]
         steps = options.steps or (VOICE_STEPS if voices else EVENT_STEPS)

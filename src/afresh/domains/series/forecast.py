@@ -259,7 +259,7 @@ def forecast_from(
     encoder = series_encoder(run)
     source = run.record.data.path if start is None else start
     if not isinstance(source, Mapping) and not Path(source).exists():
-        raise UserError(f'There is no {source}. Give the table that is to go on: `start="data.csv"`.', "data_missing")
+        raise UserError(f'No {source}. Give the table that is to go on: `start="data.csv"`.', "data_missing")
     series = read_like(encoder, source).series
     steps = horizon or encoder.layout.horizon
     ends = [last_known(s) for s in series]

@@ -63,7 +63,7 @@ def table_of(source: TableSource) -> Any:
         return arrow_table(source)
     path = Path(source)
     if not path.is_file():
-        raise UserError(f"There is no file {path}.")
+        raise UserError(f"No file {path}.")
     try:
         return whole_table(batches(named(path), Unusable()))
     except FileError as error:

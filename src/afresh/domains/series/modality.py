@@ -144,7 +144,7 @@ class SeriesModality:
     def fit(self, items: Sequence[Item], options: SeriesOptions) -> SeriesEncoder:
         """Fit means and deviations to the training windows. Raises UserError if there are none."""
         if not items:
-            raise UserError("There is no window to train on: the training split is empty.")
+            raise UserError("No window to train on: the training split is empty.")
         chosen = options.model_dump(mode="json", exclude_none=True)
         mean, std = moments([i.value for i in items])
         known = [moments([i.images["known"] for i in items])] if len(items[0].images.get("known", ())) else []

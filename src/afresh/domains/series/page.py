@@ -94,7 +94,7 @@ def view(encoder: SeriesEncoder, found: Sequence[Series], name: str, horizon: in
     """
     one = next((s for s in found if s.name == name), None) if name else found[0]
     if one is None:
-        raise UserError(f"There is no series {name}. Choose one of those that the table has.", "no_series")
+        raise UserError(f"No series {name}. Choose one of those that the table has.", "no_series")
     end = last_known(one)
     past = min(end, max(encoder.layout.context, SHOWN * horizon))
     known = part(one.known, end - past, end + horizon)

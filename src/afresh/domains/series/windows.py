@@ -1,4 +1,4 @@
-"""Series to windows of a context and a horizon, of which the last part in time is held out."""
+"""Series to windows of a context and a horizon; the last part in time is held out."""
 
 from __future__ import annotations
 

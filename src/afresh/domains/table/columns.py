@@ -100,7 +100,7 @@ def _number(cell: Any) -> Cell:
         return None
     number = as_number(cell)
     if number is None:
-        raise ValueError(f"{cell!r} is no number")
+        raise ValueError(f"{cell!r} is not a number")
     if isinstance(cell, int) or (isinstance(cell, str) and cell.strip().lstrip("+-").isdigit()):
         return int(cell)
     return number
@@ -121,7 +121,7 @@ def _date(cell: Any, form: str = "") -> Cell:
         return cell.isoformat()
     moment = date_moment(cell, order_in(form) if form else "?") if isinstance(cell, str) else None
     if moment is None:
-        raise ValueError(f"{cell!r} is no date")
+        raise ValueError(f"{cell!r} is not a date")
     return moment.isoformat(" ") if ":" in cell else moment.date().isoformat()
 
 

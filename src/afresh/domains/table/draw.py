@@ -1,4 +1,4 @@
-"""Rows of which some cells are known: conditional rows, and rows whose missing cells are filled."""
+"""Partly known rows: conditional rows, and rows whose missing cells are filled."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMED = 12  # values that a message names
 
 
 def why_not(run: Run) -> str | None:
-    """Why a run cannot make rows of which some cells are known, or None."""
+    """Why a run cannot complete partly known rows, or None."""
     if not isinstance(run.encoder, TableEncoder):
         return "it was not trained on a table"
     if not run.family.sampling.fills:
@@ -143,7 +143,7 @@ def draw_rows(run: Run, n: int, given: Mapping[str, str], format: str, seed: int
     encoder = table_encoder(run)
     codes = {code.name: code for code in encoder.columns}
     if unknown := [name for name in given if name not in codes]:
-        raise UserError(f"There is no column {unknown[0]!r}. The columns are: {', '.join(codes)}.", "unknown_column")
+        raise UserError(f"No column {unknown[0]!r}. The columns are: {', '.join(codes)}.", "unknown_column")
     cells = {name: given_cell(codes[name], text, encoder.forms.get(name, "")) for name, text in given.items()}
     notes = [note for name, cell in cells.items() if (note := outside(codes[name], cell))]
     row = Row(encoder.header, tuple(cells.get(name) for name in codes))
@@ -196,7 +196,7 @@ def impute_file(run: Run, path: Path, draws: int, seed: int) -> Imputed:
     """Fill the missing cells of a file. Raises UserError as the verb does."""
     encoder = table_encoder(run)
     if not path.exists():
-        raise UserError(f"There is no file {path}.")
+        raise UserError(f"No file {path}.")
     corpus = Corpus([])
     table = read_columns(path, None, corpus)
     names = list(table.cells)

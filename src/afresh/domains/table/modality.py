@@ -77,7 +77,7 @@ class TableModality:
     def fit(self, items: Sequence[Item], options: ReadingOptions) -> TableEncoder:
         """The tokens of each column, from training rows. Raises UserError without any, and for too many columns."""
         if not items:
-            raise UserError("There is no row to train on: the training split is empty.")
+            raise UserError("No row to train on: the training split is empty.")
         header = items[0].value.header
         if len(header.names) > MOST_COLUMNS:
             raise UserError(

@@ -86,7 +86,7 @@ def read_columns(path: Path, query: str | None, corpus: Corpus) -> Columns:
         )
     if not found.sources:
         raise UserError(
-            f"There is no row of a table in {path} ({', '.join(sorted(TABLES))}).", lines=refusal_lines(corpus.refused)
+            f"No row of a table in {path} ({', '.join(sorted(TABLES))}).", lines=refusal_lines(corpus.refused)
         )
     return found
 
@@ -163,7 +163,7 @@ def check_named(names: Sequence[str], options: ReadingOptions) -> None:
             check_given(names, {option: name})
     if options.target is not None and (options.target not in names or options.target in options.leave_out):
         raise UserError(
-            f"There is no column {options.target!r} to predict (`data.target`). The columns are: {', '.join(names)}.",
+            f"No column {options.target!r} to predict (`data.target`). The columns are: {', '.join(names)}.",
             "unknown_column",
         )
     twice = [n for n, k in Counter(n for o in BY_HAND for n in getattr(options, o)).items() if k > 1]

@@ -75,7 +75,7 @@ FOLDER = "chats"  # in the folder of the works of a person
 
 
 def chats_of(request: Request) -> Conversations:
-    """The conversations of whoever asks: with keys, everybody has their own."""
+    """The visitor's conversations: with keys, everybody has their own."""
     return Conversations(studio.own_folder(request) / FOLDER)
 
 

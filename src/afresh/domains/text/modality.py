@@ -126,7 +126,7 @@ class TextModality:
             _add_items_of_files(found, room, options, corpus)
         if not corpus.items:
             raise UserError(
-                f"There is no usable text in {path} ({', '.join(sorted(READ))}, also .gz and .zip).",
+                f"No usable text in {path} ({', '.join(sorted(READ))}, also .gz and .zip).",
                 lines=refusal_lines(corpus.refused),
             )
         _keep_one_kind(corpus, options)

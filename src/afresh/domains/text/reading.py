@@ -293,7 +293,7 @@ def items_of_rows(name: str, table: tables.RowTable, options: TextOptions, corpu
         without.update(c for c in options.number_columns if c not in numbers)
         yield Item(content[0], where, labels, numbers, turns=content[1])
     for c, n in without.items():
-        corpus.notes.append(Omission(f"{name}: {c} is no number in {counted(n, 'row')}, learnt without it"))
+        corpus.notes.append(Omission(f"{name}: {c} is not a number in {counted(n, 'row')}, learnt without it"))
 
 
 def _content(row: tables.Row, column: str, form: chat.ChatColumns | None) -> tuple[str, chat.Turns] | str:

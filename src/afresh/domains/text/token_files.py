@@ -35,7 +35,7 @@ MAGIC: dict[int, np.dtype[np.generic]] = {
     20240520: np.dtype("<u2"),
     20240801: np.dtype("<u4"),
 }  # of llm.c, with the type of what follows its header
-HEADER = 256 * 4  # bytes of it: 256 numbers, of which the third is how many tokens there are
+HEADER = 256 * 4  # bytes of it: 256 numbers; the third is the count of tokens
 PEEK = 1 << 12  # tokens at the beginning that tell whether they have four bytes
 STRETCHES = 16  # that are held out, or read as a sample, from all over the files
 HELD_OUT, SAMPLE = 500_000, 4_000_000  # tokens of them together; of few tokens a tenth is held out
@@ -103,7 +103,7 @@ class LargeTokens:
             self.learnt = [piece for piece, held in pieces if not held]
             self.held = [piece for piece, held in pieces if held]
         if not self.learnt or not self.held:
-            raise UserError(f"The files hold {counted(total, 'token')}, of which none can be held out. Give more.")
+            raise UserError(f"The files hold {counted(total, 'token')}, too few to hold any out. Give more.")
         self.bytes_of_token = 4.0  # until the sample is known
 
     def sample(self) -> Corpus:

@@ -38,7 +38,7 @@ TRAINED = 3  # evaluations of the network that learning an example is worth: one
 SIDE = 16  # images are compared as means over cells, at most this many along the longer side
 OTHERS = 256  # examples not trained on, at most, whose distances define what is near
 ENOUGH = 100  # held-out examples that suffice for it: fewer do not determine the nearest hundredth
-HALF = 0.5  # share of the median distance of others, above which a sample is no copy
+HALF = 0.5  # share of the median distance of others, above which a sample is not a copy
 SEED = 1_000_211  # of these samples, which differ from those of previews and of metrics
 COPIES, LOW, OF = "near_copies", "near_copies_low", "near_copies_of"  # in metrics.jsonl
 

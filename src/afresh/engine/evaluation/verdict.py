@@ -171,7 +171,7 @@ def unmeasured(measured: Measurement, known: KnownFacts) -> str:
     judged = [m.name for m in registry.metrics(measured.card.modality) if m.judge is not None]
     reason = next((measured.failed[name] for name in judged if name in measured.failed), "")
     why = f": a metric {reason}" if reason.startswith("needs") else f": {reason}" if reason else ""
-    return f"There is no verdict on these {known.plural}{why}."
+    return f"No verdict on these {known.plural}{why}."
 
 
 # --------------------------------------------------------------------------- what judges ask of a score

@@ -20,7 +20,7 @@ from afresh.engine.nets.conv import start
 
 @dataclass(frozen=True)
 class Bag:
-    """Tokens (B, L) int64 of which each counts with its weight (B, L): 0 for padding and for what is left out."""
+    """Tokens (B, L) int64, each with its weight (B, L): 0 for padding and for what is left out."""
 
     tokens: Tensor
     weight: Tensor

@@ -615,7 +615,7 @@ class PipelineText:
         return len(ids) == 1 and len(self.tokenizer) >= LARGE and ids[0] < len(self.tokenizer) // COMMON
 
     def vectors(self, texts: Sequence[str]) -> tuple[Tensor, list[int]]:
-        """(N, E) float32 on the CPU, and the indices of texts of which the end is not read."""
+        """(N, E) float32 on the CPU, and the indices of texts whose end is not read."""
         with quiet():
             long = [i for i, text in enumerate(texts) if len(self.tokenizer(text).input_ids) > self.limit]
         return torch.cat([flat(text) for text in self.encode(texts)]), long

@@ -30,7 +30,7 @@ def sequential(space: Space) -> bool:
 
 @dataclass(frozen=True)
 class Sequences:
-    """Tokens (B, T) int64, of which each row has its first counts[b] (B,); the others are padding."""
+    """Tokens (B, T) int64; row b has its first counts[b] (B,); the others are padding."""
 
     tokens: Tensor
     counts: Tensor

@@ -97,7 +97,7 @@ def nearest_rows(known: Cond, name: str, kind: str, wanted: Tensor) -> Tensor:
 
 def shared_words(a: Tensor, b: Tensor) -> float:
     """The number of known words that two captions share, divided by that of all their words (Jaccard)."""
-    first, second = ({i for i in ids.tolist() if i > 1} for ids in (a, b))  # 0 is no word, 1 an unknown one
+    first, second = ({i for i in ids.tolist() if i > 1} for ids in (a, b))  # 0 is not a word, 1 an unknown one
     return len(first & second) / max(1, len(first | second))
 
 

@@ -160,7 +160,7 @@ def images_by_name(spec: CondSpec, image: Any) -> dict[str, Any]:
         raise UserError(f"Name the part that {image} is for: `image=NAME=FILE`, with NAME one of: {', '.join(parts)}.")
     for name in named:
         if name not in parts:
-            raise UserError(f"There is no image condition named {name!r}. Known: {', '.join(parts)}.")
+            raise UserError(f"No image condition named {name!r}. Known: {', '.join(parts)}.")
     return {k: Path(v) if isinstance(v, str) else v for k, v in named.items()}
 
 
@@ -172,13 +172,11 @@ def make_cond(spec: CondSpec, base: Cond, request: Request, encoder: Encoder | N
     changes: dict[str, Any] = {}
     for name, value in labels_by_name(spec, request.label).items():
         if name not in of_kind(spec, "label"):
-            raise UserError(f"There is no label named {name!r}. Known: {', '.join(of_kind(spec, 'label')) or 'none'}.")
+            raise UserError(f"No label named {name!r}. Known: {', '.join(of_kind(spec, 'label')) or 'none'}.")
         changes[name] = torch.tensor(label_id(name, value, spec[name]))
     for name, number in (request.number or {}).items():
         if name not in of_kind(spec, "number"):
-            raise UserError(
-                f"There is no number named {name!r}. Known: {', '.join(of_kind(spec, 'number')) or 'none'}."
-            )
+            raise UserError(f"No number named {name!r}. Known: {', '.join(of_kind(spec, 'number')) or 'none'}.")
         changes[name] = torch.tensor((number - spec[name].mean) / spec[name].std)
     if request.caption is not None:
         name = caption_part(spec)

@@ -77,7 +77,7 @@ def of_guidance(family: Family, spec: CondSpec, chosen: Mapping[str, Any]) -> di
     unknown = [k for k in weights if k not in names]
     if unknown:
         raise UserError(
-            f"There is no part named {', '.join(unknown)} to guide towards. Known: {', '.join(names) or 'none'}. "
+            f"No part named {', '.join(unknown)} to guide towards. Known: {', '.join(names) or 'none'}. "
             "`guidance` with a single number applies to all parts."
         )
     if weights and not parts_weighed(family):

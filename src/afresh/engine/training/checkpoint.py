@@ -116,7 +116,7 @@ def kept_after(root: Path) -> str:
 
 
 def files_of(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
-    """The names and contents of a checkpoint's files, of which one at a time is in memory; the hashes come last."""
+    """The names and contents of a checkpoint's files, one at a time in memory; the hashes come last."""
     sums = ""
     for group, tensors in checkpoint.tensors.items():
         laid_out = {k: t.cpu().contiguous() for k, t in tensors.items()}

@@ -159,7 +159,7 @@ class Learner:
             with group_of(saved, "ema") as tensors:
                 refill(self.averages, tensors)
         if checkpoint.OPTIMIZER not in saved.tensors:
-            events.warning(f"The checkpoint of step {saved.step} holds no state of the optimiser, which starts anew.")
+            events.warning(f"The checkpoint of step {saved.step} has no optimiser state: it starts from zero.")
         else:
             with group_of(saved, checkpoint.OPTIMIZER) as tensors:
                 for player, optimizers in self.optimizers.items():
@@ -382,7 +382,7 @@ def gradients_or_none(learner: Learner, player: str, batch: Batch, rng: Rng) -> 
             raise UserError(
                 f"A step exceeds the memory of the device {learner.config.device}. Processes that divide a network "
                 "exchange its parts within a step, so that none can repeat it. Make `train.micro_batch` (now "
-                f"{learner.micro_batch}) smaller, or set `train.recompute=yes`, and train anew.",
+                f"{learner.micro_batch}) smaller, or set `train.recompute=yes`, and train again.",
                 DOES_NOT_FIT,
             ) from None
     return None

@@ -349,7 +349,7 @@ def use(module: nn.Module, weights: Mapping[str, float]) -> None:
     known = names(module)
     unknown = sorted(set(weights) - set(known))
     if unknown:
-        raise UserError(f"There is no adapter {', '.join(unknown)}. Known: {', '.join(known) or 'none'}.")
+        raise UserError(f"No adapter {', '.join(unknown)}. Known: {', '.join(known) or 'none'}.")
     for layer in adapted(module).values():
         merged = layer.unmerged is not None
         layer.unmerge()
@@ -395,7 +395,7 @@ def folded(module: nn.Module) -> Iterator[None]:
 def adapter_state(module: nn.Module, name: str = DEFAULT) -> dict[str, Tensor]:
     """LAYER.a, LAYER.b and LAYER.scale of every layer of an adapter. Raises UserError if there is no such adapter."""
     if name not in (known := names(module)):
-        raise UserError(f"There is no adapter {name}. Known: {', '.join(known) or 'none'}.")
+        raise UserError(f"No adapter {name}. Known: {', '.join(known) or 'none'}.")
     out: dict[str, Tensor] = {}
     for path, layer in adapted(module).items():
         if name in layer.adapters:

@@ -107,7 +107,7 @@ class Muon:
             yield views, found, math.sqrt(max(1.0, rows / columns))
 
     def step_divided(self, names: list[str], params: Sequence[Tensor], momenta: Sequence[Tensor], lr: float) -> None:
-        """The update of parameters of which this process has parts, from its parts of their momenta."""
+        """The update of partitioned parameters, from this process's parts of their momenta."""
         owner = sharding.owners(params)
         mine = sharding.to_owners(params, momenta, owner)
         updates = {i: torch.empty_like(m) for i, m in mine.items()}

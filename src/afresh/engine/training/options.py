@@ -39,9 +39,7 @@ def of_training(name: str, value: Any) -> Any:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3)
         hint = f"Did you mean {', '.join(near)}? " if near else ""
-        raise UserError(
-            f"There is no setting train.{name}. {hint}Known: {', '.join(k for k in known if k not in FLAGS)}."
-        )
+        raise UserError(f"No setting train.{name}. {hint}Known: {', '.join(k for k in known if k not in FLAGS)}.")
     info = known[name]
     kind: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
     try:

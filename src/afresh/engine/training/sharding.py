@@ -146,7 +146,7 @@ def divided_like(t: Tensor, full: Tensor) -> Tensor:
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """The Euclidean norm of all tensors together, of which some may be divided."""
+    """The Euclidean norm of all tensors together; some may be divided."""
     parts = [own_part(t) for t in tensors if divided(t)]
     copies = [t for t in tensors if not divided(t)]
     if not parts:

@@ -284,7 +284,7 @@ def load_few_bits(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
         owner, last = lora.owner_of(network, name)
         dense = getattr(owner, last, None)
         if not isinstance(dense, nn.Linear):
-            raise RuntimeError(f"{name} is no linear layer")
+            raise RuntimeError(f"{name} is not a linear layer")
         rows, columns = dense.weight.shape
         kind: Kind = "int8" if weights[name + CODES].shape[1:] == (columns,) else "nf4"
         setattr(owner, last, FrozenLinear(rows, columns, kind, dense.bias is not None))

@@ -319,13 +319,13 @@ def day(text: str | None, name: str) -> date | None:
     try:
         return None if text is None else date.fromisoformat(text)
     except ValueError:
-        raise UserError(f"{text!r} is no day. Write it as `{name}=2026-01-31`.", "day") from None
+        raise UserError(f"{text!r} is not a day. Write it as `{name}=2026-01-31`.", "day") from None
 
 
 def check(folder: Folder = HERE, as_json: Annotated[bool, o.json_of("{passed, lines, last, faults}")] = False) -> None:
     """Check the ledger from its first line, and the files of all listings. Exit code 1 if something is wrong.
 
-    Keep the hash of the last line elsewhere: with it, nobody can write the ledger anew unnoticed.
+    Keep the hash of the last line elsewhere: with it, a rewritten ledger is detected.
     """
     from afresh.core import UserError
     from afresh.services.catalogue.ledger import check_ledger

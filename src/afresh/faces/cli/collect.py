@@ -66,7 +66,7 @@ def collect(
         return
     about = {k: v for k, v in (("licence", licence), ("person", person), ("consent", consent)) if v}
     if licence:
-        about["licence_from"] = "whoever collected it"
+        about["licence_from"] = "the collector"
     given = all_places(places or (), pairs(option or [], "--source"), about)
     if dry_run:
         wrong = 0

@@ -123,12 +123,12 @@ def ask(session: Session) -> None:
         while (question := session.next()) is not None:
             show(session, question)
             while (said := read()) not in (*KEYS, "s", "u", "q", None):
-                say(f"{said!r} is no answer. Answer {ACCEPTED}.")
+                say(f"{said!r} is not an answer. Answer {ACCEPTED}.")
             if said in (None, "q"):
                 return
             if said == "u":
                 if not session.undo():
-                    say("There is no vote of this session to undo.")
+                    say("No vote of this session to undo.")
             elif said == "s":
                 session.skip(question)
             else:

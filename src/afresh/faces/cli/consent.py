@@ -1,4 +1,4 @@
-"""Asks a person at a terminal before something that somebody else made runs or reads what it names."""
+"""Asks a person at a terminal before something from another user runs or reads what it names."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def require(name: str, what: str) -> None:
     extra = next(e for e in EXTRAS if e.name == name)
     if missing := extra.missing:
         raise UserError(
-            f"{what} needs the extra {name}, of which {', '.join(missing)} is not installed: {extra.command}.",
+            f"{what} needs the extra {name}, and {', '.join(missing)} is not installed: {extra.command}.",
             "extra_missing",
             extra=name,
         )

@@ -113,7 +113,7 @@ class Command(typer.core.TyperCommand):
             elif self.takes_others or not self.settings:
                 yield from (SET, pair)
             else:
-                raise Refusal(f"There is no setting {name}. Known: {', '.join(self.settings)}.", ctx)
+                raise Refusal(f"No setting {name}. Known: {', '.join(self.settings)}.", ctx)
             if word == "--":
                 yield from words
 

@@ -78,7 +78,7 @@ def launch(
     from afresh.verbs.launch.submit import submit_job, write_job
 
     if engine not in ENGINES:
-        raise UserError(f"{engine!r} is no engine. Choose from: {', '.join(ENGINES)}.", "unknown_engine")
+        raise UserError(f"{engine!r} is not an engine. Choose from: {', '.join(ENGINES)}.", "unknown_engine")
     training = training_command(command or [])
     gpu_kind, count = gpus_of(gpus)
     job = LaunchJob(

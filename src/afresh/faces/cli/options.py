@@ -28,7 +28,7 @@ COMMON = {
     "--processes": "How many processes of each machine share the work.",
     "--seed": "Seed of all random numbers: the same seed gives the same result; 0 by default.",
     "--set": "A setting, as KEY=VALUE; may be repeated. --set help explains those of the command.",
-    "--trust": "Run and read what a run or a data set of somebody else names.",
+    "--trust": "Trust a run or a data set from another user: run and read what it names.",
     "--verbose": "Show every decision about the data and the plan, with its reason.",
 }
 

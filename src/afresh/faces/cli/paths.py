@@ -29,7 +29,7 @@ def existing(path: Path | None) -> Path | None:
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, siblings, n=1)
     hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
-    raise Refusal(f"There is no file or folder {path}.{hint} Give the path of your data.")
+    raise Refusal(f"No file or folder {path}.{hint} Give the path of your data.")
 
 
 def run_path(path: Path | None) -> Path | None:

@@ -34,7 +34,7 @@ def write_json(value: Mapping[str, Any]) -> None:
 
 
 def discard_output() -> None:
-    """Let standard output lead nowhere from here on, so that what is still in its buffer is no error either."""
+    """Let standard output lead nowhere from here on, so that what is still in its buffer is not an error either."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -83,7 +83,7 @@ def show_runs(root: Path, as_json: bool) -> None:
     from afresh.runs.person_adapters import runs_in
 
     if not root.is_dir():
-        raise UserError(f"There is no folder {root}. Give one that holds runs; afresh train makes runs/.")
+        raise UserError(f"No folder {root}. Give one that holds runs; afresh train makes runs/.")
     found = []
     for folder in runs_in(root):
         try:

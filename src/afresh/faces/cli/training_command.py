@@ -22,7 +22,7 @@ def values_of(words: Sequence[str]) -> dict[str, Any]:
         raise UserError("Say what to launch: afresh launch ENGINE -- train PATH --minutes 60 --out RUN", "no_command")
     if words[0] not in TRAINING:
         raise UserError(
-            f"{words[0]!r} is no verb that trains. Launch one of: {', '.join(TRAINING)}. Other verbs, as sample and "
+            f"{words[0]!r} is not a verb that trains. Launch one of: {', '.join(TRAINING)}. Other verbs, as sample and "
             "measure, need one machine: run them there.",
             "not_training",
         )

@@ -25,7 +25,7 @@ def run_or_works(name: str) -> str:
     if found == path and path.is_dir() and not any(path.iterdir()):
         raise Refusal(f"{name} is an empty folder. Give a run, or works: a file, a folder of files, or an address.")
     if path.suffix and not found.exists():
-        raise Refusal(f"There is no file {name}. Give a run, or works: a file, a folder of files, or an address.")
+        raise Refusal(f"No file {name}. Give a run, or works: a file, a folder of files, or an address.")
     return name if is_works(found) and path.exists() else str(existing_run(path))
 
 
@@ -34,7 +34,7 @@ def on_the_web(name: str) -> bool:
 
 
 def is_works(path: Path) -> bool:
-    """Whether this is a file, or a folder with files that is no run and was none."""
+    """Whether this is a file, or a folder with files that is not a run and was none."""
     from afresh.services.provenance.read import works_in
 
     try:

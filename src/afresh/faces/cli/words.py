@@ -27,7 +27,7 @@ def labels(run: Run, given: Sequence[str], flag: str) -> str | Mapping[str, str]
 
 
 def numbers(run: Run, given: Sequence[str], flag: str) -> dict[str, float] | None:
-    """Numbers by name. Raises UserError for what is no number."""
+    """Numbers by name. Raises UserError for an invalid number."""
     out = {}
     for name, value in pairs(given, flag).items():
         try:

@@ -72,7 +72,7 @@ class ServeSettings:
 
 
 async def watch(library: Library) -> None:
-    """Let go of adapters soon after they were removed, also if nobody asks for anything, and of freed memory from time
+    """Let go of adapters soon after they were removed, also without requests, and of freed memory from time
     to time."""
     for second in count(1):
         await asyncio.sleep(WATCH_SECONDS)

@@ -43,7 +43,7 @@ alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 class Cancelled(Exception):
-    """Nobody waits for the result any longer."""
+    """The result is no longer wanted."""
 
 
 @dataclass(eq=False)
@@ -71,7 +71,7 @@ class LaneCall:
         self.done.set()
 
     def told(self, step: Step) -> None:
-        """Tell whoever follows of a step. An error of theirs is that of this call alone."""
+        """Report a step to the followers. An error of theirs concerns this call alone."""
         if self.follow is not None and self.error is None:
             try:
                 self.follow(step)

@@ -177,7 +177,7 @@ def install(app: Any, as_page: Callable[[Request, RefusedRequest], Response | No
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:
-        page = as_page(request, RefusedRequest(error.status_code, f"There is no page {request.url.path}."))
+        page = as_page(request, RefusedRequest(error.status_code, f"No page {request.url.path}."))
         if page is not None:
             return page
         message = str(error.detail)

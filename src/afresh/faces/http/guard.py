@@ -3,7 +3,7 @@ and is not too large. What its holder may do is asked where it is done (rights.p
 
 Pages of other sites can send requests to a server on the loopback. A page whose name is made to resolve to this machine
 (DNS rebinding) sends its own name as Host, and a page of another site sends its own address as Origin, so both are
-checked. Origins that whoever starts the server names may send requests (origins.py), but not to the studio, and none of
+checked. Origins that the server's owner names may send requests (origins.py), but not to the studio, and none of
 their cookies counts.
 """
 

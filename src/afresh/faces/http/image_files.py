@@ -33,7 +33,7 @@ def image_bytes(pixels: Pixels, kind: Format = "png", quality: int = 100) -> byt
 
 
 def image_size(content: bytes, param: str) -> tuple[int, int]:
-    """Width and height of an image file by its header. Raises Refused for what is no image, or too large."""
+    """Width and height of an image file by its header. Raises Refused if the image is invalid or too large."""
     try:
         with open_image(content) as image:
             width, height = image.size

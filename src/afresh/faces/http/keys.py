@@ -18,7 +18,7 @@ SHORTEST = 16  # characters of a key
 
 @dataclass(frozen=True)
 class Keys:
-    """Who has which key. `everybody`: whoever shows none, if anybody may."""
+    """Who has which key. `everybody`: the holder of no key, if the server is open."""
 
     holders: Mapping[str, Holder] = field(default_factory=dict)
     everybody: Holder | None = None
@@ -62,7 +62,7 @@ def read_keys(file: Path, local_files: bool = False) -> Keys:
         right = ROLES[role[0]] if role else TRAIN
         holders[key] = Holder(name, LOCAL if right == OWN and local_files else right)
     if not holders:
-        raise UserError(f"There is no key in {file}. Write one a line: `NAME KEY ROLE`.")
+        raise UserError(f"No key in {file}. Write one a line: `NAME KEY ROLE`.")
     return Keys(holders)
 
 

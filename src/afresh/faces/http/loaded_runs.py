@@ -75,7 +75,7 @@ class Library:
         for place in places:
             if not place.is_dir():
                 raise UserError(
-                    f"There is no folder {place}. Give runs, or folders of runs, as in `afresh serve runs/`.",
+                    f"No folder {place}. Give runs, or folders of runs, as in `afresh serve runs/`.",
                     "not_a_run",
                 )
             if base_of(place.resolve()) is not None:
@@ -132,7 +132,7 @@ class Library:
         base, separator, person = name.rpartition(SEPARATOR)
         if not separator or base not in runs:
             known = ", ".join(runs) or "none yet"
-            raise UserError(f"There is no run named {name!r} here. Runs: {known}.", "model_not_found", param="model")
+            raise UserError(f"No run named {name!r} here. Runs: {known}.", "model_not_found", param="model")
         try:
             path = adapter_folder(runs[base], person)
             if may_ask(person) and (path / "run.json").is_file():

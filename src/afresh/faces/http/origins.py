@@ -1,5 +1,5 @@
 """Pages of other sites that may ask this server (CORS, https://fetch.spec.whatwg.org/#http-cors-protocol): none, unless
-whoever starts it names their origins.
+the server's owner names their origins.
 
 A page that is named may send requests and read the answers, as any program may: with a key where the server has keys.
 It never acts for the person who is signed in to the studio in the same browser: the pages of the studio stay closed to
@@ -32,7 +32,7 @@ READABLE = (
 
 
 def origin_of(given: str) -> str:
-    """An origin as browsers send it: https://app.example.org, or * for any. Raises UserError for what is none."""
+    """An origin as browsers send it: https://app.example.org, or * for any. Raises UserError if it is invalid."""
     origin = given.strip().removesuffix("/").lower()
     scheme = origin.partition(":")[0]
     origin = origin.removesuffix(USUAL_PORTS.get(scheme, ""))

@@ -89,7 +89,7 @@ class Desk:
             self.library.release(served)
 
     def cancel(self, gone: threading.Event) -> None:
-        """Nobody waits any longer for the work of this event."""
+        """The work of this event is no longer wanted."""
         gone.set()
         for served in list(self.library.held.values()):
             served.lane.wake()
@@ -161,7 +161,7 @@ class Desk:
 @contextmanager
 def alone(served: Served) -> Iterator[None]:
     """The turn of a request that computes with a run outside of its lane (afresh.faces.http.turn). Raises Cancelled if
-    nobody waits any longer."""
+    the result is no longer wanted."""
     with served.turns.taken(cancelled.get() or threading.Event()):
         torch.set_num_threads(PROCESSORS)
         try:
@@ -196,7 +196,7 @@ async def left(request: Request) -> None:
 async def once_begun(
     pieces: AsyncIterator[str], failed: Callable[[RefusedRequest], Sequence[str]]
 ) -> AsyncIterator[str]:
-    """An answer of which the first piece has come. Raises the error of the first one, so that it is answered with a
+    """An answer whose first piece has arrived. Raises the error of the first one, so that it is answered with a
     status; an error of a later one is a piece itself."""
     first = await anext(pieces)
 

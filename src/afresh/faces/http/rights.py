@@ -1,4 +1,4 @@
-"""What whoever asks may do. Rights come from a secret that a request shows, a key or a session, never from an address.
+"""What a caller may do. Rights come from a secret that a request shows, a key or a session, never from an address.
 
 Every router declares the right that its routes need, among its dependencies: `APIRouter(dependencies=[needs(USE)])`. A
 route inside that needs more declares that too.
@@ -38,7 +38,7 @@ DEEDS = {
 
 @dataclass(frozen=True)
 class Holder:
-    """Who shows a secret, and what it lets them do. The name is empty for whoever started the server, and on a server
+    """Who shows a secret, and what it lets them do. The name is empty for the server's owner, and on a server
     without keys for everybody."""
 
     name: str = ""
@@ -64,7 +64,7 @@ def owner_of(request: Request) -> str:
 
 
 def check(request: Request, right: Right) -> None:
-    """Raises Refused if whoever asks does not have the right."""
+    """Raises Refused if the caller does not have the right."""
     if holder_of(request).right >= right:
         return
     if right == LOCAL:
@@ -94,5 +94,5 @@ CHECKS = {right: checking(right) for right in Right}
 
 
 def needs(right: Right) -> Any:
-    """A dependency of a router or a route: whoever asks must have this right."""
+    """A dependency of a router or a route: the caller must have this right."""
     return Depends(CHECKS[right])

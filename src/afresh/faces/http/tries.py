@@ -1,7 +1,7 @@
-"""How many requests somebody may send, and how often a wrong key may be tried.
+"""How many requests a caller may send, and how often a wrong key may be tried.
 
 After a few wrong keys from an address, a key from there is looked at only after a pause, right or wrong, and at most so
-many wait at once: that bounds the tries. Nobody is shut out: a key that was right from an address before is let in
+many wait at once: that bounds the tries. No key is shut out: one that was right from an address before is let in
 there at once, sessions are not keys, and other addresses do not wait.
 """
 

@@ -30,7 +30,7 @@ class Turns:
     @contextmanager
     def taken(self, gone: threading.Event, shared: bool = True) -> Iterator[None]:
         """A turn, which is given to others between the steps inside the block and comes back, unless it is not
-        `shared`. `gone` is set when nobody waits for the result any longer. Raises Cancelled then."""
+        `shared`. `gone` is set when the result is no longer wanted. Raises Cancelled then."""
         thread, begun = threading.get_ident(), 0.0
 
         def share(step: Step) -> None:

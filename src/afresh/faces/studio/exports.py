@@ -50,7 +50,7 @@ def ready(job: BackgroundJob) -> ReadyExport | None:
 
 
 def exports_of(request: Request, run: Path) -> dict[str, ReadyExport]:
-    """The newest export of a run to each format, of whoever asks. One that is being made again is left out."""
+    """The newest export of a run to each format by this visitor. One that is being made again is left out."""
     found: dict[str, ReadyExport] = {}
     making = set[str]()
     for job in own_jobs(request):  # the newest first
@@ -70,7 +70,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 class Outlet:
-    """A file that cannot be sought in, of which what was written since is taken."""
+    """A file without seeking; new bytes are taken as they are written."""
 
     def __init__(self) -> None:
         self.written = bytearray()

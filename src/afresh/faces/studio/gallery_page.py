@@ -38,13 +38,13 @@ Words = Annotated[str, Query(max_length=400)]
 
 
 def works_of(request: Request, root: Path) -> Works:
-    """The works of whoever asks: with keys, everybody has their own."""
+    """The visitor's works: with keys, everybody has their own."""
     owner = owner_of(request)
     return Works(root / f"of {quote(owner, safe='')}" if owner else root)
 
 
 def own_folder(request: Request) -> Path:
-    """The folder in which what whoever asks makes is kept."""
+    """The folder that keeps the visitor's works."""
     return works_of(request, request.app.state.works).root
 
 

@@ -1,4 +1,4 @@
-"""Items that pages show, under addresses that nobody guesses and that do not tell which run made an item."""
+"""Items that pages show, under addresses that cannot be guessed and do not tell which run made an item."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ class PageRoute(APIRoute):
 
 
 def owner_only(request: Request) -> None:
-    """Raises RefusedRequest unless whoever asks owns what the runs learnt from."""
+    """Raises RefusedRequest unless the caller owns the data the runs learnt from."""
     check(request, OWN)
 
 

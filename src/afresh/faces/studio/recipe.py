@@ -14,7 +14,7 @@ from afresh.runs.works import Credentials
 from afresh.services.provenance.work import Ingredient
 from afresh.verbs.gallery import Work
 
-VERBS = {"sample": "drawn anew", "edit": "a change of a picture or sound", "blend": "between two works"}
+VERBS = {"sample": "a new sample", "edit": "a change of a picture or sound", "blend": "between two works"}
 VERBS |= {"complete": "completed at a cursor", "move": "moved towards a label"}
 
 
@@ -40,7 +40,7 @@ def recipe_lines(work: Work) -> list[tuple[str, str]]:
     lines += [(WORDS[k].term if k in WORDS else titled(k), str(v)) for k, v in wish.settings.items()]
     if wish.strength is not None:
         lines.append(("Change", f"{wish.strength:g}"))
-    lines += [("Seconds made anew", wish.hole or ""), ("Seconds added", f"{wish.extend:g}" if wish.extend else "")]
+    lines += [("Seconds regenerated", wish.hole or ""), ("Seconds added", f"{wish.extend:g}" if wish.extend else "")]
     lines.append(("Seconds that close the loop", f"{wish.loop:g}" if wish.loop else ""))
     lines.append(("Pixels added", ", ".join(f"{count} {side}" for side, count in wish.outpaint.items())))
     lines.append(("Enlarged", f"{wish.upscale} times" if wish.upscale > 1 else ""))

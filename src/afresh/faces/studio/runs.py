@@ -159,7 +159,7 @@ def routes(desk: Desk) -> APIRouter:
     @router.post("/studio/run/export", dependencies=[needs(TRAIN)])
     def export(request: Request, run: RunName, to: RunName) -> Response:
         if to not in FORMATS:
-            raise RefusedRequest(400, f"There is no format {to}. Known: {', '.join(FORMATS)}.", None, "to")
+            raise RefusedRequest(400, f"No format {to}. Known: {', '.join(FORMATS)}.", None, "to")
         path = library.path(run).resolve()
         out = path.with_name(f"{path.name}-{to}")
         about = {"to": to, "out": str(out)}

@@ -1,4 +1,4 @@
-"""What is shown to whoever has not signed in: the page that asks for a key, tickets, and the files of pages."""
+"""What a visitor sees before signing in: the page that asks for a key, tickets, and the files of pages."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def routes(door: Door) -> APIRouter:
     async def redeem(
         request: Request, ticket: Annotated[str, Query(max_length=200)] = "", to: Name = "", run: Name = ""
     ) -> Response:
-        """The address that a terminal shows lets one browser in, once, and whoever was let in again."""
+        """The address that a terminal shows lets one browser in, once, and signed-in browsers again."""
         answer = RedirectResponse(address(request, to, run=run), 303, HEADERS)
         if sessions.holder(request.cookies.get(cookie_name(request.headers.get("host", "")), "")) is not None:
             return answer
@@ -68,7 +68,7 @@ def routes(door: Door) -> APIRouter:
     def static(path: str) -> Response:
         file = BASE if path == BASE.name else static_file(path)
         if file is None:
-            raise RefusedRequest(404, f"There is no file {path} here.")
+            raise RefusedRequest(404, f"No file {path} here.")
         return FileResponse(file, headers={**HEADERS, **FRESH})
 
     def begin_session(request: Request, answer: Response, holder: Holder, seconds: int | None) -> None:

@@ -99,7 +99,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
             raise RefusedRequest(400, "Name a folder or a file, such as /home/you/photos.", "missing", "path")
         given = Path(path.strip()).expanduser()
         if not given.is_absolute() or not given.exists():
-            raise RefusedRequest(400, f"There is no {path}. Give a whole path, such as /home/you/photos.")
+            raise RefusedRequest(400, f"No {path}. Give a whole path, such as /home/you/photos.")
         return moved(request, f"train/{started_look(request, given, modality).id}")
 
     @router.post("/studio/train/{id}/again")
@@ -118,7 +118,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
     ) -> Response:
         looked = own_job(request, id, "data")
         if family and family not in registry.family_names():
-            raise RefusedRequest(400, f"There is no family {family}. Known: {', '.join(registry.family_names())}.")
+            raise RefusedRequest(400, f"No family {family}. Known: {', '.join(registry.family_names())}.")
         path = Path(looked.about["path"])
         out = free_place(runs_folder(desk), name.strip() or run_name(path))
         options = {"minutes": minutes, "out": out, "family": family or None, "modality": looked.about.get("modality")}
@@ -188,7 +188,7 @@ def routes(desk: Desk, most: int) -> APIRouter:
     def example(request: Request, id: str, name: str) -> Response:
         file = own_job(request, id, "data").folder / EXAMPLES / name
         if not re.fullmatch(r"\d{3}\.(png|wav)", name) or not file.is_file() or file.is_symlink():
-            raise RefusedRequest(404, "There is no such example.", "not_found")
+            raise RefusedRequest(404, "No such example.", "not_found")
         return FileResponse(file, headers={**HEADERS, "cache-control": "private, max-age=3600"})
 
     @router.get("/studio/train/{id}/report")
@@ -293,12 +293,12 @@ def why_full(request: Request) -> str:
 
 
 def own_jobs(request: Request) -> list[BackgroundJob]:
-    """The commands that whoever asks has started or may see."""
+    """The commands that the visitor has started or may see."""
     return [job for job in jobs.jobs() if holder_of(request).sees(job.owner)]
 
 
 def own_job(request: Request, id: str, verb: str = "") -> BackgroundJob:
-    """Raises Refused if there is none of this id, or if it is somebody else's."""
+    """Raises Refused if the id is unknown or belongs to another user."""
     job = jobs.read(id)
     if job is None or not holder_of(request).sees(job.owner) or (verb and job.verb != verb):
         raise RefusedRequest(404, "This session has expired. Start again from the Train page.", "not_found")
@@ -361,7 +361,7 @@ def sample_file(run: Path, name: str) -> Response:
     """A picture that training drew. Raises Refused if it is none."""
     file = run / "samples" / name
     if not is_preview(file) or file.suffix != ".png" or file.is_symlink():
-        raise RefusedRequest(404, "There is no such picture.", "not_found")
+        raise RefusedRequest(404, "No such picture.", "not_found")
     return FileResponse(file, headers={**HEADERS, "cache-control": "private, max-age=3600"})
 
 

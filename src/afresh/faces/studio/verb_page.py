@@ -152,7 +152,7 @@ def verb_named(name: str) -> Verb[Any, Any]:
     """The verb with this name. Raises Refused if no such verb is served."""
     known = served_verbs()
     if name not in known:
-        raise RefusedRequest(404, f"There is no verb {name}. Verbs with a page: {', '.join(known)}.", "no_verb", "verb")
+        raise RefusedRequest(404, f"No verb {name}. Verbs with a page: {', '.join(known)}.", "no_verb", "verb")
     return known[name]
 
 

@@ -122,7 +122,7 @@ class VoteSession:
         """Withdraw the last answer. Raises Refused."""
         try:
             if not self.session.undo():
-                raise RefusedRequest(409, "There is no vote of this session to undo. Load the page again.")
+                raise RefusedRequest(409, "No vote of this session to undo. Load the page again.")
         except (UserError, OSError) as error:
             raise RefusedRequest(500, f"The vote was not withdrawn. {visible(str(error))}") from None
         self.open = ""
@@ -142,7 +142,7 @@ class VoteSessions:
             self.all.popitem(last=False)
 
     def find(self, request: Request, id_: str) -> VoteSession:
-        """A session of whoever asks. Raises Refused."""
+        """A session of the visitor. Raises Refused."""
         sitting = self.all.get(id_)
         if sitting is None or sitting.owner != owner_of(request):
             raise RefusedRequest(

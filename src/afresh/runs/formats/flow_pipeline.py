@@ -90,7 +90,7 @@ class AfreshFlowPipeline(DiffusionPipeline):
         """The network's inputs for the conditions of `count` samples. Raises ValueError naming what there is."""
         known = self.config.about["conditions"]
         if unknown := sorted(set(conditions) - set(known)):
-            raise ValueError(f"There is no condition {', '.join(unknown)}. There are: {', '.join(known) or 'none'}.")
+            raise ValueError(f"No condition {', '.join(unknown)}. There are: {', '.join(known) or 'none'}.")
         out: dict[str, np.ndarray[Any, Any]] = {}
         for name, part in known.items():
             given = conditions.get(name)

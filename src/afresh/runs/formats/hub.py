@@ -215,7 +215,7 @@ def advice(name: str, error: Exception) -> UserError:
         )
     if isinstance(error, RepositoryNotFoundError) or status in (401, 403, 404):
         return UserError(
-            f"There is no model {name} on the hub, or it is private. Is the name right ({page})? A private one needs "
+            f"No model {name} on the hub, or it is private. Is the name right ({page})? A private one needs "
             "hf auth login with an account that may read it.",
             "not_on_hub",
         )

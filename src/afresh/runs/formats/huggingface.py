@@ -145,7 +145,7 @@ def added_tokens(file: Path, text: str) -> Iterator[tuple[int, str]]:
         for token in json.loads(text).get("added_tokens") or ():
             yield int(token["id"]), str(token["content"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise UserError(f"{file} is no tokenizer.json of the library tokenizers ({type(e).__name__}: {e}).") from None
+        raise UserError(f"{file} is not a tokenizer.json of `tokenizers` ({type(e).__name__}: {e}).") from None
 
 
 def token_of(named: Any, number: int | list[int] | None, by_id: Mapping[int, str]) -> str | None:

@@ -130,7 +130,7 @@ def dataset_name(path: str) -> str:
 
 
 def card_metadata(folder: Path) -> dict[str, Any]:
-    """The metadata at the head of a folder's README.md; empty without it, or where it is no YAML."""
+    """The metadata at the head of a folder's README.md; empty without it, or where it is not YAML."""
     import yaml
 
     try:

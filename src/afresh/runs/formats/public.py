@@ -91,7 +91,7 @@ def contents(path: Path) -> str:
     for file, field in ((path / INDEX, "_class_name"), (path / CONFIG, "architectures"), (path / CONFIG, "model_type")):
         if file.is_file() and (named := read_json(file).get(field)):
             what = ", ".join(map(str, named)) if isinstance(named, list) else str(named)
-            return f"holds {what[:200]}, of which no base can be made"
+            return f"holds {what[:200]}, which cannot be a base"
     return f"has no {CONFIG} or {INDEX} that names a model, so it is not a folder of weights"
 
 

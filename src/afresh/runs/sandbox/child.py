@@ -84,7 +84,7 @@ def check(failure: str, result: int) -> int:
 def enter_namespaces() -> bool:
     """Enter new namespaces. Returns whether the process was root, so that it can become another user.
 
-    Root is mapped together with NOBODY, which only a process outside of the namespace may do.
+    Root is mapped together with user 65534, which only a process outside of the namespace may do.
     """
     root, uid, gid = os.geteuid() == 0, os.geteuid(), os.getegid()
     if not root:
@@ -163,7 +163,7 @@ def change_root(visible: list[str], megabytes: int, owner: tuple[int, int]) -> N
 
 
 def drop_privileges(root: bool) -> None:
-    """Drop all privileges: root becomes NOBODY, and neither this process nor a program that it starts has
+    """Drop all privileges: root becomes user 65534, and neither this process nor a program that it starts has
     capabilities."""
     for capability in range(64):
         if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:

@@ -421,7 +421,7 @@ def judge(task: dict[str, Any]) -> None:
     defined |= {(a.asname or a.name).partition(".")[0] for i in imports for a in i.names}
     try:
         exec(compile(task["given"], "given", "exec"), space)
-    except BaseException:  # such as a prompt that is no complete program by itself
+    except BaseException:  # such as a prompt that is not a complete program by itself
         space.clear()
     space["__name__"] = TESTS
     space.pop(task["entry"], None)

@@ -321,7 +321,7 @@ def _keep_facts(facts: Path, answer: httpx.Response) -> None:
 
 
 def _forget_old(folder: Path) -> None:
-    """Remove the parts of which nothing has arrived for long."""
+    """Remove parts without recent data."""
     for part in folder.glob("*.part"):
         with contextlib.suppress(OSError):
             if time.time() - part.stat().st_mtime > KEPT:

@@ -122,7 +122,7 @@ def place_of(listing: Listing, catalogue: str) -> Wanted | Path:
         url = urljoin(catalogue, listing.bundle) if is_url(catalogue) else listing.bundle
         return Wanted(url, is_url(catalogue) and is_local(catalogue), size=listing.size, sha256=listing.sha256)
     if why := name_fault(listing.bundle):
-        raise _odd(catalogue, f"{listing.id}: its bundle {listing.bundle!r} is no file beside it: {why}")
+        raise _odd(catalogue, f"{listing.id}: its bundle {listing.bundle!r} is not a file beside it: {why}")
     return Path(catalogue).parent / listing.bundle
 
 

@@ -88,7 +88,7 @@ def _checked(stream: BinaryIO, path: Path, called: str, whom: Trusted) -> Bundle
     whole.update(first)
     length = size_of_signature(first)
     if length is None:
-        raise UserError(f"{called} is no bundle: it does not begin with a signature as `pack` writes it.", NOT_A_BUNDLE)
+        raise UserError(f"{called} is not a bundle: it does not begin with the signature of `pack`.", NOT_A_BUNDLE)
     if length > MOST_BYTES:
         raise damaged(called, f"its signature has {length:,} bytes, and at most {MOST_BYTES:,} are read")
     signature = read(length)
@@ -96,8 +96,7 @@ def _checked(stream: BinaryIO, path: Path, called: str, whom: Trusted) -> Bundle
         said, chain = opened(signature)
     except SignatureError as error:
         raise UserError(
-            f"The signature of {called} does not hold: {error}. Nothing of it was used: get it again from whoever made "
-            "it.",
+            f"The signature of {called} does not hold: {error}. Nothing of it was used: get it again from its maker.",
             UNSIGNED,
         ) from None
     signer = whom.signed_by(chain)
@@ -145,10 +144,10 @@ def check_signer(bundle: Bundle, accepted: tuple[str, ...] = ()) -> None:
 
 
 def unknown_signer(what: str, signer: SignedBy) -> UserError:
-    """The error that something is signed by nobody who is known here."""
+    """The error that the signer is not trusted on this machine."""
     return UserError(
-        f"{what} is intact, and signed by {signer.name}, who is not known here, so it was not used. Ask whoever made "
-        "it, by another way than the one it came by, for the fingerprint of the certificate:",
+        f"{what} is intact, and signed by {signer.name}, who is not trusted on this machine, so it was not used. Ask "
+        "its maker, through another channel than the one it came by, for the fingerprint of the certificate:",
         UNKNOWN,
         lines=[
             signer.fingerprint,
@@ -162,7 +161,7 @@ def unknown_signer(what: str, signer: SignedBy) -> UserError:
 
 def damaged(called: str, why: str) -> UserError:
     return UserError(
-        f"{called} is damaged or was changed: {why}. Nothing of it was used: get it again from whoever made it.",
+        f"{called} is damaged or was changed: {why}. Nothing of it was used: get it again from its maker.",
         DAMAGED,
     )
 
@@ -177,7 +176,7 @@ def _regular(path: Path) -> BinaryIO:
     stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
-        raise UserError(f"{path} is no file. Give the file of a bundle.", NOT_A_BUNDLE)
+        raise UserError(f"{path} is not a file. Give the file of a bundle.", NOT_A_BUNDLE)
     return stream
 
 

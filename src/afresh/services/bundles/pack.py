@@ -33,7 +33,7 @@ def pack_folder(folder: Path, target: Path, kind: str, facts: Mapping[str, JsonV
     has no files or something that is none, if a name is not one for every system, or if the bundle cannot be written.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder. Give the folder whose files are to be packed.", "not_a_folder")
+        raise UserError(f"{folder} is not a folder. Give the folder whose files are to be packed.", "not_a_folder")
     files: dict[str, File] = {}
     hidden = []
     for place, folders, names in os.walk(folder):
@@ -124,7 +124,7 @@ def _opened(file: File) -> Iterator[BinaryIO]:
             raise _not_packed(file, "it is a symbolic link")
         with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise _not_packed(file, "it is no regular file")
+                raise _not_packed(file, "it is not a regular file")
             yield stream
     except OSError as error:
         if error.filename is None:  # of what is written meanwhile

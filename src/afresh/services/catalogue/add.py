@@ -70,7 +70,7 @@ def add(
     bundle, and a circular lineage.
     """
     if not file.is_file():
-        raise UserError(f"There is no file {file}. Give the file that is to be delivered.", "no_file")
+        raise UserError(f"No file {file}. Give the file that is to be delivered.", "no_file")
     name = re.sub(r"[^A-Za-z0-9._-]", "_", file.name).lstrip(".-")[-200:] or "file"
     licence, texts["terms"] = own_terms(licence, texts.get("terms", ""))
     check_licence(file, licence)
@@ -154,7 +154,7 @@ def price_of(text: str) -> Any:
 
 
 def parent_of(text: str) -> Parent:
-    """A parent as it is typed. Raises UserError for a share that is no percentage with at most two decimals."""
+    """A parent as it is typed. Raises UserError for a share that is not a percentage with at most two decimals."""
     of, _, share = text.partition("=")
     match = re.fullmatch(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%?", share or "0")
     points = -1 if match is None else int(match[1]) * 100 + int((match[2] or "").ljust(2, "0"))
@@ -184,7 +184,7 @@ def check_licence(file: Path, licence: str) -> None:
 
 def facts_of_run(run: Path, licence: str, work: Path | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What a listing says of a run: its measured quality, and what its label says; or of a work that the run made what
-    the label of the work says; and the files of that label. Raises UserError for what is not a run, or has no label
+    the label of the work says; and the files of that label. Raises UserError if it is not a run, or has no label
     yet."""
     from afresh.runs.run import Run
     from afresh.services.labels.words import rows_of
@@ -220,7 +220,7 @@ def quality_of(run: Path) -> Quality | None:
 
 def set_price(catalogue: Catalogue, id: str, price: str, link: str | None = None, payment_link: str = "") -> Listing:
     """Give a listing a price, or `free`, and the link where it is bought; an earlier link goes, as it asks for another
-    price. Raises UserError for a price that is none, or a link that is no https address."""
+    price. Raises UserError for a price that is none, or a link that is not an https address."""
     with catalogue.changing():
         old = catalogue.listing(id)
         given = price_of(price)

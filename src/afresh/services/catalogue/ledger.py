@@ -1,11 +1,11 @@
 """The ledger of a catalogue: lines that are only ever added, each with the SHA-256 of the line before it.
 
 A line is one JSON object with `n` (its number from 0), `before` (the hash of the line before, of 64 zeros for the
-first), `at` (time in UTC) and `what`. Whoever knows the hash of the last line can tell whether any line before it was
+first), `at` (time in UTC) and `what`. The hash of the last line shows whether any line before it was
 changed, removed or put in; without such a copy kept elsewhere, its owner could write the whole file again.
 
 A process that is killed while it writes leaves a last line without its line end. That line was never on the disk for
-certain and nobody was told of it, so the next writer cuts it off, and says so in its own line (`mended`).
+certain and was not reported, so the next writer cuts it off, and says so in its own line (`mended`).
 """
 
 from __future__ import annotations

@@ -38,13 +38,13 @@ def https(url: str) -> str:
     """An address of HTTPS without a name and a password in it. Raises ValueError for any other."""
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or parts.username or not re.fullmatch(r"[!-~]{1,2000}", url):
-        raise ValueError(f"{url!r} is no address that begins with https://")
+        raise ValueError(f"{url!r} is not an address that begins with https://")
     return url
 
 
 def _payable(money: Money) -> Money:
     if not 0 <= money.amount <= MOST:
-        raise ValueError(f"{money} is no price")
+        raise ValueError(f"{money} is not a price")
     return money
 
 

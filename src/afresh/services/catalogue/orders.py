@@ -231,7 +231,7 @@ class Orders:
     def _objection(self, notice: Notice, known: Order | None) -> tuple[str, Listing | None]:
         """Why nothing is released, or the listing that was paid for."""
         if ORDER.fullmatch(notice.order) is None:
-            return f"{notice.order[:50]!r} is no number of an order", None
+            return f"{notice.order[:50]!r} is not an order number", None
         if known is not None:
             return f"the order {notice.order} is one of {known.listing}, and not of {notice.listing}", None
         if not notice.listing:
@@ -273,7 +273,7 @@ class Orders:
         order = order or f"grant-{secrets.token_hex(12)}"
         if ORDER.fullmatch(order) is None:
             raise UserError(
-                f"{order!r} is no number of an order: up to 200 letters, digits, and the characters _ . and -.", "order"
+                f"{order!r} is not an order number: up to 200 letters, digits, and the characters _ . and -.", "order"
             )
         listing = self.catalogue.listing(id)
         if listing.removed is not None:
@@ -330,7 +330,7 @@ class Orders:
 
     def receipt(self, order: str) -> Path:
         """The receipt of an order, with its signature beside it: the same at any time, and written unless both are
-        there. It names nobody, so nothing in it has to be forgotten."""
+        there. It names no person, so nothing in it has to be forgotten."""
         from afresh.core.results import SIDECAR
         from afresh.services.provenance.sidecar import Purpose, signed_statement
         from afresh.services.provenance.signer import signer
@@ -358,7 +358,7 @@ class Orders:
         return file
 
     def delivered(self, link: Link, signature: str) -> Path:
-        """The file of a bundle for whoever shows a link. Raises UserError (forged, expired, no_such_order, removed) if
+        """The file of a bundle for the holder of a link. Raises UserError (forged, expired, no_such_order, removed) if
         it has none."""
         if not hmac.compare_digest(self._signature(link).encode(), signature.encode()):
             raise UserError(
@@ -371,7 +371,7 @@ class Orders:
         self.catalogue.ledger.read()
         known = self.known.get(link.order)
         if known is None or known.listing != link.listing:
-            raise UserError("There is no such order.", "no_such_order")
+            raise UserError("No such order.", "no_such_order")
         if not known.valid:
             raise UserError("This order was paid back, so it is not delivered.", "removed")
         listing = self.catalogue.listing(link.listing)

@@ -28,7 +28,7 @@ def require_stripe(what: str) -> None:
     """Raises UserError if the library of Stripe is not installed."""
     if find_spec("stripe") is None:
         raise UserError(
-            f"{what} needs the extra payments, of which stripe is not installed: pip install 'afresh[payments]'.",
+            f"{what} needs the extra payments, and stripe is not installed: pip install 'afresh[payments]'.",
             "extra_missing",
             extra="payments",
         )
@@ -47,11 +47,11 @@ def money_at_stripe(amount: int, code: str) -> Money:
     """The inverse. Raises ValueError for an amount or a currency that there is not."""
     currency = code.upper()
     if currency not in CURRENCIES:
-        raise ValueError(f"{code!r} is no currency of ISO 4217")
+        raise ValueError(f"{code!r} is not a currency of ISO 4217")
     shift = DECIMALS.get(currency, CURRENCIES[currency]) - CURRENCIES[currency]
     whole, rest = divmod(amount, 10**shift) if shift >= 0 else (amount * 10**-shift, 0)
     if rest:
-        raise ValueError(f"{amount} is no whole amount of {currency}")
+        raise ValueError(f"{amount} is not a whole amount of {currency}")
     return Money(amount=whole, currency=currency)
 
 
@@ -120,11 +120,11 @@ def check_signature(payload: bytes, header: str, secret: str) -> None:
 
 
 def notice_of(payload: bytes) -> Notice | str:
-    """What an event says, or why it is of no concern here. Raises UserError for what is not an event of Stripe."""
+    """What an event says, or why it is of no concern here. Raises UserError for an invalid event of Stripe."""
     try:
         return _notice(Event.model_validate(parse_json(payload)))
     except (ValidationError, ValueError, KeyError) as error:
-        raise UserError(f"This is no event of Stripe that can be read: {faults(error)}.", "notice") from None
+        raise UserError(f"This is not an event of Stripe that can be read: {faults(error)}.", "notice") from None
 
 
 def _notice(event: Event) -> Notice | str:

@@ -145,7 +145,7 @@ def distinct(
 
 
 def judged(row: Row, place: int, finder: Finder, near: str, sides: SplitSides) -> Row | Rejection:
-    """A row that is no exact duplicate."""
+    """A row that is not an exact duplicate."""
     matches = finder.matches(place)
     match = next(matches, None)
     if match and near == "drop":

@@ -132,7 +132,7 @@ class Forgotten:
 
 
 def find(dataset: Path, wish: ForgetRequest) -> Forgotten:
-    """What would be forgotten. Raises UserError if the folder is no data set, or holds nothing of the kind."""
+    """What would be forgotten. Raises UserError if the folder is not a data set, or holds nothing of the kind."""
     known = manifest(dataset)
     whole = {s["key"] for s in wish.source_of(known)}
     stores = [(source["key"], Store(dataset).parts(source["key"])) for source in known["sources"]]
@@ -210,7 +210,7 @@ def forget(dataset: Path, wish: ForgetRequest) -> Forgotten:
     written aside to be learnt from are removed too. If this is interrupted, repeat it. Raises UserError as `find`.
     """
     store = Store(dataset)
-    manifest(dataset)  # refuses what is no data set before anything is written
+    manifest(dataset)  # refuses what is not a data set before anything is written
     with store.locked():
         found, known = find(dataset, wish), manifest(dataset)
         before = {row["id"] for row in rows(dataset, ["id"])}
@@ -279,7 +279,7 @@ def chosen_rows(table: pa.Table, item: str, marks: frozenset[str]) -> pa.Boolean
 
 
 def remove_unused(store: Store, known: dict[str, Any]) -> None:
-    """Remove contents that no part names, the report, which is made anew, and what writes that were cut off left."""
+    """Remove contents that no part names, the report, which is made again, and what writes that were cut off left."""
     used: set[str] = set()
     for source in known["sources"]:
         parts = store.parts(source["key"])

@@ -89,7 +89,7 @@ def place_of(
     place: str, options: Mapping[str, Any] | None = None, about: Mapping[str, str] | None = None
 ) -> SourcePlace:
     """A source that was given. Raises UserError if none accepts it, if an option is not one of its own, or if what is
-    said of its licence is no expression of SPDX."""
+    said of its licence is not an expression of SPDX."""
     source = source_of(place)
     return SourcePlace(source, place, options_of(source, options or {}), said(about or {}))
 
@@ -168,9 +168,9 @@ def gather(
     resume: go on with sources that were not finished. refresh: read these sources, or all if none is given, again; what
     is fetched from elsewhere is fetched only if it changed. assembly: fields of `Assembly`; others stay as they are,
     too. processes: that clean. cluster: the address of a Ray cluster that cleans instead, or "local" for one on this
-    machine. trust: read also what the manifest of somebody else's data set names. Raises UserError if the folder holds
+    machine. trust: read also what the manifest of another user's data set names. Raises UserError if the folder holds
     something else, if a source was not finished and `resume` is not given, for unknown rules, for values that a rule or
-    an assembly does not accept, and for a data set of somebody else without `trust`.
+    an assembly does not accept, and for a data set of another user without `trust`.
     """
     if into.exists() and not (into / MANIFEST).is_file() and any(p.name != "work" for p in into.iterdir()):
         raise UserError(f"{into} holds something else. Name a new folder, or a data set that was collected before.")
@@ -206,7 +206,7 @@ def gather(
                 known["sources"].append(rows[place.key])
                 wanted.append((place, rows[place.key]))
         if not known["sources"]:
-            raise UserError("There is no source. Give at least one: a folder, an address, a table, ...", "no_source")
+            raise UserError("No source. Give at least one: a folder, an address, a table, ...", "no_source")
         sign(into, [*known["sources"], *compared_with(known)])
         write_json(into / MANIFEST, known)
         budget = SourceBudget(limits)
@@ -295,7 +295,7 @@ def _reprocess_changed(into: Path, known: Mapping[str, Any], places: Sequence[So
 
 
 def chosen_assembly(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """All choices, of which some are given now. Raises UserError for one that is not valid."""
+    """All choices, including those given now. Raises UserError for one that is not valid."""
     try:
         return Assembly.model_validate({**before, **now}).model_dump(mode="json")
     except ValidationError as error:
@@ -306,7 +306,7 @@ def chosen_assembly(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[s
 
 
 def _refresh(into: Path, known: Mapping[str, Any], keys: Collection[str], store: Store) -> None:
-    """See that sources are read anew, all if `keys` is empty. One that was interrupted just goes on."""
+    """Mark sources to be read again, all if `keys` is empty. One that was interrupted just goes on."""
     rows = [row for row in known["sources"] if row["finished"] and (not keys or row["key"] in keys)]
     _read_again(into, known, rows, store)
     for row in rows:

@@ -1,7 +1,7 @@
 """Licences of data: expressions of SPDX, what they ask for, and which licences of a model they agree with.
 
 The table takes the cautious reading: that a model which is shared is an adaptation of what it has learnt from. Courts
-and laws differ about that, and often allow more. It is no legal advice. Its sources:
+and laws differ about that, and often allow more. It is not legal advice. Its sources:
 
 - Creative Commons, Using CC-Licensed Works for AI Training, 2025:
   https://creativecommons.org/using-cc-licensed-works-for-ai-training-2/
@@ -29,7 +29,7 @@ from afresh.core import UserError
 from afresh.services.collect.record import UNKNOWN
 
 T = TypeVar("T")
-NO_ADVICE = "This is no legal advice."
+NO_ADVICE = "This is not legal advice."
 LONGEST = 1_000  # characters of an expression
 SAID_OF_NONE = frozenset({"", UNKNOWN, "noassertion", "none", "other"})  # which state no licence
 SHORT = {"odc-by": "ODC-By-1.0", "odbl": "ODbL-1.0", "pddl": "PDDL-1.0", "cc0": "CC0-1.0", "apache2": "Apache-2.0"}
@@ -85,12 +85,12 @@ def normalised(text: str) -> str:
 
 
 def normalised_or_unknown(text: str) -> str:
-    """`normalised`, or "unknown" for what is no licence of SPDX."""
+    """`normalised`, or "unknown" for what is not an SPDX licence."""
     try:
         return normalised(text)
     except UserError:
         return UNKNOWN
-    except Exception:  # what its parser raises for what is no expression
+    except Exception:  # what its parser raises for what is not an expression
         return UNKNOWN
 
 
@@ -111,7 +111,7 @@ def _parsed(text: str) -> Any:
     near = get_close_matches(text.strip().casefold(), _names(), 1, 0.4)
     hint = f"Did you mean {_names()[near[0]]}? " if near else ""
     raise UserError(
-        f"{text!r} is no licence of SPDX. {hint}Accepted: an identifier of https://spdx.org/licenses, several joined "
+        f"{text!r} is not an SPDX licence. {hint}Accepted: an identifier of https://spdx.org/licenses, several joined "
         "by AND and OR, LicenseRef- and a name of your own, or unknown.",
         "no_licence",
     )

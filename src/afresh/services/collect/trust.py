@@ -1,4 +1,4 @@
-"""Asks before a data set that somebody else collected reads the sources that its dataset.json names.
+"""Asks before a data set from another user reads the sources that its dataset.json names.
 
 Going on with a data set reads files, data bases and addresses that stand in its manifest, with this user's rights. Each
 source that this user has named, or has agreed to, is kept in DATASET/work/signature as an HMAC-SHA256 of what is read,
@@ -25,7 +25,7 @@ Named = Mapping[str, Any]  # a source as the manifest holds it: the names of the
 
 
 def sources_of(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The sources of a data set, which may be somebody else's. Raises UserError if they are not such."""
+    """The sources of a data set, which may come from another user. Raises UserError if they are invalid."""
     rows = manifest.get("sources")
     kinds = {"source": str, "place": str, "key": str, "options": dict, "about": dict, "finished": bool}
     if not isinstance(rows, list) or not all(

@@ -30,7 +30,7 @@ BEGINNINGS = (
     "There is {home}, and in it lives {name}, who {job}.",
 )
 PLACES = ("cove", "lighthouse", "harbour", "bay")
-WISHES = ("a night without clouds", "enough bread for the winter", "a letter from far away", "a song that nobody knows")
+WISHES = ("a night without clouds", "enough bread for the winter", "a letter from far away", "a song without an end")
 # For each find the sentences of a tale: a paragraph each, in which every line is a choice.
 PLOTS = {
     find: [sentence.split("\n") for sentence in sentences]

@@ -58,7 +58,7 @@ class Follows(Frozen):
 
 
 class Consent(Frozen):
-    """without_consent: items that show persons of whom no consent is known; None where nobody has looked."""
+    """without_consent: items that show persons of whom no consent is known; None where it was not checked."""
 
     without_consent: int | None
     sentence: str

@@ -137,7 +137,7 @@ def consent_of(run: Run, lineage: Lineage) -> Consent:
     collected = learnt_from(run.record)
     found = known_consent(sum(c.without_consent for c in collected) if collected else None)
     unseen = [p.name for p in lineage.parts.values() if p.kind == "data" and not p.licences] if collected else []
-    more = f" Nobody has recorded it for {', '.join(unseen)}." if unseen else ""
+    more = f" Not recorded for {', '.join(unseen)}." if unseen else ""
     return found.model_copy(update={"sentence": found.sentence + more})
 
 
@@ -145,7 +145,7 @@ def known_consent(without: int | None) -> Consent:
     """The consent of data with so many items that show persons without one; None for data without a ledger."""
     sentence = "Of every item that its ledger says shows a person, consent is known."
     if without is None:
-        sentence = "The data has no ledger: whether it shows persons, and whether they consent, nobody has recorded."
+        sentence = "The data has no ledger: whether it shows persons, and whether they consent, is not recorded."
     elif without:
         sentence = f"No consent is known for {counted(without, 'item')} of the data that show persons."
     return Consent(without_consent=without, sentence=sentence)

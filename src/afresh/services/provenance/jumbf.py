@@ -46,7 +46,7 @@ def store_in(data: bytes) -> Box:
         raise JumbfError("it is not one box")
     store = _described(found[0][1], 0, left)
     if (store.letters, store.label) != ("c2pa", "c2pa") or not store.boxes:
-        raise JumbfError("it is no manifest store")
+        raise JumbfError("it is not a manifest store")
     if len(store.boxes) > MOST_MANIFESTS:  # each has a signature to check
         raise JumbfError(f"it has more than {MOST_MANIFESTS} manifests")
     _distinct(store)

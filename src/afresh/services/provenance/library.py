@@ -37,6 +37,6 @@ def reading(authorities: list[Certificate]) -> Context:
 
 @lru_cache(maxsize=4)
 def signing(timestamp_url: str | None) -> Context:
-    """Settings of signing, which may ask a time-stamping authority and nobody else."""
+    """Settings of signing, which may ask a time-stamping authority only."""
     host = urlsplit(timestamp_url).netloc.rpartition("@")[2] if timestamp_url else None
     return Context.from_dict({**_offline([host] if host else []), "trust": {"trust_config": PURPOSES_TEXT}})

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def read(source: Path | bytes, sidecar: bytes | None = None, whom: Trusted | None = None) -> Provenance:
     """What a file, or its content, says about where it comes from. Of a path the sidecar beside it is read too, if none
-    is given; the path of a sidecar is that of its file. Whoever reads many files asks once whom the user trusts
-    (`trusted.trusted()`) and gives it.
+    is given; the path of a sidecar is that of its file. To read many files, ask once whom the user trusts
+    (`trusted.trusted()`) and give it.
 
     A file of any size is read in pieces. Raises UserError if it cannot be read, or if what is needed is not installed.
     """

@@ -152,7 +152,7 @@ def _beside(envelope: Any) -> list[Any]:
         case {"statements": list(found)} if len(header) == 1:
             if all(isinstance(s, dict) and sorted(s) == sorted(FIELDS) for s in found):
                 return found
-    raise SidecarError("what stands beside its signature is no list of statements")
+    raise SidecarError("what stands beside its signature is not a list of statements")
 
 
 def _digest(statements: list[Any]) -> str | None:

@@ -23,8 +23,8 @@ class Signed:
 
 
 def signed_work(content: bytes, name: str, work: Work, by: Signer | None = None) -> Signed:
-    """Sign the content of a file of this name by the signer in force, which is made at first use. Whoever signs many
-    works asks for it once (`signer.signer()`) and gives it.
+    """Sign the content of a file of this name by the signer in force, which is made at first use. To sign many
+    works, ask for it once (`signer.signer()`) and give it.
 
     What can carry a manifest of C2PA does so, and everything else gets a sidecar. Without the package for C2PA every
     format gets one. Raises UserError if nothing can be signed.

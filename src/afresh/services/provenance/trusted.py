@@ -1,4 +1,4 @@
-"""Who a signer is to this user: the user, a known signer, or nobody known. Known are the signers whose certificates the
+"""Who a signer is to this user: the user, a known signer, or unknown. Known are the signers whose certificates the
 user has added, in the folder `signers` beside the secret."""
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ COMPARED = 4_000  # characters of two texts whose differences are shown
 
 
 def write_page(dataset: Path, to: Path | None = None) -> Path:
-    """Write the page into the data set, or elsewhere; returns its path. Raises UserError if the folder is no data set,
+    """Write the page into the data set, or elsewhere; returns its path. Raises UserError if it is no data set,
     or if the page cannot be written."""
     target = to or dataset / REPORT
     target.parent.mkdir(parents=True, exist_ok=True)

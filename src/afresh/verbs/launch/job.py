@@ -124,7 +124,7 @@ def gpus_of(text: str) -> tuple[str | None, int]:
     """The kind and number of GPUs: "8", "h100:8". Raises UserError for other words."""
     found = GPUS.fullmatch(text)
     if found is None:
-        raise UserError(f"`gpus={text}` is no number of GPUs. Give a number, or a kind and a number: 8, h100:8.")
+        raise UserError(f"`gpus={text}` is not a number of GPUs. Give a number, or a kind and a number: 8, h100:8.")
     return found[1], int(found[2])
 
 

@@ -26,7 +26,7 @@ def kubernetes_job(job: LaunchJob, image: str | None = None, kind: str = "jobset
     another kind of job than `KINDS`.
     """
     if kind not in KINDS:
-        raise UserError(f"`kind={kind}` is no kind of job. Choose from: {', '.join(KINDS)}.")
+        raise UserError(f"`kind={kind}` is not a kind of job. Choose from: {', '.join(KINDS)}.")
     if job.gpu_kind is not None:
         raise UserError(
             f"`gpus={job.gpu_kind}:{job.gpus}`: the kind of GPU is chosen by labels of the cluster's nodes, which are "

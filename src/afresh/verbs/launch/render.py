@@ -18,7 +18,7 @@ GO_ON = "afresh.faces.cli.go_on"  # runs the command, or goes on with its run, w
 
 @cache
 def environment() -> Environment:
-    """`word`: a word of a shell. `scalar`: a text of YAML, of which JSON is a part. A misspelt name is an error."""
+    """`word`: a word of a shell. `scalar`: a text of YAML, which includes JSON. A misspelt name is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     made = Environment(

@@ -89,7 +89,7 @@ def test_axes_that_are_alike_are_an_error_that_says_what_to_set(tmp_path: Path) 
     rng = np.random.default_rng(0)
     np.save(tmp_path / "noise.npy", rng.normal(size=(20, 30, 40)))
     with pytest.raises(
-        UserError, match=r"axes of field of noise\.npy \(20, 30, 40\): cannot.*axis 1 \(30\) is open"
+        UserError, match=r"axes of field of noise\.npy \(20, 30, 40\): cannot.*axis 1 \(30\) is unknown"
     ) as e:
         read(tmp_path / "noise.npy")
     assert e.value.code == "axes_unclear" and "data.axes=sample,time,x" in str(e.value)
@@ -119,7 +119,7 @@ def test_axes_that_do_not_fit_are_refused(tmp_path: Path, axes: tuple[str, ...],
 
 def test_a_plain_series_is_no_field(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.arange(100.0))
-    with pytest.raises(UserError, match="A series of numbers is no field"):
+    with pytest.raises(UserError, match="A series of numbers is not a field"):
         read(tmp_path / "a.npy")
 
 

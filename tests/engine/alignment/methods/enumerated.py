@@ -218,7 +218,7 @@ class Words:
     def best(self, ref: Tensor, reward: Tensor, beta: float) -> tuple[Tensor, float]:
         """The table that is worth most where one place is shown at a time, and its worth.
 
-        The policy chooses letters and not the order, so that this is no tilt of the marginal unless all orders agree:
+        The policy chooses letters and not the order, so this does not tilt the marginal unless all orders agree:
         a window is worth the mean over its hidden places of beta log sum_v ref(v) exp(worth with v there / beta).
         """
         hidden = self.windows[:, 1:] > self.letters

@@ -61,7 +61,7 @@ def test_grpo_by_hand() -> None:
     close(plain.advantages, [[-2, -1, 3], [0, 0, 0]])
     close(scaled.advantages, [[-0.755929, -0.377964, 1.133893], [0, 0, 0]])
     assert plain.flat == scaled.flat == 0.5
-    assert scaled.advantages[1].tolist() == [0, 0, 0]  # exactly: rounding is no direction
+    assert scaled.advantages[1].tolist() == [0, 0, 0]  # exactly: rounding is not a direction
 
 
 def test_rloo_by_hand() -> None:

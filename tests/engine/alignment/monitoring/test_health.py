@@ -167,7 +167,7 @@ def test_over_optimisation(seed: int) -> None:
     assert 100 <= int(alarm.message.split("Since step ")[1].split(" ")[0]) <= 300
     assert alarms(rows[:24]) == []
     falls = [{**row, "reward": 0.5 - 0.01 * i, "kl": 0.1} for i, row in enumerate(rows)]
-    assert names(falls) == []  # both fall: it is no exploitation
+    assert names(falls) == []  # both fall: it is not an exploitation
 
 
 def test_rows_of_one_step_are_one_and_need_a_step() -> None:

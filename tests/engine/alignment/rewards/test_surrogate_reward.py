@@ -52,7 +52,7 @@ def test_texts_are_learnt_too(tmp_path: Path) -> None:
     ("words", "why"),
     [
         ("surrogate", "needs a table"),
-        ("surrogate:{}:logP", "no column 'logP'"),
+        ("surrogate:{}:logP", "No column 'logP'"),
         ("surrogate:{}:logS:goal=up", "maximise, minimise"),
         ("surrogate:{}:logS:mode=up", "does not accept"),
         ("surrogate:gone.csv", "does not exist"),

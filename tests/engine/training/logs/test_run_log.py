@@ -69,7 +69,7 @@ def test_logs_are_closed_after_an_error(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_an_unknown_log_and_a_missing_package_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"no log 'tensorbord'. Known: tensorboard, trackio, wandb"):
+    with pytest.raises(UserError, match=r"No log 'tensorbord'. Known: tensorboard, trackio, wandb"):
         check_logs(["tensorbord"])
     monkeypatch.setattr(run_log, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'afresh\[logging\]'"):

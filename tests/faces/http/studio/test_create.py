@@ -178,7 +178,7 @@ BAD = {
     "no number": ({"setting.temperature": "warm"}, "must be a number"),
     "unknown": ({"frobnicate": 1}, "not known here"),
     "verb": ({"verb": "destroy"}, "verb"),
-    "no such work": ({"verb": "edit", "input": "../../etc"}, "There is no work"),
+    "no such work": ({"verb": "edit", "input": "../../etc"}, "No work"),
     "seed": ({"seed": -1}, "seed"),
 }
 
@@ -197,7 +197,7 @@ def test_what_the_run_cannot_do_is_said_where_it_is_made(web: httpx.Client) -> N
     ((_, message),) = [e for e in events if e[0] == "failed"]
     assert "alert" in message and "<script>" not in message
     answer = web.post("/studio/create?run=nothing", data={})
-    assert answer.status_code == 404 and "There is no run named" in answer.text
+    assert answer.status_code == 404 and "No run named" in answer.text
 
 
 def test_other_pages_change_nothing(web: httpx.Client, shelf: Works) -> None:

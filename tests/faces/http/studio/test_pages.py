@@ -94,4 +94,4 @@ def test_what_is_refused_at_the_door_is_a_page_for_browsers(http: httpx.Client) 
 
 def test_an_unknown_run_is_a_page_that_says_so(http: httpx.Client) -> None:
     answer = http.get("/studio/preview", params={"run": SCRIPT})
-    assert answer.status_code == 404 and "There is no run named" in answer.text and SCRIPT not in answer.text
+    assert answer.status_code == 404 and "No run named" in answer.text and SCRIPT not in answer.text

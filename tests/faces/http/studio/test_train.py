@@ -365,7 +365,7 @@ def test_a_folder_that_holds_nothing_says_so(open_page: Open, home: Path) -> Non
     (home / "empty" / ".hidden").write_text("nothing")
     page = open_page("/studio/train")
     page.set_input_files("#folder", home / "empty")
-    page.wait_for_selector("[role=alert]:has-text('There is no file in it')")
+    page.wait_for_selector("[role=alert]:has-text('No file in it')")
 
 
 def test_files_that_are_dropped_arrive(open_page: Open, home: Path) -> None:

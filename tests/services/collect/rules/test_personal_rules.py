@@ -206,7 +206,7 @@ def test_countries_are_codes() -> None:
     text = "xyzzy 030 901820."
     assert find(text) == [] and [s.what for s in find(text, ("DE",))] == ["phone"]
     assert chosen(["personal=mask,DE,US"])["personal"] == ["mask", "DE", "US"]
-    with pytest.raises(UserError, match="'XX' is no code of a country"):
+    with pytest.raises(UserError, match="'XX' is not a code of a country"):
         chosen(["personal=mask,XX"])
     with pytest.raises(UserError, match="begins with one of count, mask, drop"):
         chosen(["personal=hide"])

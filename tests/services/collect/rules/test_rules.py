@@ -45,7 +45,7 @@ def test_a_rule_is_switched_and_takes_a_value() -> None:
 @pytest.mark.parametrize(
     ("on", "off", "message"),
     [
-        (["shorts"], [], "There is no rule 'shorts'. The rules are: "),
+        (["shorts"], [], "No rule 'shorts'. The rules are: "),
         (["short=0"], [], "The rule short does not take '0': it should be at least 1"),
         (["short=ten"], [], "Its own value is 10"),
         (["line_ends=3"], [], "The rule line_ends takes no value. Given: '3'"),

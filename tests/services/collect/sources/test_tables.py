@@ -81,7 +81,7 @@ def test_columns_are_named_by_options_or_guessed_and_said(tmp_path: Path) -> Non
         found, _ = find(tmp_path / "a.jsonl", text="two", title="one")
     assert [(f.content, f.about.title) for f in found] == [("second", "first")]
     assert said[0].text == "a.jsonl: text is 'two'; title is 'one'"
-    with pytest.raises(UserError, match="no column 'three' for `text`"):
+    with pytest.raises(UserError, match="No column 'three' for `text`"):
         find(tmp_path / "a.jsonl", text="three")
     assert events.listener() is None
 

@@ -177,7 +177,7 @@ def gain(net: Learning, belief: Belief) -> Tensor:
 
 @torch.no_grad()
 def ahead(net: Learning, belief: Belief, answers: int = AHEAD) -> Tensor:
-    """The chance of a right answer over all skills that is expected after some answers, of which the first is to each
+    """The chance of a right answer over all skills that is expected after some answers; the first is to each
     skill, and the others are to what then teaches most at once, (N, skills)."""
     n, size = len(belief.known), len(net.rate)
     # Each first skill is a row of its own: (N * skills, SPEEDS, skills).

@@ -266,4 +266,4 @@ def _runs(axes: Sequence[int]) -> Iterator[list[int]]:
 
 
 def _state(role: str) -> str:
-    return f"is {WORDS.get(role, role)}" if role else "is open"
+    return f"is {WORDS.get(role, role)}" if role else "is unknown"

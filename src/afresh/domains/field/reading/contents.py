@@ -74,7 +74,7 @@ class Contents:
 
 
 def unnamed(source: Source) -> Variable:
-    """An array of which nothing but its shape is known."""
+    """An array known only by its shape."""
     return Variable(source, ("",) * len(source.shape))
 
 

@@ -116,7 +116,7 @@ def _stored(array: Any) -> Source:
     numbers are pairs of a real and an imaginary part."""
     stored = Stored(array)
     if array.dtype.names not in (None, ("real", "imag")):
-        raise FileError(f"{array.name} is of the type {array.dtype}, which is no number")
+        raise FileError(f"{array.name} is of the type {array.dtype}, which is not a number")
     dtype = np.dtype(np.result_type(array.dtype["real"], np.complex64)) if array.dtype.names else array.dtype
 
     def read(key: Key) -> NDArray[Any]:

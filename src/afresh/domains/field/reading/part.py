@@ -262,7 +262,7 @@ class _FileReader:
 
 
 def _working_type(key: str, variable: Variable, decisions: list[str]) -> Any:
-    """The real type that holds the values of an array, with a word on a type that is no plain number."""
+    """The real type that holds the values of an array, with a word on a type that is not a plain number."""
     dtype = np.dtype(variable.source.dtype)
     if dtype.kind == "c":
         decisions.append(f"{key} is complex: its real and imaginary parts are learnt as two channels")

@@ -61,7 +61,7 @@ def _joined(path: Path, parts: Sequence[FilePart], options: ReadingOptions, refu
     """The fields of all files as one. Raises FileError for values that cannot be read, and UserError."""
     if not parts:
         raise UserError(
-            f"There is no field that can be read in {path}. Accepted: {', '.join(OPEN)}, alone or in a folder.",
+            f"No field that can be read in {path}. Accepted: {', '.join(OPEN)}, alone or in a folder.",
             "no_fields",
             lines=refusal_lines(refused),
         )
@@ -85,7 +85,7 @@ def _joined(path: Path, parts: Sequence[FilePart], options: ReadingOptions, refu
             "there is one trajectory: its end is held out, and a twentieth of its states before that is not used, "
             "since states next to each other are nearly the same"
             if fields.steps > 1
-            else "there is one state, of which nothing can be held out"
+            else "there is only one state, so nothing can be held out"
         )
     return Reading(fields, tuple(decisions), tuple(refused))
 

@@ -73,7 +73,7 @@ def _coordinates(name: str, variables: Mapping[str, Variable]) -> dict[str, tupl
 
 
 def _shared(name: str, key: str, variable: Variable) -> Variable:
-    """The coordinate of all trajectories, of which each has its own. Raises FileError if they differ."""
+    """The common coordinate of all trajectories. Raises FileError if they differ."""
     values = variable.read()
     steps = np.diff(values, axis=-1)
     differs = ~np.isclose(steps, steps[:1], rtol=1e-3).all(-1)

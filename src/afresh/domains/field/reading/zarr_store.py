@@ -172,7 +172,7 @@ def codecs_3(name: str, codecs: Any, shape: list[int], size: int, *, shards: boo
     packed = [codec for codec in names if codec in (*PACKED, SHARDS)]
     if len(packed) > 1 or (SHARDS in packed and names[-1] != SHARDS):
         raise FileError(
-            f"{name} is stored with {', '.join(names)}, of which one packs what another has packed. Write the store "
+            f"{name} is stored with {', '.join(names)}, and one packs the output of another. Write the store "
             f"again with one of {', '.join(c for c in CODECS if c in PACKED)}, within shards or without them"
         )
     if SHARDS in packed:

@@ -43,7 +43,7 @@ class SeriesColumns:
 
 
 def series_columns(table: Mapping[str, Sequence[Any]], options: ReadingOptions) -> SeriesColumns | str:
-    """The columns of a table {name: values}, or why it is no series. Raises UserError if a column that was named is
+    """The columns of a table {name: values}, or why it is not a series. Raises UserError if a column that was named is
     missing, or holds no numbers."""
     names = list(table)
     by_hand = {"time": options.time} if options.time else {}

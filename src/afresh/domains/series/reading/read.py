@@ -135,7 +135,7 @@ def read_inline(given: Mapping[str, Sequence[Any]], options: ReadingOptions) -> 
     table, found = arrow_table(given), _Measurements()
     columns = columns_of(table, options)
     if isinstance(columns, str):
-        raise UserError(f"The table is no series: {columns}. It has {', '.join(given)}.")
+        raise UserError(f"The table is not a series: {columns}. It has {', '.join(given)}.")
     found.add(table, columns, "")
     if not found.raw:
         raise UserError(f"No row of the table has a time in {shown(columns.time)}.")
@@ -166,7 +166,7 @@ def read_series(path: Path, options: ReadingOptions) -> Reading:
     measured.notes[:0] = notes
     if columns is None or not measured.raw:
         raise UserError(
-            f"There is no series in {path}: a table with a column of times and columns of numbers "
+            f"No series in {path}: a table with a column of times and columns of numbers "
             f"({', '.join(sorted(TABLES))}). `data.time` and `data.values` name columns.",
             lines=refusal_lines(refused),
         )

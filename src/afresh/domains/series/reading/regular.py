@@ -16,7 +16,7 @@ COARSER = 1.5  # a step that is so many times the usual difference collects what
 
 @dataclass(frozen=True)
 class Series:
-    """A series of equal steps: values (columns, steps), NaN where there is none, of which the first is at the place
+    """A series of equal steps: values (columns, steps), NaN for missing ones; the first is at the place
     `first` of `step`. known: (columns known in advance, steps). doubled: measurements that share a step with others."""
 
     name: str

@@ -1,4 +1,4 @@
-"""The step of a series: a number of seconds, of calendar months, or of a count that is no time."""
+"""The step of a series: a number of seconds, of calendar months, or of a count that is not a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of preferences: JSON Lines, each of which states which of two items a rater preferred.
+"""Files of preferences: JSON Lines; each line states which of two items a rater preferred.
 
 A line has `a` and `b` (texts, or paths of images, sounds, ... relative to the file) and `winner` ("a", "b" or "tie"),
 and optionally `prompt` and `label` (the request of both items), `rater`, `reason`, and `weight`, a number above 0 by

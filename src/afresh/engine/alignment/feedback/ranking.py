@@ -194,7 +194,7 @@ def ask(strengths: Strengths, n: int, asked: Collection[Pair] = ()) -> list[Pair
     """The next n pairs to ask about, the most informative first, without those in `asked`; fewer if no more are left.
 
     A rater who sees a pair again gives the same answer, which has no information. Each pair is chosen as if the pairs
-    before it had been answered: an answer adds p (1 - p) to the negative Hessian whoever wins, so that the future
+    before it had been answered: an answer adds p (1 - p) to the negative Hessian either way, so that the future
     covariance is known (a Sherman-Morrison update), while the expected strengths do not change.
     """
     i, j = comparable(strengths.names)

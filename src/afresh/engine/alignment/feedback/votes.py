@@ -133,7 +133,7 @@ def append(path: Path, vote: Vote) -> None:
 
 
 def withdraw(path: Path, vote: Vote) -> None:
-    """Remove the last line of a file that holds this vote, whoever has appended others since.
+    """Remove the last line of a file that holds this vote, even if other votes were appended since.
 
     Raises UserError, and leaves the file unchanged, if there is no such line or the file cannot be written.
     """

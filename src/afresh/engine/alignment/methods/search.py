@@ -35,7 +35,7 @@ Numbers = np.random.Generator
 
 
 class SearchConfig(BaseModel):
-    """`calls`: items of which the reward is asked, at most. `initial`: training examples that are asked first, at
+    """`calls`: items whose reward is asked, at most. `initial`: training examples that are asked first, at
     most a tenth of the calls. `proposals`: items that are proposed for each that is asked; a share `sampled` of them
     by the policy. `examples`: training examples that are proposed beside them for each that is asked. `generations`:
     the number of times that items are proposed before some are asked; the later ones are offspring. `optimism`:

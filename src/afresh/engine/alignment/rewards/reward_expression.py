@@ -185,7 +185,7 @@ def named(text: str, term: RewardTerm, context: Context) -> Reward:
         return python_function(term.word, source, function, context, hint)
     if re.search(r"[+*(]|.-", head):
         hint += " A sign between rewards has a space on both sides, weights come first, and parentheses are not used."
-    raise parse_error(text, term.position, f"There is no reward {term.word!r}.{hint} {listed}")
+    raise parse_error(text, term.position, f"No reward {term.word!r}.{hint} {listed}")
 
 
 def weighted(name: str, parts: Sequence[tuple[float, Reward]]) -> Reward:

@@ -1,4 +1,4 @@
-"""Runs a program, and ends its process group when whoever asked for it is gone, in whatever way that ended.
+"""Runs a program, and ends its process group when the requesting process is gone, however that ended.
 
 As a program: ALIVE PROBLEM COMMAND... ALIVE is the reading end of a pipe, which the asker holds open as long as it is
 there; PROBLEM the writing end of one to which the number of the error goes if COMMAND cannot be started. This process

@@ -60,7 +60,7 @@ def check_logs(names: Sequence[str]) -> None:
     """Raises UserError for a log that does not exist, or whose package is not installed."""
     for name in names:
         if name not in LOGS:
-            raise UserError(f"There is no log {name!r}. Known: {', '.join(LOGS)}.", "no_log")
+            raise UserError(f"No log {name!r}. Known: {', '.join(LOGS)}.", "no_log")
         if find_spec(name) is None:
             raise UserError(
                 f"The log {name} needs the package {name}, which is not installed: pip install {name}, or all logs: "

@@ -27,7 +27,7 @@ MEDIA_TYPES = {".png": "image/png", ".wav": "audio/wav"}
 
 
 def read_sound(content: bytes, param: str) -> Sound:
-    """A sound file at its own rate. Raises Refused for what is none, and for one that is too long."""
+    """A sound file at its own rate. Raises Refused if it is invalid, and for one that is too long."""
     long = RefusedRequest(400, f"{param} is longer than {MOST_SECONDS:g} seconds. Cut it.", "sound_too_long", param)
     try:
         head = header(content)
@@ -45,7 +45,7 @@ READERS: dict[str, Callable[[bytes, str], Any]] = {"image": read_image, "sound":
 
 
 def read_item(run: Run, text: str, param: str) -> Any:
-    """An item of the run's kind: the text itself, or what a file in base64 holds. Raises Refused for what is none."""
+    """An item of the run's kind: the text itself, or what a file in base64 holds. Raises Refused if it is invalid."""
     kind = run.encoder.kind
     if kind.inline:
         return text

@@ -65,6 +65,6 @@ def routes(desk: Desk) -> APIRouter:
         for file in previews(desk.library.path(run)):
             if int(file.stem) == step:
                 return FileResponse(file)
-        raise RefusedRequest(404, f"There is no preview of step {step:,} of {run}.", "no_preview")
+        raise RefusedRequest(404, f"No preview of step {step:,} of {run}.", "no_preview")
 
     return router

@@ -1,4 +1,4 @@
-"""/afresh/v1/comparisons: pairs of samples of which a program's user says which is better. The votes are those that
+"""/afresh/v1/comparisons: pairs of samples that a program's users compare. The votes are those that
 `afresh compare` and the studio save, and `afresh align` learns from."""
 
 from __future__ import annotations

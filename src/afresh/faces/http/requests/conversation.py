@@ -24,7 +24,7 @@ SYSTEM = ("system", "developer")
 
 @dataclass(frozen=True)
 class Ask:
-    """What an endpoint asks of a run: turns of which the last is the user's or the result of a call, and how to
+    """What an endpoint asks of a run: turns that end with the user's or the result of a call, and how to
     answer."""
 
     turns: Turns

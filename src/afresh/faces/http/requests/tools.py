@@ -73,9 +73,7 @@ class Tools:
             raise RefusedRequest(400, f"Two tools are named {twice!r}. Give each a name of its own.", None, "tools")
         if name is not None and name not in names:
             known = ", ".join(names) or "none"
-            raise RefusedRequest(
-                400, f"There is no tool named {name!r}. Tools of this request: {known}.", None, "tool_choice"
-            )
+            raise RefusedRequest(400, f"No tool named {name!r}. Tools of this request: {known}.", None, "tool_choice")
         required = choice == "required" or name is not None
         if required and not names:
             raise RefusedRequest(400, "A call is required, but there are no tools. Give some.", None, "tool_choice")

@@ -56,7 +56,7 @@ def path(address: str) -> str:
 
 
 def networks(words: str) -> tuple[Network, ...]:
-    """Networks as "127.0.0.0/8, fd00::/8". Raises UserError for what is no network."""
+    """Networks as "127.0.0.0/8, fd00::/8". Raises UserError for an invalid network."""
     try:
         return tuple(ipaddress.ip_network(word.strip()) for word in words.split(",") if word.strip())
     except ValueError as error:
@@ -111,7 +111,7 @@ def public(name: str, addresses: Sequence[str], private: Sequence[Network] = ())
     if not found:
         raise RefusedAddress(
             "private_address",
-            f"{name} is {addresses[0]}, which is no public address. "
+            f"{name} is {addresses[0]}, which is not a public address. "
             "If the network is yours, name it in AFRESH_PRIVATE_NETWORKS",
         )
     return found

@@ -224,7 +224,7 @@ class Fetcher:
 
 
 def headers_of(pairs: Iterable[Sequence[str]]) -> httpx.Headers:
-    """Headers of which some values may not be ASCII."""
+    """Headers whose values may not be ASCII."""
     raw = [(name.encode("utf-8", "replace"), value.encode("utf-8", "replace")) for name, value in pairs]
     return httpx.Headers(raw, encoding="utf-8")
 

@@ -33,7 +33,7 @@ class Body:
                 self.inflate = self.inflate or zlib.decompressobj(self._window(data))
                 self._keep(self.inflate.decompress(data, self.limit - self.size + 1), " when it is decompressed")
                 data, self.ended = self.inflate.unconsumed_tail, self.inflate.eof
-                if self.ended:  # another member may follow; what is no member is padding
+                if self.ended:  # another member may follow; what is not a member is padding
                     data = self.inflate.unused_data if self.inflate.unused_data.startswith(GZIP) else b""
                     self.inflate = None if data else self.inflate
         except zlib.error:

@@ -127,7 +127,7 @@ def chosen(on: Sequence[str] = (), off: Sequence[str] = (), before: Mapping[str,
         given[name] = value if equals else None
     for name in (*given, *off):
         if name not in known:
-            raise UserError(f"There is no rule {name!r}. The rules are: {', '.join(known)}.", "unknown_rule")
+            raise UserError(f"No rule {name!r}. The rules are: {', '.join(known)}.", "unknown_rule")
         if name in given and name in off:
             raise UserError(f"The rule {name} is switched on and off. Do one of both.", "rule_value")
     values = {n: r.value for n, r in known.items() if r.default} if before is None else dict(before)

@@ -1,4 +1,4 @@
-"""Source files that nobody wrote by hand, or that are not the project's own."""
+"""Source files that were generated, or that are not the project's own."""
 
 from __future__ import annotations
 

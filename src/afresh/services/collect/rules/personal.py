@@ -310,7 +310,7 @@ def _action(given: list[str]) -> list[str]:
         raise ValueError(f"it begins with one of {', '.join(ACTIONS)}")
     for country in given[1:]:
         if country not in SUPPORTED_REGIONS:
-            raise ValueError(f"{country!r} is no code of a country in ISO 3166, as DE or US")
+            raise ValueError(f"{country!r} is not a code of a country in ISO 3166, as DE or US")
     return given
 
 

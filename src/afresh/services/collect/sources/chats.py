@@ -38,7 +38,7 @@ ALL_MB = 2048  # of the exports of one place, whose messages are held in memory 
 class ChatOptions(Options):
     """How the messages of people become conversations."""
 
-    me: str = Field("", description="whose messages are the answers; empty: of whoever writes most")
+    me: str = Field("", description="whose messages are the answers; empty: the person who writes most")
     pause_hours: float = Field(6.0, gt=0, description="a longer pause begins a new conversation")
     max_file_mb: int = Field(default=512, ge=1, le=1 << 14)
 
@@ -178,7 +178,7 @@ def whatsapp(text: str) -> Iterator[ChatExport]:
 
 
 def _order(dates: Sequence[str]) -> str:
-    """Whether dates are written year, day or month first: a number above 12 is no month."""
+    """Whether dates are written year, day or month first: a number above 12 is not a month."""
     parts = [list(map(int, re.split(r"[./-]", date))) for date in dates]
     if any(p[0] > 31 for p in parts):
         return "ymd"
@@ -306,7 +306,7 @@ def answering(place: str, chats: Sequence[ChatExport], me: str) -> str:
     count = Counter(message.person for chat in chats for message in chat.messages if message.person)
     if me and me not in count:
         raise UserError(
-            f"{me!r} wrote nothing. Name one of: {', '.join(sorted(count)) or 'nobody, as in exports of assistants'}."
+            f"{me!r} wrote nothing. Name one of: {', '.join(sorted(count)) or 'none; assistants have no names'}."
         )
     if not me and count:
         me = min(count, key=lambda name: (-count[name], name))

@@ -32,7 +32,7 @@ def accepts(place: str) -> bool:
 
 
 def find(place: str, options: CollectedOptions, fetched: Fetched) -> Iterator[Found | Rejection]:
-    """Every item. The data set may be somebody else's, and is no more believed than any other file."""
+    """Every item. The data set may come from another user, and is trusted as little as any other file."""
     folder = Path(place)
     for number, row in enumerate(stream_parquet(folder / ITEMS, MAX_MB, lambda schema: COLUMNS), 1):
         if options.split and row["split"] != options.split:

@@ -63,7 +63,7 @@ def pinned(place: str, fetched: Fetched) -> Mapping[str, Any]:
 
 
 def licence_of(card: Any) -> str:
-    """The licence that a card states; where it states several, the choice is left to whoever uses it."""
+    """The licence that a card states; where it states several, the choice is left to the user."""
     stated = card.get("license") if card is not None else None
     licences = [normalised_or_unknown(str(x)) for x in (stated if isinstance(stated, list) else [stated]) if x]
     return UNKNOWN if not licences or UNKNOWN in licences else normalised_or_unknown(" OR ".join(licences))

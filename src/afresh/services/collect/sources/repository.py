@@ -1,6 +1,6 @@
 """Git repositories: the files of a commit, from the repository on this machine or from an address.
 
-Files come out of git's own store and never from a working tree, so that no filter, hook or submodule of somebody else
+Files come out of git's own store and never from a working tree, so that no filter, hook or submodule of another user
 is run, and files that are not committed are not there.
 """
 
@@ -86,7 +86,7 @@ def accepts(place: str) -> bool:
 
 
 def command(*arguments: str) -> tuple[list[str], dict[str, str]]:
-    """A command of git and its environment, in which nobody is asked for a password and nothing is fetched unasked.
+    """A command of git and its environment, which never asks for a password and fetches nothing unasked.
 
     Raises UserError if git is not installed.
     """
@@ -203,7 +203,7 @@ def _name(folder: Path) -> str:
     try:
         origin = run_git(folder, "config", "--get", "remote.origin.url").decode("utf-8", "backslashreplace")
         return without_password(origin.strip())
-    except (UserError, ValueError):  # there is none, or it is no address
+    except (UserError, ValueError):  # there is none, or it is not an address
         return folder.name
 
 
@@ -342,7 +342,7 @@ def find(place: str, options: RepositoryOptions, fetched: Fetched) -> Iterator[F
 
 
 def _licences(every: list[TreeEntry], contents: Contents) -> Mapping[str, str]:
-    """The licences of folders. Where several files say different things, the choice is left to whoever uses it."""
+    """The licences of folders. Where several files say different things, the choice is left to the user."""
     found: dict[str, list[str]] = {}
     known: dict[str, str] = {}
     for entry in every:

@@ -40,7 +40,7 @@ def find(place: str, options: WarcOptions, fetched: Fetched) -> Iterator[Found |
 
 
 def describe(place: str, options: WarcOptions) -> list[str]:
-    return [f"{place}: a web archive of {Path(place).stat().st_size:,} bytes, of which the answers of servers are read"]
+    return [f"{place}: a web archive of {Path(place).stat().st_size:,} bytes; only the servers' answers are read"]
 
 
 SOURCE = Source("warc", "a web archive (.warc or .warc.gz)", accepts, find, describe, WarcOptions)

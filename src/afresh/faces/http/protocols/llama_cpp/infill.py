@@ -1,5 +1,5 @@
 """POST /infill and /completion, /tokenize, /detokenize and GET /props, in the form of llama.cpp's server: the text at a
-cursor, which editors ask for while somebody types, or after a prompt, and what its tokens are."""
+cursor, which editors ask for while you type, or after a prompt, and what its tokens are."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class TextForm(forms.WindowSampling):
     afresh: forms.TextConditions = Field(default_factory=forms.TextConditions)
 
     def check(self) -> None:
-        """Raises Refused for what is not supported."""
+        """Raises Refused if it is not supported."""
         self.check_window()
         if self.grammar and self.afresh.grammar:
             raise RefusedRequest(400, "Two grammars are given. Leave one out.", "given_twice", "grammar")

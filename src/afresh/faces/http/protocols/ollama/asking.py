@@ -103,7 +103,7 @@ class AskForm(Form):
     afresh: TextConditions = Field(default_factory=TextConditions)
 
     def check(self) -> OllamaOptions:
-        """The options. Raises Refused for what is not supported."""
+        """The options. Raises Refused if one is not supported."""
         options = self.options or OllamaOptions()
         options.check_window("options.")
         if self.top_logprobs and not self.logprobs:

@@ -52,7 +52,7 @@ class OpenCalls:
     count: int = 0
 
     def call(self, given: Any, param: str) -> None:
-        """Raises Refused for what is no call."""
+        """Raises Refused for an invalid call."""
         function = given.get("function") if isinstance(given, dict) else None
         if not isinstance(function, dict):
             raise RefusedRequest(400, "A call has a function with a name and arguments.", "invalid_call", param)
@@ -86,7 +86,7 @@ class OllamaMessage(Form):
     tool_call_id: str | None = None
 
     def add_to(self, said: Said, calls: OpenCalls, param: str) -> None:
-        """Raises Refused for what is no text and no call."""
+        """Raises Refused for what is not text and no call."""
         if self.role == "tool":
             calls.result(self.tool_call_id, self.tool_name, self.content or "", param)
             return

@@ -49,7 +49,7 @@ class Speech(forms.Form):
     afresh: forms.Conditions = Field(default_factory=forms.Conditions)
 
     def check(self) -> None:
-        """Raises Refused for what cannot be had."""
+        """Raises RefusedRequest if an option is not supported."""
         if self.speed != 1:
             raise RefusedRequest(
                 400,

@@ -43,7 +43,7 @@ class ChatMessage(BaseModel):
     tool_call_id: str | None = None
 
     def add_to(self, said: Said, param: str) -> None:
-        """Raises Refused for what is no text and no call."""
+        """Raises Refused for what is not text and no call."""
         if extra := [k for k, v in (self.model_extra or {}).items() if v and k != "name"]:
             raise RefusedRequest(400, f"Messages are text here. Leave out: {', '.join(extra)}.", None, "messages")
         text = text_of(self.content, f"{param}.content")

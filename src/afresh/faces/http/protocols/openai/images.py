@@ -60,7 +60,7 @@ class ImagesForm(forms.Form):
     seed: forms.Seed | None = None
 
     def check(self) -> None:
-        """Raises Refused for what cannot be had."""
+        """Raises RefusedRequest if an option is not supported."""
         if self.response_format == "url":
             raise RefusedRequest(
                 400,
