@@ -70,7 +70,7 @@ def test_a_codec_survives_saving(row: CodecRow, tmp_path: Path) -> None:
 
 @every_row
 def test_a_missing_codec_is_refused(row: CodecRow, tmp_path: Path) -> None:
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="no such file"):
         registry.load_codec(row.name, tmp_path)
 
 
@@ -80,7 +80,7 @@ def test_unknown_fields_are_refused(row: CodecRow, tmp_path: Path) -> None:
     codec.save(tmp_path)
     for file in tmp_path.glob("*.json"):
         unknown_field(file)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="colour"):
         registry.load_codec(row.name, tmp_path)
 
 
@@ -89,5 +89,5 @@ def test_an_unsuitable_space_is_refused(row: CodecRow) -> None:
     codec, found = fitted(row)
     for space in SPACES.values():
         if space.kind != codec.source.kind or len(space.shape) != len(codec.source.shape):
-            with pytest.raises(UserError):
+            with pytest.raises(UserError, match=rf"encodes .*{space.kind}|needs {codec.source.kind}"):
                 fit(row, found, space)

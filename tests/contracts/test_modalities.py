@@ -104,7 +104,7 @@ def test_an_encoder_that_is_missing_or_has_unknown_fields_is_refused(row: Modali
     (tmp_path / "data").mkdir()
     encoder, _, _ = fitted(row, tmp_path / "data")
     kind = registry.modality(row.name)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"(?i)no such file"):
         kind.load(tmp_path)
     encoder.save(tmp_path / "encoder")
     unknown_field(tmp_path / "encoder" / "encoder.json")
@@ -133,11 +133,11 @@ def test_an_unknown_label_is_refused_with_the_known_ones(row: ModalityRow, tmp_p
 @every_row
 def test_an_empty_folder_is_refused(row: ModalityRow, tmp_path: Path) -> None:
     kind = registry.modality(row.name)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="is empty"):
         kind.read(tmp_path, kind.options(**row.options))
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="is empty"):
         choose_modality(tmp_path, None)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="There is no file or folder"):
         choose_modality(tmp_path / "missing", None)
 
 

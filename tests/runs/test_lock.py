@@ -56,7 +56,7 @@ def test_within_a_process_it_is_taken_once_and_released_by_whoever_ends(tmp_path
     with held(tmp_path, "trained"):
         pass
     assert not (tmp_path / FILE).exists()
-    with process(lambda: hold(tmp_path, "trained") and None), pytest.raises(UserError):
+    with process(lambda: hold(tmp_path, "trained") and None), pytest.raises(UserError, match="is being trained by"):
         hold(tmp_path, "trained")
     with pytest.raises(ValueError), kept(tmp_path, "trained"):
         raise ValueError

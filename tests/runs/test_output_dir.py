@@ -50,7 +50,7 @@ def test_a_command_that_is_told_to_end_leaves_it_too(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_a_run_that_could_not_be_made(tmp_path: Path) -> None:
-    with pytest.raises(UserError), output_dir(tmp_path / "run", False):
+    with pytest.raises(UserError, match="wrong"), output_dir(tmp_path / "run", False):
         made(tmp_path / "run")
         raise UserError("wrong")
     assert not list(tmp_path.iterdir())

@@ -241,7 +241,7 @@ def test_two_that_change_a_run_do_not_overwrite_each_other(run: Path, tmp_path: 
 
 
 def test_what_is_not_uploaded_is_used_as_it_is(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch, pytest.raises(UserError), mirrored(run):
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="could not be uploaded"), mirrored(run):
         fail_at(patch, "put_file", 1)
         write(run, {"checkpoints/000005/model.safetensors": "five"})
     assert opened(ADDRESS) == run and "checkpoints/000005/model.safetensors" in content(run)

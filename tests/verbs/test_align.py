@@ -228,22 +228,16 @@ def test_a_wrong_reward_leaves_what_force_would_replace(root: Path, tmp_path: Pa
     kept = tmp_path / "run"
     kept.mkdir()
     (kept / "run.json").write_text("{}")
-    for wrong in (
-        AlignSpec(root / "transformer", reward="lenght:5", out=kept, force=True),
-        AlignSpec(root / "transformer", reward="length:min=5", heldout_reward="lenght:5", out=kept, force=True),
-        AlignSpec(root / "transformer", preferences=root / "shown.jsonl", out=kept, force=True),
-        AlignSpec(root / "transformer", reward="length:min=5", out=kept, force=True, settings=named(align={"bta": 1})),
-        AlignSpec(
-            root / "transformer",
-            reward="length:min=5",
-            out=kept,
-            force=True,
-            settings=named(sample={"length": 31}),
-            prompt_tokens=20,
-            steps=0,
-        ),
+    whole = AlignSpec(root / "transformer", reward="length:min=5", out=kept, force=True)
+    longer = replace(whole, settings=named(sample={"length": 31}), prompt_tokens=20, steps=0)
+    for wrong, says in (
+        (replace(whole, reward="lenght:5"), "no reward 'lenght:5'"),
+        (replace(whole, heldout_reward="lenght:5"), "no reward 'lenght:5'"),
+        (replace(whole, reward=None, preferences=root / "shown.jsonl"), "votes on images"),
+        (replace(whole, settings=named(align={"bta": 1})), "there is no bta"),
+        (longer, "`steps` must be a positive number"),
     ):
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match=says):
             start(wrong)
         assert (kept / "run.json").read_text() == "{}"
 

@@ -59,8 +59,8 @@ def test_variations(model: Model) -> None:
     assert len(model.edit(["bana", "mik"], each=3, strength=0.5)) == 6
     with pytest.raises(UserError, match="strength"):
         model.edit(["bana"], strength=0.5, palette=["red"])
-    for wrong in ("", "bananarama"):
-        with pytest.raises(UserError):
+    for wrong, says in (("", "Give texts"), ("bananarama", "11 tokens, and this model reads at most 8")):
+        with pytest.raises(UserError, match=says):
             model.edit([wrong], strength=0.5)
 
 

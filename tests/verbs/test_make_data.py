@@ -59,7 +59,7 @@ def test_what_cannot_be_computed_is_said(name: str, settings: dict[str, object],
 def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine.txt").write_text("mine")
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"exists\. Choose another place"):
         afresh.make_data("burgers", settings=FEW, out=tmp_path / "data")
     assert (tmp_path / "data" / "mine.txt").read_text() == "mine"
 

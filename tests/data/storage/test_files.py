@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from afresh.core import UserError
-from afresh.data.storage.files import append_lines, new_file, replace_file, sync_tree, write_file, write_json
+from afresh.data.storage.files import (
+    append_lines,
+    bytes_on_disk,
+    new_file,
+    replace_file,
+    sync_tree,
+    write_file,
+    write_json,
+)
 from afresh.data.storage.folders import output_folder
 from tests.durable import Disk, disk
 
@@ -105,3 +113,11 @@ def test_a_tree_of_many_files_is_synced_at_once(tmp_path: Path, monkeypatch: pyt
         (tmp_path / name).write_text(name)
     sync_tree(tmp_path)
     assert called == ["sync"] or sys.platform != "linux"
+
+
+def test_the_bytes_of_a_folder_are_those_of_its_files_and_of_links_themselves(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a").write_bytes(bytes(500))
+    (tmp_path / "deep" / "b").write_bytes(bytes(70))
+    (tmp_path / "deep" / "link").symlink_to("../a")
+    assert bytes_on_disk(tmp_path) == 500 + 70 + len("../a")

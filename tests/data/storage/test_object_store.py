@@ -12,7 +12,7 @@ import pytest
 
 from afresh.core import UserError
 from afresh.data.storage import object_store
-from afresh.data.storage.object_store import ObjectStore, StoredFile, files_at
+from afresh.data.storage.object_store import MOST_FILES, ObjectStore, StoredFile, files_at, numbered
 
 
 class Silent:
@@ -96,3 +96,19 @@ def test_a_file_is_not_read_beyond_its_size(head: str, tmp_path: Path) -> None:
         thread.join(30)
     assert not thread.is_alive() and sent < 1 << 26
     assert not file.exists() or file.stat().st_size < 1 << 24
+
+
+def test_an_address_with_numbers_stands_for_each_of_them() -> None:
+    assert numbered("s3://b/{08..10}.csv") == ["s3://b/08.csv", "s3://b/09.csv", "s3://b/10.csv"]
+    assert numbered("s3://b/{7..7}") == ["s3://b/7"] and len(numbered(f"s3://b/{{1..{MOST_FILES}}}")) == MOST_FILES
+    for wrong in ("{2..1}", f"{{0..{MOST_FILES}}}"):
+        with pytest.raises(UserError, match="or too many"):
+            numbered(f"s3://b/{wrong}")
+
+
+def test_a_file_without_a_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    monkeypatch.setattr(MemoryFileSystem, "info", lambda self, path, **more: {"name": path, "type": "file"})
+    with pytest.raises(UserError, match="does not say how many bytes a has"):
+        files_at("memory://bucket/a")

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from afresh.core import UserError
-from afresh.domains.series.reading.columns import series_columns
+from afresh.domains.series.reading.columns import looks_like_id, recurs, series_columns
 from afresh.domains.series.reading.options import ReadingOptions
 from afresh.domains.series.reading.read import Reading, read_series
 from afresh.domains.series.reading.step import Step, step_of
+from afresh.domains.series.recognise import _counted as counted_steps
 from tests.domains.series.tables import HOUR, times, write, write_waves
 
 
@@ -176,3 +177,18 @@ def test_seasons_are_those_of_the_calendar_in_steps() -> None:
     assert Step(86_400.0).seasons == {"week": 7, "year": 364}
     assert Step(7 * 86_400.0).seasons == {"year": 52} and Step(months=3).seasons == {"year": 4}
     assert Step(2.0, counted=True).seasons == {} and Step(months=12).seasons == {}
+
+
+def test_only_whole_numbers_identify() -> None:
+    rows = range(100)
+    assert looks_like_id("x", rows) and not looks_like_id("x", [n + 0.5 for n in rows])
+    assert recurs([1, 2] * 6, 12) and not recurs([0.5, 1.5] * 6, 12) and not recurs([1, 2, 3] * 4, 12)
+    assert not looks_like_id("x", []) and not recurs(["a"], 1)
+
+
+def test_only_a_column_whose_name_counts_time_is_asked_for() -> None:
+    values = [float(n * n % 17) for n in range(60)]
+    found = counted_steps({"year": list(range(1900, 1960)), "value": values})
+    assert found is not None and found.settings == {"time": "year"}
+    assert counted_steps({"place": list(range(1900, 1960)), "value": values}) is None
+    assert counted_steps({"year": [*range(1900, 1959), 1990], "value": values}) is None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from afresh.domains.table.column_code import MISSING, MOST_OWN, UNKNOWN, fit_column
+from afresh.domains.table.columns import rules_of
 from afresh.domains.table.row import Cell, Kind
 
 rng = np.random.default_rng(0)
@@ -108,3 +109,19 @@ def test_dates_that_do_not_recur_keep_the_form_of_their_column(zone: str) -> Non
     back = code.decode(code.encode(cells), rng.uniform(size=len(cells)))
     assert len(set(back) - set(cells)) > 100
     assert all(str(cell).endswith(zone) and len(str(cell)) == len(str(cells[0])) for cell in back)
+
+
+def test_what_determines_others_is_determined_by_none() -> None:
+    """Each of three columns determines the others: the first one has both rules."""
+    numbers: list[Cell] = [(7 * i) % 41 for i in range(200)]
+    columns = {"a": numbers, "b": [2 * int(n) + 1 for n in numbers], "c": [3 * int(n) for n in numbers]}  # type: ignore[arg-type]
+    rules = rules_of(columns, ["number"] * 3)
+    assert [(r.by, r.of, r.factor, r.shift) for r in rules] == [("a", "b", 2, 1), ("a", "c", 3, 0)]
+
+
+def test_of_two_that_determine_a_column_the_first_one_does() -> None:
+    """Each tells two parts of every town apart, and neither follows from the other."""
+    towns = ["ab"[i % 2] for i in range(80)]
+    first, second = ([f"{town}{i // each % 2}" for i, town in enumerate(towns)] for each in (2, 4))
+    rules = rules_of({"first": first, "second": second, "town": towns}, ["category"] * 3)
+    assert [(r.by, r.of) for r in rules] == [("first", "town")]

@@ -10,6 +10,7 @@ import pytest
 from afresh.core import UserError
 from afresh.core.registry import modality
 from afresh.data.prepare import choose_modality
+from afresh.domains.table.recognise import recognise
 from tests.domains.table.people import people, write
 
 
@@ -87,3 +88,14 @@ def test_what_cannot_be_learnt_is_counted_by_suffix(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Nothing in .* can be learnt: 2 \.xyz, 1 \.mp4\. Accepted: ") as refused:
         choose_modality(tmp_path, None)
     assert refused.value.fields["kinds"] == ()
+
+
+@pytest.mark.parametrize(("others", "taken"), [(3, True), (4, False)])
+def test_half_of_the_files_are_tables(others: int, taken: bool, tmp_path: Path) -> None:
+    rows = [{k: r[k] for k in ("age", "height", "town", "spent")} for r in people(60)]
+    for number in range(3):
+        write(tmp_path / f"{number}.csv", rows)
+    for number in range(others):
+        (tmp_path / f"{number}.png").write_bytes(b"picture")
+    found = recognise(tmp_path)
+    assert (found.score > 0) is taken and (taken or found.reason == "3 of 7 files are tables")

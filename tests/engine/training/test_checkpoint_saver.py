@@ -110,3 +110,14 @@ def test_without_memory_for_a_copy_the_step_writes(tmp_path: Path, monkeypatch: 
     with CheckpointSaver(tmp_path / "checkpoints") as saver:
         saver.save(state(5))
         assert saver.thread is None and checkpoint.steps_in(tmp_path / "checkpoints") == ["000005"]
+
+
+@pytest.mark.parametrize(("free", "beside"), [(31.0, False), (32.0, True), (None, True)])
+def test_a_copy_is_made_where_memory_is_free_for_two(
+    free: float | None, beside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state has 4 numbers of 4 bytes; without a copy, it is written before training goes on."""
+    monkeypatch.setattr(checkpoint_saver, "available_memory", lambda: free)
+    with CheckpointSaver(tmp_path / "checkpoints") as saver:
+        saver.save(state(1))
+        assert (saver.thread is not None) is beside

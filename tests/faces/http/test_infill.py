@@ -71,7 +71,7 @@ def test_the_text_is_that_of_openais_completions(editor: httpx.Client) -> None:
     assert made["content"] == theirs["choices"][0]["text"]
     counts = theirs["usage"]["prompt_tokens"], theirs["usage"]["completion_tokens"]
     assert (made["tokens_evaluated"], made["tokens_predicted"]) == counts
-    assert made["timings"]["prompt_n"], made["timings"]["predicted_n"] == counts
+    assert (made["timings"]["prompt_n"], made["timings"]["predicted_n"]) == counts
     assert made["model"] == "code" and made["generation_settings"]["n_ctx"] == 128
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -263,8 +264,9 @@ def test_what_changes_after_it_was_checked_is_not_unpacked(bundle: Path, tmp_pat
     bundle.write_bytes(whole)
     with pytest.raises(UserError, match=r"a\.txt in it is not the one"):
         unpack(found, tmp_path / "out")
+    whole[found.entries[0].place] ^= 1
     bundle.write_bytes(whole[: found.entries[2].place + 9])
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=f"{re.escape(found.entries[2].name)} is cut off"):
         unpack(found, tmp_path / "out2")
 
 
@@ -297,8 +299,9 @@ def test_facts_that_are_no_json_and_other_kinds_are_refused(thing: Path, tmp_pat
         with pytest.raises(UserError, match="cannot be signed"):
             pack_folder(thing, tmp_path / "x.bundle", kind, facts)  # type: ignore[arg-type]
     (tmp_path / "empty").mkdir()
-    for folder in (tmp_path / "empty", tmp_path / "none", thing / "a.txt"):
-        with pytest.raises(UserError):
+    wrong = ((tmp_path / "empty", "no files"), (tmp_path / "none", "is no folder"), (thing / "a.txt", "is no folder"))
+    for folder, says in wrong:
+        with pytest.raises(UserError, match=says):
             pack_folder(folder, tmp_path / "x.bundle", "work", {})
     assert not (tmp_path / "x.bundle").exists()
 

@@ -62,7 +62,7 @@ def test_a_later_command_goes_on_with_a_new_link(site: Site, tmp_path: Path) -> 
 
 def test_a_file_that_has_changed_begins_anew(site: Site) -> None:
     site.cut["/a"] = [100] * 4
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="the same command goes on"):
         get(site)
     site.files["/a"] = b"other" * 100
     assert get(site) == b"other" * 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -274,8 +275,8 @@ def test_a_run_is_replaced_only_if_asked_and_other_things_never(here: Path) -> N
     assert not (first / "mark").exists()
     Path("thesis").mkdir()
     Path("thesis/mine.tex").write_text("mine")
-    for force in (False, True):
-        with pytest.raises(UserError):
+    for force, says in ((False, "other things in it"), (True, "so it is not replaced")):
+        with pytest.raises(UserError, match=says):
             afresh.get("t.bundle", out="thesis", force=force)
     assert Path("thesis/mine.tex").read_text() == "mine"
 
@@ -296,24 +297,24 @@ def test_what_is_no_whole_run_is_not_installed(here: Path) -> None:
     weights = next(n for n in files if n.endswith("model.safetensors"))
     sums = next(n for n in files if n.endswith("/SHA256SUMS"))
     hostile = {
-        "no run": {"a.txt": b"x"},
-        "more": {**files, "signature": b"x"},
-        "adapters": {**files, "adapters/ann/run.json": files["run.json"]},
-        "other weights": {**files, weights: files[weights][:-1] + b"x"},
-        "no list": {n: c for n, c in files.items() if n != "SHA256SUMS"},
-        "no checkpoint": {n: c for n, c in files.items() if not n.startswith("checkpoints")},
-        "no sums": {n: c for n, c in files.items() if n != sums},
-        "no record": {**files, "run.json": b"{}"},
-        "a personal one": {
+        "a.txt is no part of a run": {"a.txt": b"x"},
+        "signature is no part of a run": {**files, "signature": b"x"},
+        "adapters/ann/run.json is no part": {**files, "adapters/ann/run.json": files["run.json"]},
+        "model.safetensors does not match SHA256SUMS": {**files, weights: files[weights][:-1] + b"x"},
+        "it has no SHA256SUMS": {n: c for n, c in files.items() if n != "SHA256SUMS"},
+        "it has no checkpoint": {n: c for n, c in files.items() if not n.startswith("checkpoints")},
+        "SHA256SUMS is missing": {n: c for n, c in files.items() if n != sums},
+        "is not a run record": {**files, "run.json": b"{}"},
+        "it is the adapter of a person": {
             **files,
             "run.json": json.dumps({**json.loads(files["run.json"]), "personal": True}).encode(),
         },
     }
-    for what, content in hostile.items():
+    for says, content in hostile.items():
         signed_by(signer(), Path("h.bundle"), content.items(), kind="model")
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match=re.escape(says)):
             afresh.get("h.bundle", name="h")
-        assert not Path("runs/h").exists() and not list(Path("runs").glob(".*")), what
+        assert not Path("runs/h").exists() and not list(Path("runs").glob(".*")), says
 
 
 def test_works_and_data_become_a_folder_that_is_named(here: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 from afresh.core import UserError
 from afresh.core.results import SIDECAR
 from afresh.services.provenance import library
+from afresh.services.provenance.certificates import MOST_CERTIFICATES, chain_of
 from afresh.services.provenance.containers import MOST_BYTES, ContainerError, manifest_in
 from afresh.services.provenance.cose import CoseError, signer_of
 from afresh.services.provenance.embed import _library_signer
@@ -307,3 +308,18 @@ def test_a_time_stamping_authority_that_does_not_answer_is_named(
     with pytest.raises(UserError, match=f"{url}.*AFRESH_TIMESTAMP_URL"):
         signed_work(content_of(".png"), "a.png", facts())
     assert paths, "it was asked"
+
+
+@pytest.mark.parametrize("length", range(4))
+def test_a_chunk_of_riff_ends_at_an_even_place(length: int) -> None:
+    """A byte of padding follows a chunk of odd length, which does not count it."""
+    note = b"note" + length.to_bytes(4, "little") + b"x" * length + bytes(length % 2)
+    content = b"WAVE" + note + b"C2PA" + (6).to_bytes(4, "little") + b"claims"
+    stream = io.BytesIO(b"RIFF" + len(content).to_bytes(4, "little") + content)
+    assert manifest_in(stream) == ("audio/wav", b"claims")
+
+
+@pytest.mark.parametrize("chain", [[], [b""] * (MOST_CERTIFICATES + 1), "one", None])
+def test_a_signature_has_certificates_and_not_too_many(chain: Any) -> None:
+    with pytest.raises(ValueError, match="no certificate, or too many"):
+        chain_of(chain)

@@ -28,6 +28,7 @@ from afresh.domains.field.reading import extras
 from afresh.domains.field.reading.contents import Variable
 from afresh.domains.field.reading.files import open_contents
 from afresh.domains.field.reading.hdf5 import Stored
+from afresh.domains.field.reading.matlab import COMPLEX, _declared
 from afresh.domains.field.reading.numpy_files import StoredArray
 from afresh.domains.field.reading.options import ReadingOptions
 from afresh.domains.field.reading.read import Reading, read_fields
@@ -771,3 +772,15 @@ def test_every_entrance_refuses_what_names_other_files(
         assert command([*words, str(path), *out])
         assert "a.nc: u is stored externally" in capsys.readouterr().err
     assert FieldModality().sniff(folder / "a.nc").score > 0.9  # so that the reader says what is wrong
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 5)])
+def test_the_elements_of_matlab_end_at_multiples_of_8_bytes(order: str, shape: tuple[int, ...]) -> None:
+    """Flags with the class of doubles, dimensions and a name of 9 letters, each after a tag of 8 bytes."""
+    dimensions, name = struct.pack(f"{order}{len(shape)}i", *shape), b"longer_ab"
+    head = bytes(16) + struct.pack(f"{order}II", 6, 0)
+    for kind, content in ((5, dimensions), (1, name)):
+        head += struct.pack(f"{order}II", kind, len(content)) + content + bytes(-len(content) % 8)
+    most = len(head) + COMPLEX * (16 + 8 * int(np.prod(shape)))
+    assert _declared(head, order) == ("longer_ab", most)

@@ -176,7 +176,8 @@ def test_a_vote_that_would_not_count_is_refused(tmp_path: Path, vote: Vote, why:
 def test_another_file_is_not_touched(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
-    with pytest.raises(UserError):
+    says = "no field 'model'" if b"model" in content else "not a file of votes"
+    with pytest.raises(UserError, match=says):
         append(path, VOTES[0])
     assert path.read_bytes() == content
 

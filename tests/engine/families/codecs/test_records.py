@@ -64,5 +64,5 @@ def test_a_codec_survives_saving(tmp_path: Path) -> None:
 def test_what_is_no_stream_of_documents_is_refused() -> None:
     for name in ("line", "raster", "bags", "records"):
         assert not records.takes(SPACES[name])
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match="made of the documents of a stream"):
             records.fit(documents(4), SPACES[name])
