@@ -132,6 +132,7 @@ def possible(path: Path, wanted: str | None) -> list[tuple[str, Modality]]:
     choices = "; ".join(f"{asked_for(seen, modality)} ({seen.reason})" for seen, modality in able)
     fits: dict[str, Any] = {
         "kinds": tuple(m.name for _, m in able),
+        "reasons": {m.name: seen.reason for seen, m in able},
         "settings": {m.name: dict(seen.settings) for seen, m in able},
     }
     if unsupported is not None and (not able or able[0][0].score < DOUBTFUL):

@@ -59,7 +59,8 @@ class BackgroundJob:
 @dataclass(frozen=True)
 class JobOutcome:
     """How far a command has come. `progress`: the fields of its last event of progress; `result`: of the event that
-    ends it; `error`: why it failed, for a person; `kinds`: as which kinds the data can be read, if it is not clear."""
+    ends it; `error`: why it failed, for a person; `kinds`: as which kinds
+    the data can be read, and why, if it is not clear; `settings`: of data, by kind, with which it is read so."""
 
     state: State
     progress: dict[str, Any] | None = None
@@ -67,7 +68,8 @@ class JobOutcome:
     notes: tuple[str, ...] = ()
     error: str = ""
     code: str = ""
-    kinds: tuple[str, ...] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def jobs_folder() -> Path:
@@ -85,8 +87,9 @@ def start(
     files: Mapping[str, str] | None = None,
 ) -> BackgroundJob:
     """Start a command of afresh. `options` by their names on the command line, without dashes: those that are True are
-    switched on, those that are None are left out; the values of `files` are names in the folder of the command, into
-    which it writes. `title` names it for a person. Returns at once.
+    switched on, those that are None are left out, and a list is one option for each of its values; the values of
+    `files` are names in the folder of the command, into which it writes. `title` names it for a person. Returns at
+    once.
 
     Raises UserError if too many commands run already, or if the folder of commands cannot be written.
     """
@@ -128,9 +131,8 @@ def check_room(owner: str = "") -> None:
 
 def command_line(arguments: Sequence[str | Path], options: Mapping[str, Any]) -> list[str]:
     """The words of a command after its verb. No argument can be taken for an option."""
-    out = [
-        f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items() if value is not None
-    ]
+    given = [(name, v) for name, value in options.items() for v in (value if isinstance(value, list) else [value])]
+    out = [f"--{name}" if v is True else f"--{name}={v}" for name, v in given if v is not None]
     return [*out, "--", *map(str, arguments)]
 
 
@@ -200,9 +202,8 @@ def outcome(job: BackgroundJob) -> JobOutcome:
         else:
             state, error = "failed", str(last.get("text") or last_words(job))
     result = last if last.get("event") == "result" else None
-    return JobOutcome(
-        state, progress, result, tuple(notes), error, str(last.get("code", "")), tuple(last.get("kinds", ()))
-    )
+    fits = (last.get("reasons", {}), last.get("settings", {}))
+    return JobOutcome(state, progress, result, tuple(notes), error, str(last.get("code", "")), *fits)
 
 
 def _events(job: BackgroundJob) -> list[dict[str, Any]]:

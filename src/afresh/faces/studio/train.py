@@ -105,7 +105,8 @@ def routes(desk: Desk, most: int) -> APIRouter:
     @router.post("/studio/train/{id}/again")
     def look_again(request: Request, id: str, modality: Text = "") -> Response:
         job = own_job(request, id, "data")
-        again = started_look(request, Path(job.about["path"]), modality)
+        settings = jobs.outcome(job).settings.get(modality, {})
+        again = started_look(request, Path(job.about["path"]), modality, settings)
         return moved(request, f"train/{again.id}")
 
     @router.post("/studio/train/{id}/start")
@@ -121,7 +122,8 @@ def routes(desk: Desk, most: int) -> APIRouter:
             raise RefusedRequest(400, f"No family {family}. Known: {', '.join(registry.family_names())}.")
         path = Path(looked.about["path"])
         out = free_place(runs_folder(desk), name.strip() or run_name(path))
-        options = {"minutes": minutes, "out": out, "family": family or None, "modality": looked.about.get("modality")}
+        read_as = {name: looked.about.get(name) for name in ("modality", "data")}
+        options = {"minutes": minutes, "out": out, "family": family or None, **read_as}
         about = {"data": path.name, "minutes": minutes}
         job = jobs.start("train", [path], options, f"Train {out.name}", out, owner_of(request), about)
         return moved(request, f"train/{job.id}")
@@ -159,7 +161,11 @@ def routes(desk: Desk, most: int) -> APIRouter:
                 else run_name(Path(job.about["path"])),
                 modalities=registry.modality_names(),
                 chosen=job.about.get("modality") or "",
-                kinds={n: registry.modality(n).kind.plural for n in made.kinds if n in registry.modality_names()},
+                kinds=[
+                    (n, registry.modality(n).kind.plural, plain_words(why))
+                    for n, why in made.kinds.items()
+                    if n in registry.modality_names()
+                ],
                 page_there=(job.folder / PAGE).is_file(),
                 examples=read_examples(job.folder / EXAMPLES),
                 **live_parts(request, job, made),
@@ -272,12 +278,12 @@ def look_card(found: Mapping[str, Any]) -> dict[str, Any]:
         "name": PurePath(found["path"]).name,
         "plural": modality.kind.plural,
         "total": train + heldout,
-        "why": found["why"],
+        "why": plain_words(found["why"]),
         "facts": facts,
         "labels": {name: dict(list(counts.items())[:SHOWN]) for name, counts in labels.items()},
         "more_labels": {name: max(0, len(counts) - SHOWN) for name, counts in labels.items()},
         "advice": [plain_words(a["text"]) for a in found["advice"]],
-        "notes": [*map(plain_words, found["notes"])],
+        "notes": [plain_words(note) for note in found["notes"] if note != found["why"]],
         "refused": [*map(plain_words, refusal_lines([Refused(**r) for r in found["refused"]], SHOWN))],
         "refused_count": len(found["refused"]),
     }
@@ -305,11 +311,14 @@ def own_job(request: Request, id: str, verb: str = "") -> BackgroundJob:
     return job
 
 
-def started_look(request: Request, path: Path, modality: str) -> BackgroundJob:
+def started_look(
+    request: Request, path: Path, modality: str, settings: Mapping[str, Any] | None = None
+) -> BackgroundJob:
+    """`settings`: those of data with which this modality reads it."""
     if modality and modality not in registry.modality_names():
         raise RefusedRequest(400, f"Unknown kind of data {modality}. Known: {', '.join(registry.modality_names())}.")
-    options = {"modality": modality or None}
-    about = {"path": str(path), "modality": modality or None}
+    options = {"modality": modality or None, "data": [f"{name}={value}" for name, value in (settings or {}).items()]}
+    about = {"path": str(path), **options}
     title = f"Look at {path.name}"
     return jobs.start(
         "data", [path], options, title, None, owner_of(request), about, {"out": PAGE, "examples": EXAMPLES}

@@ -6,6 +6,7 @@ import ast
 import io
 import json
 import re
+import time
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -18,11 +19,11 @@ from PIL import Image
 import afresh
 from afresh import domains
 from afresh.core import registry
-from afresh.data.storage.files import write_json
 from afresh.faces import studio
 from afresh.faces.http.app import ServeSettings
 from afresh.faces.studio.page_words import plain_words
 from afresh.runs.run import Run
+from afresh.verbs import jobs
 from tests.domains.exercises.learners import train_practice
 from tests.domains.interactions.shop import shop
 from tests.domains.series.tables import train as train_series
@@ -177,20 +178,35 @@ def test_a_rollout_is_an_animation(served: httpx.Client) -> None:
     assert many.status_code == 400 and "1 to 1000" in many.text.replace(",", "")
 
 
-def test_data_of_two_kinds_is_a_choice(served: httpx.Client, root: Path) -> None:
-    """An error that says as which kinds data can be read."""
-    from afresh.verbs import jobs
+def looked(served: httpx.Client, address: str) -> str:
+    """The page of what was found, once it is found."""
+    for _ in range(600):
+        page = served.get(address).text
+        if "data-live" not in page:
+            return page
+        time.sleep(0.1)
+    raise AssertionError(page)
 
-    about = {"path": str(root / "people.csv")}
-    job = jobs.BackgroundJob("0" * 16, "data", "Look at people.csv", None, "", 0.0, 0, about)
-    job.folder.mkdir(parents=True)
-    write_json(job.folder / jobs.RECORD, vars(job))
-    text = f"{root}/people.csv can be two"
-    said = {"event": "error", "code": "ambiguous", "text": text, "kinds": ["table", "series"]}
-    (job.folder / jobs.EVENTS).write_text(json.dumps(said) + "\n")
-    page = served.get(f"/studio/train/{job.id}").text
-    assert re.findall(r'type="radio" name="modality" value="([a-z]+)"', page) == ["table", "series"]
-    assert "people.csv can be two" in page and str(root) not in page
+
+def test_data_of_two_kinds_is_a_choice_and_each_of_them_can_be_learnt(served: httpx.Client, root: Path) -> None:
+    """A table with a column of years may be rows or a series, which needs the column named."""
+    harvest = "year,rain,wheat\n" + "".join(f"{1850 + i},{600 + i * 7 % 50},{i * 3 % 11}\n" for i in range(160))
+    id = served.post("/studio/train/files").json()["id"]
+    served.post(f"/studio/train/files/{id}", files={"file": ("harvest.csv", harvest.encode())})
+    address = served.post(f"/studio/train/files/{id}/end").json()["next"]
+    page = looked(served, address)
+    assert re.findall(r'type="radio" name="modality" value="([a-z]+)"', page) == ["series", "table"]
+    assert (
+        "learns windows: times in year, values in rain, wheat" in page and "learns rows: a table of 3 columns" in page
+    )
+    assert "harvest.csv can be learnt" in page and str(root.parent) not in page
+    for kind, heading in (("series", "windows"), ("table", "160 rows")):
+        again = served.post(f"{address}/again", data={"modality": kind})
+        page = looked(served, str(again.url))
+        assert re.search(rf"<h1>[^<]*{heading}</h1>", page), page
+        assert f"read as {kind}, as you chose" in page and "<summary>It is something else</summary>" in page
+        job = jobs.read(str(again.url).rpartition("/")[2])
+        assert job is not None and job.about["data"] == (["time=year"] if kind == "series" else [])
 
 
 @pytest.mark.parametrize(
