@@ -50,6 +50,13 @@ def test_it_is_refused_by_its_kind_with_what_is_accepted_and_what_to_do(name: st
             choose_modality(path, None)
 
 
+def test_a_folder_of_films_says_what_it_holds_and_what_to_do(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4", "c.mp4", "d.m4a"):
+        (tmp_path / name).write_bytes(b"ftyp")
+    with pytest.raises(UserError, match=r"Nothing in .* can be learnt: 3 \.mp4, 1 \.m4a\. .*videos.*Save frames as"):
+        choose_modality(tmp_path, None)
+
+
 def test_a_folder_says_what_it_holds_and_a_document_how_it_is_converted(tmp_path: Path) -> None:
     for name in ("a.mp4", "a.m4x"):
         (tmp_path / name).write_bytes(b"ftyp")

@@ -135,20 +135,21 @@ def possible(path: Path, wanted: str | None) -> list[tuple[str, Modality]]:
         "reasons": {m.name: seen.reason for seen, m in able},
         "settings": {m.name: dict(seen.settings) for seen, m in able},
     }
-    if unsupported is not None and (not able or able[0][0].score < DOUBTFUL):
+    if not able or (unsupported is not None and able[0][0].score < DOUBTFUL):
+        nothing = f"Nothing in {path} can be learnt: {by_suffix(f.name for f in walk(path)[0]) or 'it has no files'}."
+        if unsupported is None:
+            raise UserError(
+                f"{nothing} Accepted: {', '.join(names)}. Give a folder of texts, source code, images, sounds, scores "
+                "or tables, or choose the modality yourself.",
+                "unsupported_data",
+                **fits,
+            )
         raise UserError(
-            f"{path} looks like {unsupported.kind} ({unsupported.seen}), which cannot be learnt yet. "
-            f"Accepted: {', '.join(names)}. {unsupported.advice}." + (f" Or choose {choices}." if choices else ""),
+            f"{path if able or path.is_file() else f'{nothing} It'} looks like {unsupported.kind} "
+            f"({unsupported.seen}), which cannot be learnt yet. Accepted: {', '.join(names)}. {unsupported.advice}."
+            + (f" Or choose {choices}." if choices else ""),
             "unsupported_data",
             kind=unsupported.kind,
-            **fits,
-        )
-    if not able:
-        raise UserError(
-            f"Nothing in {path} can be learnt: {by_suffix(f.name for f in walk(path)[0]) or 'it has no files'}. "
-            f"Accepted: {', '.join(names)}. Give a folder of texts, source code, images, sounds, scores or tables, or "
-            "choose the modality yourself.",
-            "unsupported_data",
             **fits,
         )
     if len(able) > 1 and able[0][0].score - able[1][0].score < CLEAR:

@@ -25,10 +25,11 @@ def measure(
     Raises UserError if the data is missing, or `n` is below 2.
     """
     from afresh.core import events
+    from afresh.runs.run_store import place
     from afresh.verbs.measuring import Measured, measure_run
     from afresh.verbs.report import run_verdict, write_run_report
 
     measurement = measure_run(run, None if data is None else Path(data), n)
     if data is None:
-        events.note(f"report: {write_run_report(run, measurement)}")
+        events.note(f"report: {place(run.path)}/{write_run_report(run, measurement).name}")
     return Measured(run_verdict(run, measurement), measurement)

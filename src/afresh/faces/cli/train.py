@@ -144,6 +144,7 @@ def called(run: Path) -> str:
 def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples | None]:
     """The measurement, and the samples of the report, which is written to the run's folder; None for what fails."""
     from afresh.core.errors import Interrupted, left_out
+    from afresh.runs.run_store import place
     from afresh.verbs.measuring import measure_run
     from afresh.verbs.report import report_samples, write_run_report
 
@@ -154,7 +155,7 @@ def judged(job: Job, measure: bool) -> tuple[Measurement | None, Samples | None]
             if measure:
                 measured = measure_run(job.run, prepared=job.prepared, seconds=job.measuring_seconds())
             shown = report_samples(job.run, job.seconds_left())
-            say(f"report: {write_run_report(job.run, measured, shown)}")
+            say(f"report: {place(path)}/{write_run_report(job.run, measured, shown).name}")
             return measured, shown.samples
     except KeyboardInterrupt:
         raise Interrupted(
@@ -171,6 +172,7 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
     from afresh.engine.training.training_clock import compared
     from afresh.faces.cli.show_samples import show_samples
     from afresh.runs.about import AboutRun
+    from afresh.runs.run_store import place
     from afresh.verbs.measuring import verdict_lines
     from afresh.verbs.report import alignment_of, run_verdict
     from afresh.verbs.use_command import use_command
@@ -184,7 +186,7 @@ def show(job: Job, seconds: float, measured: Measurement | None, samples: Sample
             most=SHOWN[samples.encoder.kind.view],
         )
         if samples.encoder.kind.view == "sound":
-            say(f"listen: {job.run.path / 'report.html'}")
+            say(f"listen: {place(job.run.path)}/report.html")
     if measured is not None:
         for line in verdict_lines(run_verdict(job.run, measured)):
             show_line(line)
