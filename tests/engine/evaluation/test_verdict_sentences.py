@@ -14,7 +14,7 @@ import afresh
 from afresh.core import registry
 
 SOURCE = Path(afresh.__file__).parent
-NUMBERS = ("digits", "beside", "counted")  # functions that put a number into words
+NUMBERS = ("digits", "beside", "counted", "heard_of")  # functions that put a number into words
 OPPOSITES = {"good": ("noise", "blurred", "copies"), "noise": ("real ones that", "as varied"), "memorised": ("noise",)}
 
 

@@ -181,7 +181,10 @@ def test_from_a_payment_to_a_royalty(here: Path, invoke: Invoke) -> None:  # noq
         (("add", "poem.txt", "--licence", "MIT", "--set", "colour=red", "--folder", "new"), "colour"),
         (("royalties", "--set", "since=May", "--folder", "shop"), "no day"),
         (("serve", "--secret-file", "poem.txt", "--folder", "shop"), "200 words"),
-        (("orders", "--grant", "poem", "--to", "A", "--set", "paid=1", "--folder", "shop"), "not a number and a currency"),
+        (
+            ("orders", "--grant", "poem", "--to", "A", "--set", "paid=1", "--folder", "shop"),
+            "not a number and a currency",
+        ),
         (("sell",), "No such command"),
     ],
 )
