@@ -137,7 +137,7 @@ def test_an_empty_folder_is_refused(row: ModalityRow, tmp_path: Path) -> None:
         kind.read(tmp_path, kind.options(**row.options))
     with pytest.raises(UserError, match="is empty"):
         choose_modality(tmp_path, None)
-    with pytest.raises(UserError, match="There is no file or folder"):
+    with pytest.raises(UserError, match="No file or folder"):
         choose_modality(tmp_path / "missing", None)
 
 

@@ -35,7 +35,7 @@ def test_columns_are_found_by_name_or_by_what_they_hold(tmp_path: Path) -> None:
         read_observed([table], MOLECULE, "logs")
     with pytest.raises(UserError, match="not a table"):
         read_observed([put(tmp_path / "c.smi", "CCO\n")], MOLECULE, "logS")
-    with pytest.raises(UserError, match="No column 'smile'"):
+    with pytest.raises(UserError, match="has no column 'smile'"):
         read_observed([table], MOLECULE, "logS", "smile")
 
 

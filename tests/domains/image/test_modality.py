@@ -290,7 +290,7 @@ def test_bad_rows_are_refused_one_by_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("metadata.csv", b"image,text\n1.png,hello\n", "No column 'file_name'"),
+        ("metadata.csv", b"image,text\n1.png,hello\n", "has no column 'file_name'"),
         ("metadata.csv", b"file_name,text,text\n1.png,a,b\n", "more than once"),
         ("metadata.csv", b'file_name,text\n1.png,"open\n', "damaged at line 2"),
         ("metadata.jsonl", b'{"file_name": "1.png", "text": "\xff"}', "invalid UTF-8"),

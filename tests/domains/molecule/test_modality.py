@@ -50,7 +50,7 @@ def test_columns_of_numbers_are_found_and_shown(tmp_path: Path) -> None:
     assert set(read(tmp_path / "x.csv", numbers=("logS",)).items[2].numbers) == {"logS"}
     with pytest.raises(UserError, match=r"No column 'pKa'.*logS"):
         read(tmp_path / "x.csv", numbers=("pKa",))
-    with pytest.raises(UserError, match=r"No column 'mol'"):
+    with pytest.raises(UserError, match=r"has no column 'mol'"):
         read(tmp_path / "x.csv", smiles_column="mol")
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from afresh.domains.series.recognise import _counted as counted_steps
 
 from afresh.core import UserError
+from afresh.domains.series.modality import _counted as counted_steps
 from afresh.domains.series.reading.columns import looks_like_id, recurs, series_columns
 from afresh.domains.series.reading.options import ReadingOptions
 from afresh.domains.series.reading.read import Reading, read_series

@@ -6,11 +6,11 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-from afresh.domains.table.recognise import recognise
 
 from afresh.core import UserError
 from afresh.core.registry import modality
 from afresh.data.prepare import choose_modality
+from afresh.domains.table.modality import recognise
 from tests.domains.table.people import people, write
 
 

@@ -150,7 +150,7 @@ def test_the_text_column_is_chosen_by_name_or_as_the_only_one_or_set(tmp_path: P
     with pytest.raises(UserError, match=r"front, back.*text_column"):
         read(file)
     assert values(read(file, text_column="back")) == ["a"]
-    with pytest.raises(UserError, match=r"No column 'reply'.*front, back"):
+    with pytest.raises(UserError, match=r"has no column 'reply'.*front, back"):
         read(file, text_column="reply")
     with pytest.raises(UserError, match="No usable text"):
         read(put(tmp_path / "d.csv", "a,b\n1,2\n"))
@@ -202,7 +202,7 @@ def test_numbers_from_columns(tmp_path: Path) -> None:
     assert [dict(i.numbers) for i in corpus.items] == [{"level": 1.0}, {"level": 2.5}, {}, {}]
     assert any("level is not a number in 2 rows" in n for n in corpus.notes)
     assert not any("not used" in n for n in corpus.notes)
-    with pytest.raises(UserError, match="No column 'z'"):
+    with pytest.raises(UserError, match="has no column 'z'"):
         read(tmp_path / "a.jsonl", number_columns=("z",))
 
 
@@ -211,7 +211,7 @@ def test_labels_from_a_column_and_from_folders(tmp_path: Path) -> None:
     corpus = read(put(tmp_path / "a.jsonl", lines(list(rows))), label_column="y")
     assert [dict(i.labels) for i in corpus.items] == [{"label": "1"}, {"label": "x"}, {}, {}]
     assert any("2 documents without a label" in n for n in corpus.notes)
-    with pytest.raises(UserError, match="No column 'z'"):
+    with pytest.raises(UserError, match="has no column 'z'"):
         read(tmp_path / "a.jsonl", label_column="z")
     put(tmp_path / "d" / "pos" / "1.txt", "good")
     put(tmp_path / "d" / "neg" / "1.txt", "bad")

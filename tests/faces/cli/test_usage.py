@@ -41,7 +41,7 @@ TRAIN = [
         "train DIGITS --steps 1 --family flwo",
         r"No family 'flwo'. Did you mean flow.*transformer, masked, vae, gan, flow \(also called diffusion\)",
     ),
-    ("train DIGITS --steps 1 --modality picture", "no modality 'picture'.*audio, code, exercises, field, image"),
+    ("train DIGITS --steps 1 --modality picture", "No modality 'picture'.*audio, code, exercises, field, image"),
     ("train TEXTS --steps 1 --family gan --out TMP/r", "'gan' does not fit.*What works here: transformer"),
     ("train DIGITS --steps 1 --out PICTURES", "already holds a run.*--resume .*--force"),
     ("train DIGITS --steps 1 --out TMP/full", "other things in it.*--force"),

@@ -119,7 +119,7 @@ def test_axes_that_do_not_fit_are_refused(tmp_path: Path, axes: tuple[str, ...],
 
 def test_a_plain_series_is_no_field(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.arange(100.0))
-    with pytest.raises(UserError, match="A series of numbers is not a field"):
+    with pytest.raises(UserError, match="A series of numbers is no field"):
         read(tmp_path / "a.npy")
 
 

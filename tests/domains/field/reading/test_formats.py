@@ -655,7 +655,11 @@ def sharded(codecs: list[Any], index: list[Any]) -> dict[str, Any]:
         (2, {"filters": [{"id": "gzip", "level": 1}]}, "u is stored with the codec gzip. Accepted: shuffle"),
         (2, {"filters": [{"id": "delta", "dtype": "<f8", "astype": "<i1"}]}, "with the codec delta"),
         (3, {"codecs": [BYTES, {"name": "numcodecs.pickle"}]}, "u is stored with the codec numcodecs.pickle"),
-        (3, {"codecs": [BYTES, {"name": "gzip", "configuration": {"level": 1}}, "zstd"]}, "packs what another has"),
+        (
+            3,
+            {"codecs": [BYTES, {"name": "gzip", "configuration": {"level": 1}}, "zstd"]},
+            "packs the output of another",
+        ),
         (3, {"codecs": [sharded([BYTES, {"name": "numcodecs.pickle"}], INDEX)]}, "the codec numcodecs.pickle"),
         (3, {"codecs": [sharded([sharded([BYTES], INDEX)], INDEX)]}, "the codec sharding_indexed"),
         (3, {"codecs": [sharded([BYTES], [BYTES, "gzip"])]}, "have an index with bytes, gzip"),
